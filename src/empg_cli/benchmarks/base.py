@@ -1,0 +1,71 @@
+"""What a benchmark is: tasks in a fixed order, single-use environments, an expert, a fingerprint."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from empg_cli.types import Task
+
+
+class DataError(Exception):
+    """The data of a benchmark is missing, broken or mixed. The message names the file and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    text: str
+    actions: tuple[str, ...]
+    """Admissible commands in the environment's own order (templates for free text, e.g. `search[<query>]`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    text: str
+    actions: tuple[str, ...]
+    reward: float
+    """The environment's reward for this step; penalties for malformed actions are added by the rollout."""
+    done: bool
+    success: bool
+    score: float
+    """The benchmark's own number in [0, 1]."""
+    valid: bool
+    """The environment accepted the action (a refused one changes nothing)."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Env(Protocol):
+    """Single use: make it, play one episode, drop it. No global state; any number may live in one process."""
+
+    task: Task
+
+    def reset(self) -> Observation: ...
+
+    def step(self, action: str) -> StepResult:
+        """Any string is legal input; one that means nothing is answered as the benchmark answers it."""
+        ...
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    name: str
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """All tasks of a split, in fixed order. Raises ValueError for an unknown split."""
+        ...
+
+    def make_env(self, task: Task) -> Env: ...
+
+    def expert(self, env: Env, rng: random.Random | None = None) -> Iterator[str]:
+        """Actions of an expert that sees only what an agent sees. Step `env` with each one as it is yielded."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What data this is: `source` (official or generated), counts per split, `digest`."""
+        ...

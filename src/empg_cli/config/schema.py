@@ -1,0 +1,302 @@
+"""Every setting of a run: type, range, unit, and what 0 or null means. Defaults live in conf/, nowhere else.
+
+Frozen and closed: an unknown key is an error, and so is a knob that the chosen algorithm does not read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import model_validator
+
+
+class Node(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- model ---------------------------------------------------------------------------------------
+
+
+class Architecture(Node):
+    """Shape of a from-scratch Qwen2 model; read by `model.init=scratch`."""
+
+    hidden_size: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    mlp_size: PositiveInt
+
+    @model_validator(mode="after")
+    def heads_fit(self) -> Architecture:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size ({self.hidden_size}) must be a multiple of num_heads ({self.num_heads})")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.num_kv_heads})")
+        return self
+
+
+class Model(Node):
+    name: str
+    init: Literal["packaged", "pretrained", "scratch"]
+    """packaged: the weights shipped with empg for this benchmark; pretrained: `path`; scratch: random `arch`."""
+    path: str | None
+    """Folder or hub id of a Hugging Face model; read by init=pretrained."""
+    prompt: Literal["compact", "chat"]
+    """compact: a closed-vocabulary form for tiny models; chat: the model's chat template, think and action tags."""
+    dtype: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool
+    """Recompute activations in backward: less memory, about a third more time."""
+    arch: Architecture | None
+
+    @model_validator(mode="after")
+    def init_has_what_it_reads(self) -> Model:
+        if self.init == "pretrained" and not self.path:
+            raise ValueError("path must name a model folder or hub id when init=pretrained")
+        if self.init == "scratch" and self.arch is None:
+            raise ValueError("arch must be given when init=scratch")
+        if self.init == "scratch" and self.prompt == "chat":
+            raise ValueError("prompt must be compact when init=scratch: a random model has no chat template")
+        return self
+
+
+# --- benchmark -----------------------------------------------------------------------------------
+
+
+class BenchmarkNode(Node):
+    data_dir: str | None
+    """Official data; null plays generated data, and every report says so."""
+    split: str
+    """The split that evaluation plays. Training tasks always come from `train`."""
+    eval_tasks: PositiveInt | None
+    """The first n tasks of the split; null = all of them, each exactly once."""
+    max_steps: int = Field(ge=1, le=200)
+    """Model calls in an episode; refused actions count."""
+    success_reward: PositiveFloat
+    """Reward of a solved task (0 otherwise). verl-agent uses 10."""
+    invalid_action_penalty: NonNegativeFloat
+    """Subtracted from the reward for every step whose action is invalid; 0 = off."""
+    invalid_action_scope: Literal["format", "admissible"]
+    """format: only malformed responses are invalid (verl-agent); admissible: refused actions too."""
+
+
+class Alfworld(BenchmarkNode):
+    name: Literal["alfworld"]
+    split: Literal["train", "valid_seen", "valid_unseen"]
+    task_types: Annotated[
+        list[
+            Literal[
+                "pick_and_place_simple",
+                "look_at_obj_in_light",
+                "pick_clean_then_place_in_recep",
+                "pick_heat_then_place_in_recep",
+                "pick_cool_then_place_in_recep",
+                "pick_two_obj_and_place",
+            ]
+        ],
+        Field(min_length=1),
+    ]
+    """Task types to play, in training and evaluation."""
+    train_games: PositiveInt
+    """Generated games in the train split; official data brings its own count."""
+    game_seed: NonNegativeInt
+    """Seed of the generated games."""
+
+
+Benchmark = Alfworld  # grows into a union tagged by `name`
+
+
+# --- algorithm -----------------------------------------------------------------------------------
+
+
+class Advantage(Node):
+    estimator: Literal["group_relative"]
+    statistics: Literal["trajectory", "step"]
+    """Group mean and std over trajectories, or over all their steps (verl-agent's default)."""
+    scale_by_std: bool
+    """False gives the Dr. GRPO form."""
+
+
+class NoCredit(Node):
+    kind: Literal["none"]
+
+
+class EmpgCredit(Node):
+    """Entropy-modulated credit (arXiv 2509.09265); the paper's k = k_future = 1, zeta 0.05 (0.1 on Deep Search)."""
+
+    kind: Literal["empg"]
+    k: NonNegativeFloat
+    """Sharpness of g(H); 0 turns gradient scaling off."""
+    k_future: NonNegativeFloat
+    """Sharpness of the future-clarity bonus f(H)."""
+    zeta: NonNegativeFloat
+    """Weight of the future-clarity bonus; 0 turns it off."""
+    center: bool
+    """Subtract the batch mean of the credit over steps (Eq. 9)."""
+
+
+class Loss(Node):
+    clip_low: float = Field(gt=0, lt=1)
+    clip_high: float = Field(gt=0)
+    weighting: Literal["token", "step", "trajectory"]
+    """What counts once in the mean: every token, every step, or every trajectory."""
+    kl_coef: NonNegativeFloat
+    """Weight of the KL loss to the reference policy; 0 = off, no reference model is kept."""
+    kl_estimator: Literal["k1", "k2", "k3"]
+    entropy_coef: NonNegativeFloat
+    """Weight of the entropy bonus; 0 = off."""
+
+
+class Sampling(Node):
+    drop_uniform_groups: bool
+    """DAPO's dynamic sampling: groups whose members all got the same reward are replaced."""
+    max_resamples: PositiveInt | None
+    """Further rollout batches tried to fill the update; null when groups are kept."""
+
+    @model_validator(mode="after")
+    def resamples_belong_to_dropping(self) -> Sampling:
+        if self.drop_uniform_groups and self.max_resamples is None:
+            raise ValueError("max_resamples must be at least 1 when drop_uniform_groups=true")
+        if not self.drop_uniform_groups and self.max_resamples is not None:
+            raise ValueError("max_resamples is not read when drop_uniform_groups=false; leave it null")
+        return self
+
+
+class NoOverlong(Node):
+    kind: Literal["none"]
+
+
+class SoftOverlong(Node):
+    """DAPO's soft overlong punishment (arXiv 2503.14476, Eq. 13), in sampled tokens of a trajectory."""
+
+    kind: Literal["soft"]
+    limit: PositiveInt
+    """Sampled tokens from which the penalty is full."""
+    buffer: PositiveInt
+    """Tokens below the limit over which the penalty grows from 0."""
+    penalty: PositiveFloat
+
+    @model_validator(mode="after")
+    def buffer_is_inside_limit(self) -> SoftOverlong:
+        if self.buffer > self.limit:
+            raise ValueError(f"buffer ({self.buffer}) must not exceed limit ({self.limit})")
+        return self
+
+
+class Algo(Node):
+    name: str
+    group_size: int = Field(ge=2)
+    """Trajectories per task; their mean is the baseline."""
+    advantage: Advantage
+    credit: Annotated[NoCredit | EmpgCredit, Field(discriminator="kind")]
+    loss: Loss
+    sampling: Sampling
+    overlong: Annotated[NoOverlong | SoftOverlong, Field(discriminator="kind")]
+
+
+# --- rollout, trainer, logger --------------------------------------------------------------------
+
+
+class Rollout(Node):
+    engine: Literal["torch"]
+    context: Literal["window", "transcript"]
+    """transcript: append-only, one row per trajectory; window: a new prompt each step with the last `history` pairs."""
+    history: NonNegativeInt
+    """Observation-action pairs that a window prompt repeats; not read by transcript."""
+    temperature: PositiveFloat
+    eval_temperature: NonNegativeFloat
+    """0 = greedy."""
+    max_new_tokens: PositiveInt
+    """Longest response of one step; a longer one is cut and ends there."""
+    max_context_tokens: PositiveInt
+    """A trajectory whose next prompt would not fit ends with status context_overflow."""
+
+
+class WarmStart(Node):
+    """Imitation of the expert before RL."""
+
+    steps: NonNegativeInt
+    """Optimiser steps; 0 = off."""
+    batch_size: PositiveInt
+    """Demonstrations in a step, each a new game."""
+    lr: PositiveFloat
+    mistakes: float = Field(ge=0, le=1)
+    """Probability that a demonstration inserts a random admissible action; the expert recovers. Mistakes never train."""
+    prompt_weight: float = Field(ge=0, le=1)
+    """Weight of the loss on observation tokens; 0 = actions only."""
+
+
+class Trainer(Node):
+    updates: NonNegativeInt
+    tasks_per_update: PositiveInt
+    lr: PositiveFloat
+    lr_warmup: NonNegativeInt
+    """Updates over which the learning rate grows from 0; 0 = none."""
+    lr_schedule: Literal["constant", "linear", "cosine"]
+    """After the warm-up: constant, or decaying to a tenth at the last update."""
+    weight_decay: NonNegativeFloat
+    max_grad_norm: PositiveFloat
+    epochs: PositiveInt
+    """Passes over each rollout batch."""
+    minibatches: PositiveInt
+    """Optimiser steps in a pass."""
+    tokens_per_microbatch: PositiveInt
+    """Padded tokens in one forward and backward; changes memory and speed, never the gradient."""
+    old_logprobs: Literal["rollout", "recompute"]
+    """Take old log-probs and entropies from the sampler, or from a scoring pass of the training model."""
+    eval_every: NonNegativeInt
+    """Updates between evaluations; 0 = only before and after. An evaluation always ends a run."""
+    eval_before: bool
+    """Evaluate the initial policy."""
+    checkpoint_every: NonNegativeInt
+    """Updates between checkpoints; 0 = only at the end."""
+    keep_checkpoints: PositiveInt
+    device: str
+    """auto, cpu, cuda, cuda:1 ..."""
+    threads: NonNegativeInt
+    """Torch CPU threads; 0 = leave torch's own choice."""
+    warm_start: WarmStart
+
+
+class Wandb(Node):
+    mode: Literal["auto", "online", "offline", "disabled"]
+    """auto: online when logged in, else offline; never asks."""
+    project: str
+    entity: str | None
+    group: str | None
+    """null = experiment name without the seed."""
+    tags: list[str]
+
+
+class Logger(Node):
+    console: Literal["auto", "rich", "plain", "quiet"]
+    csv: bool
+    wandb: Wandb
+
+
+class TrainConfig(Node):
+    seed: NonNegativeInt
+    run_dir: str
+    resume: str | None
+    """auto: go on from the newest good checkpoint in run_dir if there is one; a path: from there; null: start anew."""
+    model: Model
+    benchmark: Benchmark
+    algo: Algo
+    rollout: Rollout
+    trainer: Trainer
+    logger: Logger
+
+
+class EvalConfig(Node):
+    """`empg eval run=DIR`: what is played comes from the run's own config unless it is given here."""
+
+    run: str | None
+    """A run folder or a checkpoint folder; null evaluates `policy` on the composed benchmark."""
+    policy: Literal["model", "expert"]
+    seed: NonNegativeInt
+    run_dir: str
+    model: Model
+    benchmark: Benchmark
+    rollout: Rollout
+    trainer: Trainer
+    logger: Logger
