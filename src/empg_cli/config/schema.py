@@ -115,6 +115,8 @@ class Advantage(Node):
     """Group mean and std over trajectories, or over all their steps (verl-agent's default)."""
     scale_by_std: bool
     """False gives the Dr. GRPO form."""
+    unbiased_std: bool
+    """Variance over n - 1, as verl, verl-agent and TRL take it, instead of n."""
 
 
 class NoCredit(Node):
@@ -138,11 +140,15 @@ class EmpgCredit(Node):
 class Loss(Node):
     clip_low: float = Field(gt=0, lt=1)
     clip_high: float = Field(gt=0)
+    dual_clip: float | None = Field(gt=1)
+    """Bounds the loss of negative advantages at this ratio (verl: 3); null = off."""
     weighting: Literal["token", "step", "trajectory"]
     """What counts once in the mean: every token, every step, or every trajectory."""
     kl_coef: NonNegativeFloat
     """Weight of the KL loss to the reference policy; 0 = off, no reference model is kept."""
     kl_estimator: Literal["k1", "k2", "k3"]
+    kl_clamp: PositiveFloat | None
+    """Bound of a token's KL estimate (verl: 10); null = off."""
     entropy_coef: NonNegativeFloat
     """Weight of the entropy bonus; 0 = off."""
 
