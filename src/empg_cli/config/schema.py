@@ -12,7 +12,9 @@ from pydantic import model_validator
 
 
 class Node(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Strict: `true` is no number and `"8"` no integer; infinities and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # --- model ---------------------------------------------------------------------------------------
