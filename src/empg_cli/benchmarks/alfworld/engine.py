@@ -57,7 +57,7 @@ class AlfworldEnv:
         def having(state: str) -> set[int]:
             return {index for index, thing in enumerate(things) if state in thing.states}
 
-        self.place = self.game.start
+        self.place = self.game.room.start
         self.held = having("held")
         self.opened = {index for index, receptacle in enumerate(self.game.receptacles) if receptacle.opened}
         self.contents: list[set[int]] = [set() for _ in self.game.receptacles]
@@ -78,8 +78,8 @@ class AlfworldEnv:
         self.history = []
         self._set_state()
         self._refresh_commands()
-        here = self.game.receptacles_at.get(self.place)
-        scene = self._look() if here else self.game.room_text
+        here = self.game.room.receptacles_at.get(self.place)
+        scene = self._look() if here else self.game.room.text
         text = f"-= Welcome to TextWorld, ALFRED! =-\n\n{scene}\n\nYour task is to: {self.game.task}."
         self.opening = Observation(text, self._actions)
         return self.opening
@@ -116,7 +116,7 @@ class AlfworldEnv:
         game, things, receptacles = self.game, self.game.things, self.game.receptacles
         traits = game.traits
         commands: dict[str, Command] = {}
-        for r in game.receptacles_at.get(self.place, ()):
+        for r in game.room.receptacles_at.get(self.place, ()):
             receptacle = receptacles[r]
             place_name = receptacle.name
             commands[f"examine {place_name}"] = (self._view, (r,))
@@ -145,7 +145,7 @@ class AlfworldEnv:
                 for x in traits["sliceable"]:
                     if self.place in self.object_places[x]:
                         commands[f"slice {things[x].name} with {things[o].name}"] = (self._slice, (x, o))
-        for text, r in game.travel[self.place].items():
+        for text, r in game.room.travel[self.place].items():
             commands[text] = (self._go, (r,))
         commands["help"] = (self._help, ())
         commands["inventory"] = (self._inventory, ())
@@ -242,7 +242,7 @@ class AlfworldEnv:
 
     def _look(self) -> str:
         """After a step the engine lists what is at the agent's own spot, which is nothing before the first `go to`."""
-        here = self.game.receptacles_at.get(self.place)
+        here = self.game.room.receptacles_at.get(self.place)
         if not here:
             return "You are in the middle of a room. Looking quickly around you, you see nothing."
         facing = listing(self.game.receptacles[r].name for r in here)
@@ -262,6 +262,6 @@ class AlfworldEnv:
             if self.held.isdisjoint(game.targets):
                 return False
             lit = game.goal_lamps & self.toggled
-            return any(not lit.isdisjoint(self.contents[r]) for r in game.receptacles_at.get(self.place, ()))
+            return any(not lit.isdisjoint(self.contents[r]) for r in game.room.receptacles_at.get(self.place, ()))
         good = game.targets if goal.treatment is None else game.targets & self.treated[goal.treatment]
         return any(len(self.contents[r] & good) >= goal.count for r in game.goal_receptacles)

@@ -63,14 +63,10 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class CompiledGame:
-    task: str
-    """The goal in words, without the final dot."""
-    goal: Goal
+class Room:
+    """The furniture and where the agent starts; games in one room may share it."""
+
     receptacles: tuple[Receptacle, ...]
-    things: tuple[Thing, ...]
-    can_contain: frozenset[tuple[str, str]]
-    """(receptacle type, object type)."""
     start: int
     """The place where the agent stands at first."""
 
@@ -89,6 +85,28 @@ class CompiledGame:
             place: {f"go to {r.name}": index for index, r in enumerate(self.receptacles) if r.place != place}
             for place in places
         }
+
+    @cached_property
+    def text(self) -> str:
+        return (
+            "You are in the middle of a room. Looking quickly around you, you see "
+            f"{listing('a ' + receptacle.name for receptacle in self.receptacles)}."
+        )
+
+
+@dataclass(frozen=True)
+class CompiledGame:
+    task: str
+    """The goal in words, without the final dot."""
+    goal: Goal
+    room: Room
+    things: tuple[Thing, ...]
+    can_contain: frozenset[tuple[str, str]]
+    """(receptacle type, object type)."""
+
+    @property
+    def receptacles(self) -> tuple[Receptacle, ...]:
+        return self.room.receptacles
 
     @cached_property
     def traits(self) -> dict[Trait, frozenset[int]]:
@@ -114,13 +132,6 @@ class CompiledGame:
     def goal_lamps(self) -> frozenset[int]:
         lamps = self.traits["toggleable"]
         return frozenset(index for index in lamps if self.things[index].type == self.goal.lamp_type)
-
-    @cached_property
-    def room_text(self) -> str:
-        return (
-            "You are in the middle of a room. Looking quickly around you, you see "
-            f"{listing('a ' + receptacle.name for receptacle in self.receptacles)}."
-        )
 
 
 def listing(items: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from empg_cli.benchmarks.alfworld.game import CompiledGame, Goal, Receptacle, Thing, Trait, Treatment
+from empg_cli.benchmarks.alfworld.game import CompiledGame, Goal, Receptacle, Room, Thing, Trait, Treatment
 from empg_cli.benchmarks.base import DataError
 
 _COMMENT = re.compile(r";[^\n]*")
@@ -138,7 +138,7 @@ def _compile(facts: Facts, goal: Goal, task: str) -> CompiledGame:
         for thing in sorted(object_type_of)
     )
     can_contain = frozenset((_short(fact[0]), _short(fact[1])) for fact in facts.get("cancontain", ()))
-    return CompiledGame(task, goal, receptacles, things, can_contain, place_of[start])
+    return CompiledGame(task, goal, Room(receptacles, place_of[start]), things, can_contain)
 
 
 def _names(ids: set[str]) -> dict[str, str]:
