@@ -42,6 +42,10 @@ class GeneratedGame:
     index: int
 
     @property
+    def name(self) -> str:
+        return f"{self.split}/generated-{self.seed}-{self.index:05d}"
+
+    @property
     def kind(self) -> str:
         return kind_of(self.split, self.index)
 
