@@ -54,14 +54,16 @@ def _from_detail(detail: ErrorDetails, schema: type[BaseModel], values: dict[str
             )
         case "value_error":
             return _from_validator(key, model, str(context["error"]))
+        case "string_pattern_mismatch" if key == "trainer.device":
+            return Problem(key, "must be auto, cpu, cuda or cuda:N", _shown(detail["input"]))
     what = detail["msg"][0].lower() + detail["msg"][1:]
     return Problem(key, what.replace("input should be", "must be"), _shown(detail["input"]))
 
 
 def _from_validator(key: str, model: type[BaseModel] | None, message: str) -> Problem:
-    """Messages of the schema's own checks start with the field they are about."""
+    """Messages of the schema's own checks start with the field, or the dotted key, that they are about."""
     field, _, rest = message.partition(" ")
-    if model is not None and field in model.model_fields:
+    if model is not None and field.split(".")[0] in model.model_fields:
         return Problem(f"{key}.{field}" if key else field, rest)
     return Problem(key, message)
 

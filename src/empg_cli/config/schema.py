@@ -56,9 +56,13 @@ class Model(Node):
         if self.init == "pretrained" and not self.path:
             raise ValueError("path must name a model folder or hub id when init=pretrained")
         if self.init == "scratch" and self.arch is None:
-            raise ValueError("arch must be given when init=scratch")
-        if self.init == "scratch" and self.prompt == "chat":
-            raise ValueError("prompt must be compact when init=scratch: a random model has no chat template")
+            raise ValueError("arch must be given when init=scratch: model=tiny-scratch has one")
+        if self.init != "scratch" and self.arch is not None:
+            raise ValueError(f"arch is not read when init={self.init}; leave it null, or choose model=tiny-scratch")
+        if self.init != "pretrained" and self.path is not None:
+            raise ValueError(f"path is not read when init={self.init}; leave it null, or set model.init=pretrained")
+        if self.init != "pretrained" and self.prompt == "chat":
+            raise ValueError(f"prompt must be compact when init={self.init}: only pretrained models have a chat template")
         return self
 
 
@@ -210,7 +214,7 @@ class Rollout(Node):
     context: Literal["window", "transcript"]
     """transcript: append-only, one row per trajectory; window: a new prompt each step with the last `history` pairs."""
     history: NonNegativeInt
-    """Observation-action pairs that a window prompt repeats; not read by transcript."""
+    """Observation-action pairs that a window prompt repeats; 0 with transcript, which does not read it."""
     temperature: PositiveFloat
     eval_temperature: NonNegativeFloat
     """0 = greedy."""
@@ -218,6 +222,18 @@ class Rollout(Node):
     """Longest response of one step; a longer one is cut and ends there."""
     max_context_tokens: PositiveInt
     """A trajectory whose next prompt would not fit ends with status context_overflow."""
+
+    @model_validator(mode="after")
+    def is_consistent(self) -> Rollout:
+        if self.context == "transcript" and self.history != 0:
+            raise ValueError(
+                f"history is not read when context=transcript (got {self.history}); leave it 0, or choose rollout=window"
+            )
+        if self.max_new_tokens >= self.max_context_tokens:
+            raise ValueError(
+                f"max_new_tokens ({self.max_new_tokens}) must be below max_context_tokens ({self.max_context_tokens})"
+            )
+        return self
 
 
 class WarmStart(Node):
@@ -259,8 +275,8 @@ class Trainer(Node):
     checkpoint_every: NonNegativeInt
     """Updates between checkpoints; 0 = only at the end."""
     keep_checkpoints: PositiveInt
-    device: str
-    """auto, cpu, cuda, cuda:1 ..."""
+    device: str = Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    """auto (cuda when there is one, else cpu), cpu, cuda, cuda:1 ..."""
     threads: NonNegativeInt
     """Torch CPU threads; 0 = leave torch's own choice."""
     warm_start: WarmStart
@@ -293,6 +309,16 @@ class TrainConfig(Node):
     rollout: Rollout
     trainer: Trainer
     logger: Logger
+
+    @model_validator(mode="after")
+    def minibatches_have_trajectories(self) -> TrainConfig:
+        trajectories = self.trainer.tasks_per_update * self.algo.group_size
+        if self.trainer.minibatches > trajectories:
+            raise ValueError(
+                f"trainer.minibatches ({self.trainer.minibatches}) must not exceed the {trajectories} trajectories of an "
+                f"update (trainer.tasks_per_update {self.trainer.tasks_per_update} x algo.group_size {self.algo.group_size})"
+            )
+        return self
 
 
 class EvalConfig(Node):
