@@ -43,11 +43,11 @@ FAMILIES = {
     "response_length": "Length of the responses of this update, in sampled tokens, one value per step.",
     "rollout": "Agreement between the sampler and the training model.",
     "group": "The attempts at one task.",
-    "critic": "What the loss is given. There is no value network; the family keeps verl's name so that dashboards carry over.",
+    "critic": "What the loss is given. There is no value network; the family has verl's name.",
     "empg": "Entropy-modulated credit (arXiv 2509.09265), over all steps of the rollout batch.",
     "dapo": "Dynamic sampling and overlong shaping (arXiv 2503.14476).",
-    "actor": "The policy's optimisation. Token means use the weights of `algo.loss.weighting` and are averaged over the "
-    "optimiser steps of the update.",
+    "actor": "The policy's optimisation. Token means are weighted as `algo.loss.weighting` says, and averaged over "
+    "the optimiser steps of the update.",
     "eval": "The evaluation split, each task played exactly once, at `rollout.eval_temperature`.",
     "best": "The best evaluation so far; in the summary only.",
     "timing_s": "Wall-clock seconds of the phases of one update.",

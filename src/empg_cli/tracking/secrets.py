@@ -40,4 +40,4 @@ def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
             case _:
                 return value
 
-    return {key: value for key, value in masked(config).items()}
+    return dict(masked(config))
