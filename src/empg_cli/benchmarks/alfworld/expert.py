@@ -207,8 +207,8 @@ def explore(
     explorer = Explorer(opening.text, rng, order=order)
     told = 0
     while not env.done:
-        for action, text in env.history[told:]:
-            explorer.observe(action, text)
+        for command, text in env.history[told:]:
+            explorer.observe(command, text)
         told = len(env.history)
         action = explorer.next_action()
         if action is None:
