@@ -13,6 +13,7 @@ import pytest
 from empg_cli.tracking.rows import read_rows
 from empg_cli.tracking.secrets import mask_secrets
 from empg_cli.tracking.sinks import Fan, RunIdentity, open_sinks, wandb_is_wanted
+from empg_cli.tracking.wandb_sink import stable_run_id
 
 
 class Recording:
@@ -105,6 +106,14 @@ def test_when_wandb_is_wanted(asked, environment, wanted, monkeypatch):
     if environment:
         monkeypatch.setenv("WANDB_MODE", environment)
     assert wandb_is_wanted(asked) is wanted
+
+
+def test_a_resumed_run_keeps_its_wandb_id_and_a_new_one_gets_another(tmp_path):
+    first = stable_run_id(tmp_path, is_resumed=False)
+    assert stable_run_id(tmp_path, is_resumed=True) == first
+    second = stable_run_id(tmp_path, is_resumed=False)
+    assert second != first
+    assert stable_run_id(tmp_path, is_resumed=True) == second
 
 
 def test_disabled_never_imports_wandb_and_nothing_imports_torch_or_rich(tmp_path):
