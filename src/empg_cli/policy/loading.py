@@ -11,11 +11,12 @@ import torch
 
 from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
 from empg_cli.config.schema import Model
+from empg_cli.errors import UserError
 from empg_cli.policy.policy import Policy
 from empg_cli.policy.tiny import scratch_model, word_tokenizer
 
 
-class ModelError(Exception):
+class ModelError(UserError):
     """A model cannot be loaded. The message says which, why, and what to do."""
 
 

@@ -33,7 +33,7 @@ def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def logprob_gap(batch: Batch, sampled_logprob_ST: Tensor) -> dict[str, float]:
-    """How far the sampler's log-probs are from the training model's; anything but rounding is a bug or a stale policy."""
+    """Distance of the sampler's log-probs from the training model's; more than rounding is a bug."""
     gap_T = (batch.old_logprob_ST - sampled_logprob_ST).abs()[batch.mask_ST]
     return {"rollout/logprob_gap/max": float(gap_T.max()), "rollout/logprob_gap/mean": float(gap_T.mean())}
 
