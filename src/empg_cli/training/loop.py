@@ -64,9 +64,9 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
             with run.timed("logprob"):
                 if cfg.trainer.old_logprobs == "recompute":
-                    sampled_logprob_ST = batch.old_logprob_ST
+                    batch.rollout_logprob_ST = batch.old_logprob_ST
                     batch.old_logprob_ST, batch.entropy_ST = score_batch(policy, batch, cfg)
-                    metrics |= logprob_gap(batch, sampled_logprob_ST)
+                    metrics |= logprob_gap(batch)
                 if reference is not None:
                     batch.ref_logprob_ST, _ = score_batch(reference, batch, cfg)
             batch.credit_S, credit_metrics = compute_credit(cfg.algo, batch)
