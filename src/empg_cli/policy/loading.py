@@ -13,6 +13,7 @@ import torch
 from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
 from empg_cli.config.schema import Model
 from empg_cli.errors import UserError
+from empg_cli.policy.attention import GROUPED
 from empg_cli.policy.policy import Policy
 from empg_cli.policy.tiny import scratch_model, word_tokenizer
 
@@ -89,6 +90,8 @@ def _vocabulary(benchmark: str) -> list[str]:
 
 
 def _policy(network: Any, tokenizer: Any, device: torch.device) -> Policy:
+    if device.type == "cpu":
+        network.set_attn_implementation(GROUPED)
     return Policy(network.to(device).eval(), tokenizer, device)
 
 
