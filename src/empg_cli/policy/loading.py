@@ -95,6 +95,16 @@ def _policy(network: Any, tokenizer: Any, device: torch.device) -> Policy:
     return Policy(network.to(device).eval(), tokenizer, device)
 
 
+def check_context(policy: Policy, max_context_tokens: int) -> None:
+    """Refuse a context longer than the positions that the model knows."""
+    positions = getattr(policy.model.config, "max_position_embeddings", None)
+    if positions is not None and max_context_tokens > positions:
+        raise ModelError(
+            f"rollout.max_context_tokens={max_context_tokens} is more than the {positions} positions of this model; "
+            f"set rollout.max_context_tokens={positions} or less"
+        )
+
+
 def pick_device(name: str) -> torch.device:
     """`auto` is the first CUDA device if there is one, else the CPU."""
     if name == "auto":
