@@ -25,7 +25,7 @@ def test_weights_are_those_of_the_record() -> None:
 def test_the_tokenizer_survives_the_way_to_disk_and_back() -> None:
     cfg = config.load()
     tokenizer = load_policy(cfg.model, "alfworld", seed=0, device=torch.device("cpu")).tokenizer
-    words = "task heat apple fridge room cabinet_4 <act> go cabinet_4 <end>".split()
+    words = ["task", "heat", "apple", "fridge", "room", "cabinet_4", "<act>", "go", "cabinet_4", "<end>"]
     ids = tokenizer.encode(" ".join(words), add_special_tokens=False)
     assert tokenizer.convert_ids_to_tokens(ids) == words
 
