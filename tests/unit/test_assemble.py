@@ -15,7 +15,7 @@ from empg_cli.algorithms.gigpo import anchor_groups, step_relative
 from empg_cli.algorithms.normalise import normalise_between_quantiles, normalise_within_anchors
 from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline
 from empg_cli.algorithms.table import StepTable, merge_tables, step_table
-from empg_cli.config.schema import Algo
+from empg_cli.config.algo import Algo
 from empg_cli.types import Batch
 
 CONF = Path(__file__).parents[2] / "conf" / "algo"
