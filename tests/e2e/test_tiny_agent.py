@@ -32,11 +32,11 @@ def test_the_tokenizer_survives_the_way_to_disk_and_back() -> None:
 
 @pytest.mark.slow
 def test_reinforcement_learning_improves_it(tmp_path: Path) -> None:
-    """A short form of the demo, whose first eight updates of 128 episodes gave 27 and 24 points for seeds 0 and 1."""
+    """A short form of the demo, whose first eight updates of 128 episodes gave 27, 24 and 23 points for seeds 0 to 2."""
     cfg = config.load(
         [
             "experiment=demo",
-            "trainer.updates=8",
+            "trainer.updates=6",
             "trainer.tasks_per_update=12",
             "trainer.lr_schedule=constant",
             "trainer.eval_every=0",
