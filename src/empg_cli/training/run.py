@@ -131,8 +131,9 @@ class Run:
             "updates": state.update,
             "config_hash": config_hash(self.cfg),
             "env/episodes": state.episodes,
-            **{f"last/{key}": value for key, value in (evaluations[-1][1] if evaluations else {}).items()},
         }
+        if evaluations:
+            summary |= {f"last/{key}": value for key, value in evaluations[-1][1].items()}
         if best:
             summary |= {"best/update": best[0], "best/success_rate": best[1]["success_rate"]}
         self._sinks.summary(summary)
