@@ -43,7 +43,7 @@ def test_from_scratch_it_has_the_same_shape_and_other_weights() -> None:
 
 @pytest.mark.slow
 def test_reinforcement_learning_improves_it(tmp_path: Path) -> None:
-    """A short form of the demo, whose first eight updates of 128 episodes gave 27, 24 and 23 points for seeds 0 to 2."""
+    """A short form of the demo, whose first eight updates gave 27, 24 and 23 points for seeds 0 to 2."""
     cfg = config.load(
         [
             "experiment=demo",
