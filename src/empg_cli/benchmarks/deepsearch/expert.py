@@ -1,0 +1,136 @@
+"""The expert: reads the question, looks up one hop after the other, reads the answer from the pages.
+
+It sees only what an agent sees: the question and the observations. It knows the world's English (`world.reading`), so it
+works on generated worlds only.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Generator, Iterator
+from typing import Final
+
+from empg_cli.benchmarks.deepsearch.actions import ToolName, render_action
+from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv
+from empg_cli.benchmarks.deepsearch.world.chains import Hop
+from empg_cli.benchmarks.deepsearch.world.questions import Question
+from empg_cli.benchmarks.deepsearch.world.reading import (
+    ChainPlan,
+    ComparisonPlan,
+    find_all_facts,
+    find_fact,
+    plan_question,
+)
+from empg_cli.benchmarks.deepsearch.world.relations import INTERSECTION_RELATION, RELATIONS
+
+UNKNOWN: Final = "unknown"
+"""The answer when a look-up failed."""
+_ROW: Final = re.compile(r"^Doc \d+(?: \[(?P<id>[^\]]*)\] )?\(Title: (?P<rest>.*)$", re.MULTILINE)
+
+_Look = Generator[str, None, "str | None"]
+"""Yields actions to step the environment with, returns what was found."""
+
+
+class Expert:
+    def __init__(self, env: DeepSearchEnv) -> None:
+        self._env = env
+
+    def play(self, rng: random.Random | None = None) -> Iterator[str]:
+        """Actions to step the environment with. `rng` is unused: there is one best line of play."""
+        question: Question = self._env.task.data
+        plan = plan_question(question.text)
+        if isinstance(plan, ChainPlan):
+            answer = yield from self._follow(plan)
+        elif isinstance(plan, ComparisonPlan):
+            answer = yield from self._compare(plan)
+        elif plan is not None:
+            answer = yield from self._intersect(plan.pairs)
+        else:
+            answer = None
+        yield self._render("answer", answer or UNKNOWN, "I know the answer now." if answer else "I could not find it.")
+
+    def _follow(self, plan: ChainPlan) -> _Look:
+        known: str | None = plan.start
+        for hop in plan.hops:
+            known = yield from self._look_up(hop, known)
+            if known is None:
+                return None
+        return known
+
+    def _compare(self, plan: ComparisonPlan) -> _Look:
+        for a, b in plan.pairs:
+            hop = Hop(plan.rule.relation, inverse=False)
+            value_a = yield from self._look_up(hop, a)
+            value_b = (yield from self._look_up(hop, b)) if value_a is not None else None
+            if value_a is not None and value_b is not None:
+                return a if _number(value_a) > _number(value_b) else b
+        return None
+
+    def _intersect(self, pairs: tuple[tuple[str, str], ...]) -> _Look:
+        for pair in pairs:
+            shared: set[str] | None = None
+            for country in pair:
+                neighbours: set[str] = set()
+                yield from self._search(f"{country} {RELATIONS[INTERSECTION_RELATION].keyword}", "its neighbours")
+                for _, title, text in self._rows(country):
+                    if title == country:
+                        neighbours.update(find_all_facts(text, INTERSECTION_RELATION, country))
+                shared = neighbours if shared is None else shared & neighbours
+                if not shared:
+                    break
+            if shared and len(shared) == 1:
+                return shared.pop()
+        return None
+
+    def _look_up(self, hop: Hop, known: str) -> _Look:
+        """Search until a result says it, with two wordings more; open the page when only a snippet is shown."""
+        rule = RELATIONS[hop.relation]
+        type_known = rule.object if hop.inverse else rule.subject
+        wanted = hop.phrase(known)
+        for query in (f"{known} {rule.keyword}", f"{rule.keyword} {known} {type_known}", known):
+            if self._steps_left < 2:
+                return None
+            yield from self._search(query, wanted)
+            rows = self._rows(known)
+            for _, title, text in rows:
+                if found := find_fact(text, hop, known, by_title=title == known):
+                    return found
+            for id_, title, _ in rows:
+                if title == known and id_ and self._steps_left >= 2:
+                    yield from self._act("open", id_, "That page should say it.")
+                    page = self._observation
+                    if found := find_fact(page, hop, known, by_title=True):
+                        return found
+                    break
+        return None
+
+    @property
+    def _steps_left(self) -> int:
+        return self._env.rules.max_steps - len(self._env.history)
+
+    def _search(self, query: str, wanted: str) -> Generator[str]:
+        yield from self._act("search", query, f"I need {wanted}.")
+
+    def _act(self, tool: ToolName, argument: str, thought: str) -> Generator[str]:
+        """Yield one action and keep what came back, whatever else was played in between."""
+        before = len(self._env.history)
+        yield self._render(tool, argument, thought)
+        self._observation = self._env.history[before][1] if len(self._env.history) > before else ""
+
+    def _render(self, tool: ToolName, argument: str, thought: str) -> str:
+        form = self._env.rules.action_form
+        return render_action(tool, argument, form, thought if form in ("tag", "json") else "")
+
+    def _rows(self, known: str) -> list[tuple[str | None, str, str]]:
+        """(id, title, text) of the documents shown; a title is cut right where `known` is one of them."""
+        rows = []
+        for match in _ROW.finditer(self._observation):
+            rest = match["rest"].removesuffix("</information>")
+            title = known if rest.startswith(f"{known}) ") else rest.split(") ", 1)[0]
+            rows.append((match["id"], title, rest[len(title) + 2 :]))
+        return rows
+
+
+def _number(shown: str) -> float:
+    return float(shown.replace(",", ""))
