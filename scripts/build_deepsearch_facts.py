@@ -6,7 +6,7 @@ Run once by a maintainer, never by users; the output is byte-identical for the s
     python scripts/build_deepsearch_facts.py src/empg_cli/benchmarks/deepsearch/data/facts.jsonl.gz
 
 Only facts are taken (names, codes, numbers, relations), no descriptive prose. Licences and attributions: see the
-facts.NOTICE.md beside the output. One JSON line per entity: {"id", "type", "name", "aliases"?, "facts": {relation: [values]}}.
+NOTICE.md beside the output. A JSON line per entity: {"id", "type", "name", "aliases"?, "facts": {relation: [values]}}.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A corpus on disk: passages in a fixed order, memory-mapped, shared by every embedded search engine.
 
-`passages.jsonl` holds one `[id, title, text, url]` per line, `offsets.npy` where each line starts, and `id_hashes.npy` /
-`id_rows.npy` map ids to rows (absent when ids are the row numbers, as in the generated world and wiki-18). 21 million
-passages need no memory but the page cache, which all workers of a machine share.
+`passages.jsonl` holds one `[id, title, text, url]` per line, `offsets.npy` where each line starts, and `id_hashes.npy`
+with `id_rows.npy` map ids to rows (absent when ids are the row numbers, as in the generated world and wiki-18). 21
+million passages need no memory but the page cache, which all workers of a machine share.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class PassageStore:
     def __init__(self, directory: Path) -> None:
         path = directory / "passages.jsonl"
         if not path.is_file():
-            raise DataError(f"{directory} holds no corpus (passages.jsonl is missing); build it: empg data index deepsearch")
+            raise DataError(
+                f"{directory} holds no corpus (passages.jsonl is missing); build it: empg data index deepsearch"
+            )
         self.directory = directory
         self._offsets = np.load(directory / "offsets.npy", mmap_mode="r")
         with path.open("rb") as file:
@@ -109,7 +111,7 @@ def _hash(id_: str) -> int:
     return int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=8).digest(), "big")
 
 
-def _refuse_duplicate_ids(store: PassageStore, hashes: np.ndarray, rows: np.ndarray) -> None:  # type: ignore[type-arg]
+def _refuse_duplicate_ids(store: PassageStore, hashes: np.ndarray, rows: np.ndarray) -> None:
     for at in np.flatnonzero(hashes[1:] == hashes[:-1]):
         first, second = int(rows[at]), int(rows[at + 1])
         if store[first].id == store[second].id:

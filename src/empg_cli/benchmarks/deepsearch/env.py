@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, Action, ActionForm, parse_action
 from empg_cli.benchmarks.deepsearch.answers import METRICS, all_metrics
-from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, Runner, SearchFailed
+from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, Runner, SearchError
 from empg_cli.benchmarks.deepsearch.reward import Shaping, shaped_reward
 from empg_cli.benchmarks.deepsearch.transcript import evidence_was_shown, is_well_formed
 from empg_cli.benchmarks.deepsearch.world.questions import Question
@@ -65,7 +65,9 @@ class EpisodeRules:
 class DeepSearchEnv:
     """Single use. `history` holds (action text, observation) of every step so far."""
 
-    def __init__(self, task: Task, rules: EpisodeRules, retriever: Retriever, runner: Runner, judge: Judge | None) -> None:
+    def __init__(
+        self, task: Task, rules: EpisodeRules, retriever: Retriever, runner: Runner, judge: Judge | None
+    ) -> None:
         self.task = task
         self.rules = rules
         self.history: list[tuple[str, str]] = []
@@ -82,8 +84,8 @@ class DeepSearchEnv:
         return Observation(self._question.text, self._actions_now())
 
     def step(self, action: str) -> StepResult:
-        """Any text is legal; a response without a complete action, an empty query or an unknown document changes nothing
-        but costs the turn."""
+        """Any text is legal; one without a complete action, an empty query or an unknown document changes nothing but
+        costs the turn."""
         return self._runner.run(self.step_async(action))
 
     async def step_async(self, action: str) -> StepResult:
@@ -127,7 +129,7 @@ class DeepSearchEnv:
             if self.rules.open_tool:
                 return await self._open(action)
             return self._refuse("Pages cannot be opened here. ", action)
-        except SearchFailed as error:
+        except SearchError as error:
             self._counts["failed_searches"] += 1
             text = self._inform(f"The search engine did not answer ({error}). Try again or answer from what is known.")
             return text, True, {"tool": action.tool, "search_failed": True}

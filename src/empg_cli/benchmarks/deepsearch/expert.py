@@ -1,7 +1,7 @@
 """The expert: reads the question, looks up one hop after the other, reads the answer from the pages.
 
-It sees only what an agent sees: the question and the observations. It knows the world's English (`world.reading`), so it
-works on generated worlds only.
+It sees only what an agent sees: the question and the observations. It knows the world's English (`world.reading`), so
+it works on generated worlds only.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ class Expert:
         yield self._render("answer", answer or UNKNOWN, "I know the answer now." if answer else "I could not find it.")
 
     def _follow(self, plan: ChainPlan) -> _Look:
-        known: str | None = plan.start
+        known = plan.start
         for hop in plan.hops:
-            known = yield from self._look_up(hop, known)
-            if known is None:
+            found = yield from self._look_up(hop, known)
+            if found is None:
                 return None
+            known = found
         return known
 
     def _compare(self, plan: ComparisonPlan) -> _Look:
@@ -71,11 +72,10 @@ class Expert:
         for pair in pairs:
             shared: set[str] | None = None
             for country in pair:
-                neighbours: set[str] = set()
                 yield from self._search(f"{country} {RELATIONS[INTERSECTION_RELATION].keyword}", "its neighbours")
-                for _, title, text in self._rows(country):
-                    if title == country:
-                        neighbours.update(find_all_facts(text, INTERSECTION_RELATION, country))
+                texts = [text for _, title, text in self._rows(country) if title == country]
+                texts += yield from self._open_page(country)
+                neighbours = {name for text in texts for name in find_all_facts(text, INTERSECTION_RELATION, country)}
                 shared = neighbours if shared is None else shared & neighbours
                 if not shared:
                     break
@@ -84,7 +84,7 @@ class Expert:
         return None
 
     def _look_up(self, hop: Hop, known: str) -> _Look:
-        """Search until a result says it, with two wordings more; open the page when only a snippet is shown."""
+        """Search until a result says it, with two wordings more; open the page where only snippets are shown."""
         rule = RELATIONS[hop.relation]
         type_known = rule.object if hop.inverse else rule.subject
         wanted = hop.phrase(known)
@@ -92,18 +92,22 @@ class Expert:
             if self._steps_left < 2:
                 return None
             yield from self._search(query, wanted)
-            rows = self._rows(known)
-            for _, title, text in rows:
+            for _, title, text in self._rows(known):
                 if found := find_fact(text, hop, known, by_title=title == known):
                     return found
-            for id_, title, _ in rows:
-                if title == known and id_ and self._steps_left >= 2:
-                    yield from self._act("open", id_, "That page should say it.")
-                    page = self._observation
-                    if found := find_fact(page, hop, known, by_title=True):
-                        return found
-                    break
+            on_known_page = not hop.inverse or bool(rule.object_sentence)
+            for page in (yield from self._open_page(known, same_title=on_known_page)):
+                if found := find_fact(page, hop, known, by_title=on_known_page):
+                    return found
         return None
+
+    def _open_page(self, title: str, *, same_title: bool = True) -> Generator[str, None, list[str]]:
+        """Open the first document shown under this title (or under another one), if pages can be opened."""
+        ids = [id_ for id_, shown, _ in self._rows(title) if (shown == title) == same_title and id_]
+        if not ids or self._steps_left < 2:
+            return []
+        yield from self._act("open", ids[0], "That page should say it.")
+        return [self._observation]
 
     @property
     def _steps_left(self) -> int:
@@ -116,7 +120,8 @@ class Expert:
         """Yield one action and keep what came back, whatever else was played in between."""
         before = len(self._env.history)
         yield self._render(tool, argument, thought)
-        self._observation = self._env.history[before][1] if len(self._env.history) > before else ""
+        shown = self._env.history[before][1] if len(self._env.history) > before else ""
+        self._observation = shown.removeprefix("<information>").removesuffix("</information>")
 
     def _render(self, tool: ToolName, argument: str, thought: str) -> str:
         form = self._env.rules.action_form
@@ -126,7 +131,7 @@ class Expert:
         """(id, title, text) of the documents shown; a title is cut right where `known` is one of them."""
         rows = []
         for match in _ROW.finditer(self._observation):
-            rest = match["rest"].removesuffix("</information>")
+            rest = match["rest"].removesuffix(" ...")
             title = known if rest.startswith(f"{known}) ") else rest.split(") ", 1)[0]
             rows.append((match["id"], title, rest[len(title) + 2 :]))
         return rows

@@ -1,8 +1,8 @@
 """Building the index directory that the embedded engines open: the corpus, the engine's files, a manifest.
 
-    index.json         {"engine", "version", "passages", "digest"}; written last, so a folder with it is complete
-    passages.jsonl ... the corpus (`corpus.py`)
-    tantivy/ | bm25s/ | dense/
+index.json         {"engine", "version", "passages", "digest"}; written last, so a folder with it is complete
+passages.jsonl ... the corpus (`corpus.py`)
+tantivy/ | bm25s/ | dense/
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """All zeros: the reward is the answer's value (EMPG, Search-R1 v0.1). Search-R1 v0.3 is structure 0.2, answered 0.1;
-    DeepResearcher is penalty 1 with the F1 value."""
+    """All zeros: the reward is the answer's value (EMPG, Search-R1 v0.1). Search-R1 v0.3 is structure 0.2, answered
+    0.1; DeepResearcher is penalty 1 with the F1 value."""
 
     structure: float = 0.0
     """Taken from a right answer in a malformed transcript, given to a wrong one in a well-formed transcript."""

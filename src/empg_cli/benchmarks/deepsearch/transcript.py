@@ -3,7 +3,7 @@
     start -> <think> -> </think> -> <search> -> </search> -> <information> -> </information> -> <think> -> ...
                                  -> <answer> -> </answer> = end
 
-`<open>` counts like `<search>`. Text may stand inside think, search, open, information and answer, nowhere between them.
+`<open>` counts like `<search>`. Text stands inside think, search, open, information and answer, nowhere between them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NEXT: Final = {
 
 
 def is_well_formed(transcript: str) -> bool:
-    """The whole episode (responses and `<information>` blocks, without the prompt) follows the tag grammar to its end."""
+    """The whole episode (responses and `<information>` blocks, not the prompt) follows the tag grammar to its end."""
     state = "start"
     for part in _TAGS.split(transcript):
         if not part.strip():

@@ -26,12 +26,21 @@ class Hit:
     url: str = ""
 
 
-class SearchFailed(Exception):
+class SearchError(Exception):
     """This search gave no answer (after retries). The agent is told so and the episode goes on; metrics count it."""
 
 
-class BudgetSpent(Exception):
-    """The paid-call budget is used up. Ends the episode unscored: punishing the agent for it would be wrong."""
+class UnscoredError(Exception):
+    """The episode cannot be judged fairly, for a reason that is not the agent's: it ends in an error, outside training
+    and scores, never with a reward of 0."""
+
+
+class BudgetSpentError(UnscoredError):
+    """The budget of paid calls is used up."""
+
+
+class AccessDeniedError(UnscoredError):
+    """The service refused the credentials (HTTP 401 or 403); trying again cannot help."""
 
 
 class Retriever(Protocol):
@@ -42,11 +51,11 @@ class Retriever(Protocol):
     """True promises that the coroutines never wait, so they can run without an event loop."""
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """The best hits of each query, best first; an empty list for a query without words. Raises SearchFailed."""
+        """The best hits of each query, best first; an empty list for a query without words. Raises SearchError."""
         ...
 
     async def open(self, id_: str) -> Hit | None:
-        """The whole page of a hit, None if there is no such document. Raises SearchFailed."""
+        """The whole page of a hit, None if there is no such document. Raises SearchError."""
         ...
 
     async def check(self) -> None:

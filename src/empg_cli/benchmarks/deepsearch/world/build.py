@@ -50,9 +50,7 @@ def build_world(spec: WorldSpec) -> World:
     `store.open_world` does that with the search engine."""
     graph = real_graph() if spec.mode == "real" else fictional_graph(spec.seed, spec.scale)
     encyclopedia = write_articles(graph, spec.seed)
-    questions = draw_questions(
-        graph, encyclopedia, seed=spec.seed, num_train=spec.num_train, num_test=spec.num_test
-    )
+    questions = draw_questions(graph, encyclopedia, seed=spec.seed, num_train=spec.num_train, num_test=spec.num_test)
     return World(spec, encyclopedia.passages, questions, len(graph.name), graph.num_facts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Callable
 
 from empg_cli.benchmarks.deepsearch.world.graph import KnowledgeGraph
 from empg_cli.benchmarks.deepsearch.world.names import Namer
@@ -62,7 +63,7 @@ class _FictionalWorld:
 
     def name_everything(self) -> None:
         rng, namer = self.rng, self.namer
-        makers = {
+        makers: dict[str, Callable[[], str]] = {
             "country": lambda: namer(2, ("ia", "land", "stan", "ora", "")),
             "language": lambda: namer(2, ("ish", "ese", "i")),
             "currency": lambda: f"{namer(2).lower()} {rng.choice(('crown', 'mark', 'dollar', 'peso'))}",

@@ -6,7 +6,10 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-_ONSETS: Final = tuple("b br d dr f g gr h k kl l m n p pr r s st t tr v vel z qu sh th".split())
+_ONSETS: Final = (
+    *("b", "br", "d", "dr", "f", "g", "gr", "h", "k", "kl", "l", "m", "n", "p", "pr", "r", "s"),
+    *("st", "t", "tr", "v", "vel", "z", "qu", "sh", "th"),
+)
 _NUCLEI: Final = ("a", "e", "i", "o", "u", "ai", "ea", "ou")
 _CODAS: Final = ("", "n", "r", "l", "s", "th", "m", "nd", "rk", "x")
 

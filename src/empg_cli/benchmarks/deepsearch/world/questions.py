@@ -1,8 +1,8 @@
 """Questions drawn from the graph: chains, comparisons and intersections, in a train split and held-out splits.
 
-Held out by hash: 30 % of the relation bigrams and 20 % of the start entities. `id` asks seen compositions about held-out
-entities. Out of distribution: `ood_composition` (unseen bigrams, as Bamboogle), `ood_depth3` and `ood_depth4` (deeper, as
-MuSiQue), `ood_intersection` (a new operation).
+Held out by hash: 30 % of the relation bigrams and 20 % of the start entities. `id` asks seen compositions about
+held-out entities. Out of distribution: `ood_composition` (unseen bigrams, as Bamboogle), `ood_depth3` and `ood_depth4`
+(deeper, as MuSiQue), `ood_intersection` (a new operation).
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class _Drawer:
             answers=self._entity_answers(str(chain.results[-1])) if is_entity else _accepted(names[-1]),
             kind=kind,
             split=split,
-            path=tuple(map(tuple, path)),
+            path=tuple((hop.relation, hop.inverse) for hop in path),
             entities=(self._graph.name[chain.start], *names),
             evidence=chain.evidence,
         )

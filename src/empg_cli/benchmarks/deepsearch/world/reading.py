@@ -87,7 +87,7 @@ def find_all_facts(text: str, relation: str, subject: str) -> Iterator[str]:
 
 
 def _unwrap(phrase: str) -> tuple[str, tuple[Hop, ...]]:
-    """Peel noun phrases from the outside in: "the capital of the country in which X is located" -> X, (located, capital)."""
+    """Peel off noun phrases: "the capital of the country in which X is located" -> X, (located, capital)."""
     for head, tail, hop in _WRAPPERS:
         if inner := _between(phrase, head, tail):
             start, hops = _unwrap(inner)
