@@ -16,8 +16,8 @@ from typing import Final
 
 from empg_cli.benchmarks.deepsearch.answers import normalise, without_diacritics
 from empg_cli.benchmarks.deepsearch.world.articles import Encyclopedia, stable_choice
-from empg_cli.benchmarks.deepsearch.world.chains import Chain, ChainFinder, Path
-from empg_cli.benchmarks.deepsearch.world.graph import KnowledgeGraph
+from empg_cli.benchmarks.deepsearch.world.chains import Chain, ChainFinder, Hop, Path
+from empg_cli.benchmarks.deepsearch.world.graph import KnowledgeGraph, Value
 from empg_cli.benchmarks.deepsearch.world.relations import (
     COMPARISON_QUESTION,
     COMPARISONS,
@@ -86,12 +86,12 @@ class _Drawer:
 
     def draw(self, split: str, kind: str, count: int) -> None:
         draws: Mapping[str, Callable[[], Iterator[Question]]] = {
-            "1hop": lambda: self._chain_questions(split, kind, 1, count, lambda path: True),
-            "2hop": lambda: self._chain_questions(split, kind, 2, count, self._is_seen),
+            "1hop": lambda: self._chain_questions(split, kind, 1, lambda path: True),
+            "2hop": lambda: self._chain_questions(split, kind, 2, self._is_seen),
             "compare": lambda: self._comparisons(split, kind),
-            "composition": lambda: self._chain_questions(split, kind, 2, count, lambda path: not self._is_seen(path)),
-            "depth3": lambda: self._chain_questions(split, kind, 3, count, lambda path: True),
-            "depth4": lambda: self._chain_questions(split, kind, 4, count, lambda path: True),
+            "composition": lambda: self._chain_questions(split, kind, 2, lambda path: not self._is_seen(path)),
+            "depth3": lambda: self._chain_questions(split, kind, 3, lambda path: True),
+            "depth4": lambda: self._chain_questions(split, kind, 4, lambda path: True),
             "intersection": lambda: self._intersections(split, kind),
         }
         drawn = 0
@@ -118,20 +118,23 @@ class _Drawer:
         return random.Random(f"{self._seed} {' '.join(key)}")
 
     def _chain_questions(
-        self, split: str, kind: str, depth: int, count: int, accepts: Callable[[Path], bool]
+        self, split: str, kind: str, depth: int, accepts: Callable[[Path], bool]
     ) -> Iterator[Question]:
-        """Round-robin over relation paths, else 7,060 airports swamp everything; on test splits the answers are
-        spread too: no answer serves one relation more than once while there is another."""
+        """Round-robin over relation paths, else 7,060 airports swamp everything. On test splits the answers of a final
+        relation are spread too, so that always guessing its commonest answer does not score."""
         rng = self._rng(split, kind)
         pools: list[tuple[Path, list[Chain]]] = []
         for path in sorted(path for path in self._chains if len(path) == depth and accepts(path)):
             pool = [chain for chain in self._chains[path] if self._belongs(chain.start, split)]
             rng.shuffle(pool)
-            pools.append((path, pool if split == "train" else _spread_answers(pool)))
+            pools.append((path, pool))
+        used: Counter[tuple[Hop, Value]] = Counter()
         while pools:
             pools = [(path, pool) for path, pool in pools if pool]
             for path, pool in pools:
-                yield self._chain_question(split, kind, path, pool.pop())
+                chain = pool.pop() if split == "train" else _pop_rarest_answer(pool, path[-1], used)
+                used[path[-1], chain.results[-1]] += 1
+                yield self._chain_question(split, kind, path, chain)
 
     def _chain_question(self, split: str, kind: str, path: Path, chain: Chain) -> Question:
         phrase = in_a_phrase(self._graph.name[chain.start], self._graph.type[chain.start])
@@ -214,11 +217,7 @@ def _accepted(*names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(form for form in forms if normalise(form)))
 
 
-def _spread_answers(pool: list[Chain]) -> list[Chain]:
-    """Reorder for popping from the end: first one chain per answer, then a second one, and so on."""
-    seen: Counter[object] = Counter()
-    ranked = []
-    for chain in pool:
-        ranked.append((seen[chain.results[-1]], chain))
-        seen[chain.results[-1]] += 1
-    return [chain for _, chain in sorted(ranked, key=lambda pair: -pair[0])]
+def _pop_rarest_answer(pool: list[Chain], last: Hop, used: Counter[tuple[Hop, Value]]) -> Chain:
+    """Take out the first chain among those whose answer was given least often."""
+    rarest = min(range(len(pool)), key=lambda i: used[last, pool[i].results[-1]])
+    return pool.pop(rarest)
