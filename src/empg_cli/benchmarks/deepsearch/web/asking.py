@@ -49,7 +49,7 @@ class Asker:
         """The hits of a query. The members of a group that ask the same thing at once share one call."""
         count = min(count, self._provider.max_results)
         key = self._key(query, count)
-        body = self._cache.get(key) if self._cache else None
+        body = self._cache.get(key) if self._cache is not None else None
         if body is not None:
             self.counts["cached"] += 1
             return self._parse(body, count)
@@ -74,7 +74,7 @@ class Asker:
         self.counts["answered"] += 1
         self._budget.charge()
         self._parse(body, count)  # an answer that cannot be read is not worth keeping
-        if self._cache:
+        if self._cache is not None:
             self._cache.put(key, query, body)
         return body
 

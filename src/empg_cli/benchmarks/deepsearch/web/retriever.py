@@ -50,7 +50,7 @@ class WebRetriever:
             "engine": self.name,
             "reader": self._settings.reader,
             "mode": self._settings.mode,
-            "recorded_answers": len(self._cache) if self._cache else 0,
+            "recorded_answers": len(self._cache) if self._cache is not None else 0,
         }
 
     def costs(self) -> dict[str, float]:
@@ -67,7 +67,7 @@ class WebRetriever:
         for asker in (self.searches, self.pages):
             if asker:
                 await asker.close()
-        if self._cache:
+        if self._cache is not None:
             self._cache.close()
 
     def _asker(self, provider: Provider) -> Asker:
