@@ -18,20 +18,31 @@ log = logging.getLogger(__name__)
 
 
 def eval_task(cfg: DictConfig) -> dict[str, Any]:
-    config, run_dir = prepare(cfg, EvalConfig)
-    with job_border(run_dir, "eval"):
-        who = config.run or (config.model.name if config.policy == "model" else config.policy)
-        log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
-        from empg_cli.evaluation.evaluate import run_eval  # brings torch: seconds
+    """One job: plays the tasks, prints the table, returns what `run_eval` found."""
+    result = _evaluate(cfg)
+    from empg_cli.evaluation.evaluate import Success
+    from empg_cli.tracking.summary import print_evaluation
 
-        return run_eval(config, run_dir)
+    title = f"{result['split']}, temperature {result['temperature']:g}"
+    print_evaluation([Success(**row) for row in result["kinds"]], Success(**result["total"]), title)
+    return result
 
 
 def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
     """The same, with the result as one line of JSON on stdout."""
-    result = eval_task(cfg)
+    result = _evaluate(cfg)
     print(json.dumps(result))
     return result
+
+
+def _evaluate(cfg: DictConfig) -> dict[str, Any]:
+    config, run_dir = prepare(cfg, EvalConfig)
+    with job_border(run_dir, "eval"):
+        who = config.run or (config.model.name if config.policy == "model" else config.policy)
+        log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
+        from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
+
+        return run_eval(config, run_dir)
 
 
 def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "eval", *, as_json: bool = False) -> None:

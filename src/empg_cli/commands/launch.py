@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from pydantic import BaseModel
 
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.errors import JobFailed, UserError
 from empg_cli.training.stop import Stopped
 
 if TYPE_CHECKING:
@@ -29,17 +30,6 @@ Config = TypeVar("Config", bound=BaseModel)
 MAIN_PID = "EMPG_MAIN_PID"
 COMMAND_LINE = list(sys.argv)
 """As the user wrote it; wandb records sys.argv."""
-
-
-class JobFailed(Exception):  # noqa: N818 (the error is its cause)
-    """A job raised; its traceback is already in the job's log. Travels home from a launcher's worker."""
-
-    def __init__(self, summary: str, log_file: str) -> None:
-        super().__init__(summary, log_file)
-        self.summary, self.log_file = summary, log_file
-
-    def __str__(self) -> str:
-        return f"{self.summary}\nthe traceback is in {self.log_file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +98,7 @@ def launch(
     own_source = flags.config_path is not None or flags.rerun is not None
     sweep = None
     if not (flags.only_shows or own_source):
-        sweep = preflight(
-            config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir
-        )
+        sweep = preflight(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     argv = [sys.argv[0], *flags.words(), *(_folder_overrides(sweep) if sweep else []), *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)
@@ -147,11 +135,13 @@ def job_border(run_dir: Path, name: str) -> Iterator[None]:
         if not in_main_process():
             raise  # comes home as an exception; SystemExit would kill a launcher's worker
         leave(stop)  # not as an exception: Hydra would go on to the next job of the sweep
-    except ConfigError:
+    except UserError as error:
+        if _is_sweep():  # of a sweep, Hydra brings only the first error home
+            log.error("%s", error)
         raise
     except Exception as error:
         log.exception("%s failed", name)
-        raise JobFailed(f"{type(error).__name__}: {error}", str(run_dir / f"{name}.log")) from error
+        raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
 
 
 def leave(stop: Stopped) -> NoReturn:
@@ -164,11 +154,18 @@ def in_main_process() -> bool:
     return os.environ.get(MAIN_PID) == str(os.getpid())
 
 
+def _is_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def _folder_overrides(sweep: Sweep) -> list[str]:
     """Sub folders named by what the sweep varies; the user's own hydra.sweep.* still wins, as it comes later."""
-    hidden = ",".join(key for key in sweep.fixed_keys if not key.startswith(("~", "hydra")))
+    hidden = ",".join(key for key in sweep.other_keys if not key.startswith(("~", "hydra")))
     overrides = [f"hydra.job.config.override_dirname.exclude_keys=[{hidden}]"]
-    if not sweep.swept_keys:
+    if not sweep.naming_keys:
         overrides.append("hydra.sweep.subdir=${hydra.job.num}")
     if sweep.run_dir is not None:
         overrides.append(f"hydra.sweep.dir={sweep.run_dir}")
