@@ -72,7 +72,9 @@ def test_search_r1_table(value: float, answered: bool, well_formed: bool, eviden
     assert reward == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("value", "well_formed", "expected"), [(0.6, True, 0.6), (0.6, False, -0.4), (1.0, False, 0.0)])
+@pytest.mark.parametrize(
+    ("value", "well_formed", "expected"), [(0.6, True, 0.6), (0.6, False, -0.4), (1.0, False, 0.0)]
+)
 def test_deepresearcher_form(value: float, well_formed: bool, expected: float) -> None:
     # F1 as the value, 1 off for a malformed episode
     got = shaped_reward(

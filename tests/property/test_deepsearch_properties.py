@@ -27,7 +27,7 @@ from empg_cli.types import Task
 texts = st.text(max_size=60)
 queries = st.one_of(
     texts,
-    st.text(alphabet='()[]{}:"\'^~*?\\/+-!&|<> andorANDORNOTITsao', max_size=60),
+    st.text(alphabet="()[]{}:\"'^~*?\\/+-!&|<> andorANDORNOTITsao", max_size=60),
     st.sampled_from(["a AND", "NOT", "title:", "title:(", "[a TO b]", "it's", '"open', "IN [", "a" * 10_000, "é" * 9]),
 )
 forms = st.sampled_from(["tag", "react", "json", "any"])
@@ -140,7 +140,9 @@ RULES = EpisodeRules(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.one_of(texts, queries.map(lambda q: f"search[{q}]"), queries.map(lambda q: f"<open>{q}</open>")), max_size=5),
+    st.lists(
+        st.one_of(texts, queries.map(lambda q: f"search[{q}]"), queries.map(lambda q: f"<open>{q}</open>")), max_size=5
+    ),
     forms,
     st.sampled_from(["any", "answer"]),
     texts,
@@ -163,7 +165,12 @@ def test_an_episode_takes_any_text_and_ends(actions: list[str], form: ActionForm
     assert result.success == (result.info["em"] == 1.0)
 
 
-@given(st.lists(st.sampled_from(["<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", " ", "x"]), max_size=12))
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", " ", "x"]),
+        max_size=12,
+    )
+)
 def test_a_well_formed_transcript_ends_in_exactly_one_answer(parts: list[str]) -> None:
     text = "".join(parts)
     if is_well_formed(text):

@@ -278,7 +278,7 @@ class Deepsearch(BenchmarkNode):
     world: World
     retrieval: Annotated[Retrieval, Field(discriminator="engine")]
     cache_dir: str | None
-    """Generated worlds and their indexes; null = $EMPG_CACHE, else ~/.cache/empg."""
+    """Generated worlds and their indexes; null = $XDG_CACHE_HOME/empg, else ~/.cache/empg."""
     last_turn: Literal["any", "answer"]
     """answer: the last of max_steps calls may only answer (Search-R1); any: it may search in vain (verl-agent)."""
     top_k: int = Field(ge=1, le=100)

@@ -60,7 +60,7 @@ class FakeServer:
             def _serve(self) -> None:
                 outer._serve(self)
 
-            do_GET = do_POST = _serve  # noqa: N815 (the base class's names)
+            do_GET = do_POST = _serve
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Quiet."""

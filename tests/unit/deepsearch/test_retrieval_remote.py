@@ -135,13 +135,17 @@ def opensearch(url: str, **keys: Any) -> OpenSearchRetriever:
 
 def opensearch_hits(*ids: str) -> dict[str, Any]:
     """As Elasticsearch 8 and OpenSearch 2 answer."""
-    hits = [{"_index": "wiki", "_id": i, "_score": 1.5, "_source": {"title": f"T{i}", "body": f"text {i}"}} for i in ids]
+    hits = [
+        {"_index": "wiki", "_id": i, "_score": 1.5, "_source": {"title": f"T{i}", "body": f"text {i}"}} for i in ids
+    ]
     return {"took": 1, "timed_out": False, "hits": {"total": {"value": len(ids), "relation": "eq"}, "hits": hits}}
 
 
 def test_opensearch_msearch(fake_server: Callable[..., Any], reply: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "secret")
-    server = fake_server(lambda request: reply({"took": 2, "responses": [opensearch_hits("1", "2"), opensearch_hits()]}))
+    server = fake_server(
+        lambda request: reply({"took": 2, "responses": [opensearch_hits("1", "2"), opensearch_hits()]})
+    )
     found = asyncio.run(opensearch(server.url, api_key_env="TEST_KEY").search(["Who (is) AND X?", "", "none"], 2))
     assert found == [[Hit("1", "T1", "text 1", 1.5, ""), Hit("2", "T2", "text 2", 1.5, "")], [], []]
     request = server.requests[0]
@@ -207,7 +211,9 @@ def qdrant_server(reply: Any) -> Callable[[Any], Any]:
     def answer(request: Any) -> Any:
         if request.path == "/v1/embeddings":
             texts = request.json["input"]
-            data = [{"object": "embedding", "index": i, "embedding": [float(len(text))]} for i, text in enumerate(texts)]
+            data = [
+                {"object": "embedding", "index": i, "embedding": [float(len(text))]} for i, text in enumerate(texts)
+            ]
             return reply({"object": "list", "data": data[::-1], "model": "e5"})
         if request.path.endswith("/points/query/batch"):
             results = [{"points": [point(int(search["query"][0]))]} for search in request.json["searches"]]
@@ -289,7 +295,7 @@ def test_an_engine_that_is_down_stops_before_the_first_step(kind: str) -> None:
     with socket.socket() as free:  # a port that nobody listens on
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(DataError, match="benchmark.retrieval"):
+    with pytest.raises(DataError, match=r"benchmark\.retrieval"):
         asyncio.run(make(kind, url).check())
 
 
@@ -299,7 +305,7 @@ def test_429_waits_as_long_as_the_server_says(fake_server: Callable[..., Any], r
     start = time.monotonic()
     found = asyncio.run(HttpRetriever(http_settings(server.url)).search(["rome"], 1))
     assert found[0][0].id == "rome"
-    assert 0.4 <= time.monotonic() - start
+    assert time.monotonic() - start >= 0.4
     assert len(server.requests) == 3
 
 

@@ -216,7 +216,11 @@ def test_reader_opens_pages_and_blocked_hosts_are_closed(fake_server: Callable[.
     server = fake_server(web(reply))
     retriever = WebRetriever(
         settings(
-            "serper", server.url, reader="jina", reader_url=f"{server.url}/read", blocked_domains=["site1.org", "bad.org"]
+            "serper",
+            server.url,
+            reader="jina",
+            reader_url=f"{server.url}/read",
+            blocked_domains=["site1.org", "bad.org"],
         )
     )
 

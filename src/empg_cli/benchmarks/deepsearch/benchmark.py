@@ -63,7 +63,8 @@ class DeepSearchBenchmark:
             )
             self._questions = _with_unions(self._world.questions)
         else:
-            self._questions = load_folder(Path(data_dir).expanduser())
+            official = load_folder(Path(data_dir).expanduser())
+            self._questions = {split: _take_turns(rows) for split, rows in official.items()}
         self.retriever: Retriever = make_retriever(engine, self._world)
         self._judge = Judge(schema.Judge.model_validate(dict(judge))) if judge else None
         self._runner = Runner(is_local=self.retriever.is_local and self._judge is None)
@@ -107,7 +108,7 @@ class DeepSearchBenchmark:
 
 
 def _with_unions(questions: dict[str, list[Question]]) -> dict[str, list[Question]]:
-    """The generated splits and `test` = `id` + `ood`; kinds take turns, so the first n tasks hold all of them."""
+    """The generated splits, `ood` = all that start with it, and `test` = `id` + `ood`."""
     out_of_distribution = list(
         chain.from_iterable(rows for split, rows in questions.items() if split.startswith("ood"))
     )
@@ -121,6 +122,7 @@ def _with_unions(questions: dict[str, list[Question]]) -> dict[str, list[Questio
 
 
 def _take_turns(questions: Sequence[Question]) -> list[Question]:
+    """One question of each kind after the other, so that the first n tasks hold every kind."""
     by_kind: dict[str, list[Question]] = {}
     for question in questions:
         by_kind.setdefault(question.kind, []).append(question)

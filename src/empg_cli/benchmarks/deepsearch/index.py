@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ def build_index(
     engine: EmbeddedEngine = "tantivy",
     *,
     progress: Progress = lambda phase, rows: None,
-    dense: dict[str, Any] | None = None,
+    dense: Mapping[str, Any] | None = None,
 ) -> PassageStore:
     """Write corpus and index to an empty or new directory.
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, SearchError, UnscoredError
+from empg_cli.extras import install_command
 
 MAX_BODY_BYTES: Final = 16 * 2**20
 MAX_TOP_K: Final = 1000
@@ -104,7 +105,7 @@ def serve(retriever: Retriever, *, host: str, port: int, top_k: int = 3) -> None
     try:
         import uvicorn
     except ImportError:
-        raise DataError("serving needs the package uvicorn: pip install 'empg-cli[serve]'") from None
+        raise DataError(f"serving needs the package uvicorn: {install_command('serve')}") from None
     uvicorn.run(RetrieveApp(retriever, top_k), host=host, port=port, log_level="warning", access_log=False)
 
 

@@ -82,7 +82,7 @@ def open_world(spec: WorldSpec, cache_dir: Path | None = None) -> StoredWorld:
 
 
 def default_cache_dir() -> Path:
-    return Path(os.environ.get("EMPG_CACHE") or "~/.cache/empg").expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "empg"
 
 
 def _key(spec: WorldSpec) -> str:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,8 @@ def load_folder(folder: Path) -> dict[str, list[Question]]:
     for path in files:
         split = split_of(path, folder)
         splits.setdefault(split, []).extend(load_questions(path, split, source=_source_of(path, folder)))
+    for split, questions in splits.items():
+        _refuse_double_ids(folder, split, questions)
     evaluation = splits.get("test") or splits.get("dev") or []
     for group in ("id", "ood"):
         if members := [question for question in evaluation if group_of(question.kind) == group]:
@@ -79,6 +82,16 @@ def split_of(path: Path, folder: Path) -> str:
             if word in SPLIT_NAMES:
                 return SPLIT_NAMES[word]
     raise DataError(f"{path}: the file name must say its split: train, dev or test")
+
+
+def _refuse_double_ids(folder: Path, split: str, questions: list[Question]) -> None:
+    """Results are compared task by task, so an id must mean one task (the same file may lie there twice)."""
+    double = [id_ for id_, count in Counter(question.id for question in questions).items() if count > 1]
+    if double:
+        raise DataError(
+            f"{folder}, split {split}: {len(double):,} questions come twice, such as {double[0]}; "
+            "is a file there in two forms?"
+        )
 
 
 def _source_of(path: Path, folder: Path) -> str:

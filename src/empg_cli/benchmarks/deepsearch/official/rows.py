@@ -7,10 +7,12 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
 from empg_cli.benchmarks.base import DataError
+from empg_cli.extras import install_command
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
@@ -46,10 +48,9 @@ def _json(path: Path) -> Iterator[tuple[int, Row]]:
                 for number, row in enumerate(json.loads(first + file.read()), start=1):
                     yield number, _as_row(path, number, row)
                 return
-            for number, line in enumerate(file, start=1):
-                text = first + line if number == 1 else line
-                if text.strip():
-                    yield number, _as_row(path, number, json.loads(text))
+            for number, line in enumerate(chain([first + file.readline()], file), start=1):
+                if line.strip():
+                    yield number, _as_row(path, number, json.loads(line))
     except (ValueError, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is not readable as JSON or JSON Lines: {error}") from None
 
@@ -69,7 +70,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'empg-cli[parquet]'") from None
+        raise DataError(f"{path}: reading Parquet needs pyarrow: {install_command('parquet')}") from None
     try:
         batches = parquet.ParquetFile(path).iter_batches(batch_size=1024)
         number = 0

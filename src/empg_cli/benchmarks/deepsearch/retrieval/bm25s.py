@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import Passage, PassageStore
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words
-
-MISSING: Final = "benchmark.retrieval.engine=bm25s needs the package bm25s: pip install 'empg-cli[bm25s]'"
+from empg_cli.extras import install_command
 
 
 def _package() -> Any:
     try:
         import bm25s
     except ImportError:
-        raise DataError(MISSING) from None
+        raise DataError(
+            f"benchmark.retrieval.engine=bm25s needs the package bm25s: {install_command('bm25s')}"
+        ) from None
     return bm25s
 
 

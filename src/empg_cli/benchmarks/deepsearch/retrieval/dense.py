@@ -18,6 +18,7 @@ import numpy as np
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import Passage, PassageStore
 from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, query_words
+from empg_cli.extras import install_command
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -156,7 +157,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError:
-        raise DataError(
-            "benchmark.retrieval.engine=dense needs the package faiss-cpu: pip install 'empg-cli[dense]'"
-        ) from None
+        raise DataError(f"the engine dense needs the package faiss-cpu: {install_command('dense')}") from None
     return faiss

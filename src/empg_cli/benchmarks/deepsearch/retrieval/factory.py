@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from empg_cli.benchmarks.base import DataError
@@ -18,7 +19,7 @@ def make_retriever(settings: schema.Retrieval, world: StoredWorld | None) -> Ret
     """
     match settings:
         case schema.EmbeddedRetrieval():
-            return open_index(_index_dir(settings, world), settings.engine)
+            return _open(_index_dir(settings, world), settings.engine)
         case schema.DenseRetrieval():
             from empg_cli.benchmarks.deepsearch.retrieval.dense import DenseRetriever
 
@@ -41,8 +42,18 @@ def make_retriever(settings: schema.Retrieval, world: StoredWorld | None) -> Ret
             return WebRetriever(settings)
 
 
-def open_index(directory: Path, engine: str) -> Retriever:
-    """An embedded index by the name of its engine."""
+def open_index(directory: Path) -> Retriever:
+    """The index in a folder, with the engine that its manifest names."""
+    try:
+        manifest = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{directory} holds no finished index; build it: empg data index deepsearch --corpus FILE --out {directory}"
+        ) from None
+    return _open(directory, manifest["engine"])
+
+
+def _open(directory: Path, engine: str) -> Retriever:
     match engine:
         case "tantivy":
             from empg_cli.benchmarks.deepsearch.retrieval.tantivy import TantivyRetriever
