@@ -12,9 +12,8 @@ WELL_FORMED = {
     "answer at once": "<think>a</think><answer>x</answer>",
     "one search": ROUND + "<think>b</think><answer>x</answer>",
     "two searches": ROUND * 2 + "<think>b</think><answer>x</answer>",
-    "open counts like search": "<think>a</think><open>1</open><information>d</information><think>b</think><answer>x</answer>",
-    "spaces and lines between": "\n <think>a</think>\n\n<search>q</search>\n<information>d</information>\n<think>b</think> "
-    "<answer>x</answer>\n",
+    "open counts like search": ROUND.replace("search", "open") + "<think>b</think><answer>x</answer>",
+    "spaces and lines between": "\n " + ROUND.replace("><", ">\n\n<") + "\n<think>b</think> <answer>x</answer>\n",
     "empty parts": "<think></think><answer></answer>",
     "other tags are text": "<think><b>a</b></think><answer>x</answer>",
 }

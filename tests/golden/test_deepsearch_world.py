@@ -20,8 +20,8 @@ from empg_cli.config.compose import load_job
 from empg_cli.config.schema import TrainConfig
 
 DIGESTS = {"fictional": "41eb1bc8e8ae6b7d", "real": "898a3e016f2900f2"}
-"""Of conf/benchmark/deepsearch.yaml's world, seed 0, questions checked with the default engine. A change here changes the
-task: raise GENERATOR_VERSION with it."""
+"""Of conf/benchmark/deepsearch.yaml's world, seed 0, questions checked with the default engine. A change here changes
+the task: raise GENERATOR_VERSION with it."""
 CHAIN_KINDS = ("2hop", "composition", "depth3", "depth4")
 
 
@@ -33,7 +33,7 @@ def open_benchmark(mode: str, cache: Path, *overrides: str) -> DeepSearchBenchma
     return benchmark
 
 
-@pytest.fixture(scope="module", params=["fictional", "real"])
+@pytest.fixture(scope="module", params=["fictional", pytest.param("real", marks=pytest.mark.slow)])
 def benchmark(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DeepSearchBenchmark:
     return open_benchmark(request.param, tmp_path_factory.mktemp("cache"))
 

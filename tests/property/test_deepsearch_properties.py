@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -145,23 +146,21 @@ RULES = EpisodeRules(
     ),
     forms,
     st.sampled_from(["any", "answer"]),
-    texts,
 )
-def test_an_episode_takes_any_text_and_ends(actions: list[str], form: ActionForm, last_turn: str, answer: str) -> None:
+def test_an_episode_takes_any_text_and_ends(
+    actions: list[str], form: ActionForm, last_turn: Literal["any", "answer"]
+) -> None:
     task = Task("q", "k", "s", Question("q", "Which word?", ("word1",), "k", "s"))
     rules = replace(RULES, action_form=form, last_turn=last_turn)
     env = DeepSearchEnv(task, rules, small_index("tantivy"), Runner(is_local=True), None)
     env.reset()
-    result = None
-    for number, action in enumerate([*actions, *[""] * 5], start=1):
+    for action in [*actions, *[""] * 5][:5]:
         result = env.step(action)
         assert len(result.text) <= 300 + 100
         assert 0.0 <= result.score <= 1.0
         if result.done:
             break
-    assert result is not None
     assert result.done
-    assert number <= 5
     assert result.success == (result.info["em"] == 1.0)
 
 
