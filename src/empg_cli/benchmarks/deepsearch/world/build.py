@@ -15,7 +15,7 @@ from empg_cli.benchmarks.deepsearch.world.questions import Question, draw_questi
 from empg_cli.benchmarks.deepsearch.world.real import real_graph
 
 GENERATOR_VERSION: Final = 1
-"""Part of the cache key: raise it with every change that alters a world."""
+"""Part of the cache key: raise it with every change that alters a world or its index."""
 
 Mode = Literal["real", "fictional"]
 
