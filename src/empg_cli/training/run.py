@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -54,13 +54,14 @@ class Run:
         *,
         title: str,
         data: dict[str, Any],
+        task_kinds: Sequence[str],
         sinks: Fan,
         dashboard: Dashboard,
         stop: Stopper,
         resume_from: Path | None,
     ) -> None:
         self.cfg, self.run_dir, self.title, self.stop, self.resume_from = cfg, run_dir, title, stop, resume_from
-        self._data = data
+        self._data, self._task_kinds = data, task_kinds
         self._sinks, self._dashboard = sinks, dashboard
         self._seconds: dict[str, float] = defaultdict(float)
         self._started = self._last_log = time.perf_counter()
@@ -97,6 +98,7 @@ class Run:
             **(evaluation.metrics() if evaluation else {}),
             **self._seconds,
             "perf/time_per_step": seconds,
+            "perf/throughput": (state.tokens - self._last_row.get("env/tokens", 0.0)) / seconds,
             "perf/mem_gb": peak_memory_gb(),
         }
         self._seconds.clear()
@@ -119,7 +121,7 @@ class Run:
         if self.stop.requested:
             self.finish(state)
             self.stop.hand_over()
-            raise Stopped(self.stop.signum, resume_command(self.run_dir))
+            raise Stopped(self.stop.signum, resume_command(from_here(self.run_dir)))
 
     def finish(self, state: TrainState) -> None:
         """Write the summary and print it; also when the run was stopped."""
@@ -129,21 +131,22 @@ class Run:
             "updates": state.update,
             "config_hash": config_hash(self.cfg),
             "env/episodes": state.episodes,
-            **{f"last/{key}": value for key, value in (evaluations[-1][1] if evaluations else {}).items()},
         }
+        if evaluations:
+            summary |= {f"last/{key}": value for key, value in evaluations[-1][1].items()}
         if best:
             summary |= {"best/update": best[0], "best/success_rate": best[1]["success_rate"]}
         self._sinks.summary(summary)
         checkpoints = all_checkpoints(self.run_dir)
         report = RunReport(
             title=self.title,
-            run_dir=self.run_dir,
-            checkpoint=checkpoints[-1] if checkpoints else None,
+            run_dir=from_here(self.run_dir),
+            checkpoint=from_here(checkpoints[-1]) if checkpoints else None,
             updates=state.update,
             total_updates=self.cfg.trainer.updates,
             wall_s=time.perf_counter() - self._started,
             data=self._data["source"],
-            task_kinds=self.cfg.benchmark.task_types,
+            task_kinds=self._task_kinds,
             first=evaluations[0] if evaluations else None,
             best=best,
             last=evaluations[-1] if evaluations else None,
@@ -188,6 +191,7 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
                 run_dir,
                 title=title,
                 data=data,
+                task_kinds=sorted({task.kind for task in benchmark.tasks("train")}),
                 sinks=sinks,
                 dashboard=dashboard,
                 stop=stop,
@@ -219,6 +223,11 @@ def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Path | None:
     if resume is None:
         return None
     return newest_good_checkpoint(run_dir) if resume == "auto" else find_checkpoint(Path(resume))
+
+
+def from_here(path: Path) -> Path:
+    """Relative to the working directory where it lies below it: shorter to read and to paste."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def read_evaluations(run_dir: Path) -> list[tuple[int, ShownEvaluation]]:
