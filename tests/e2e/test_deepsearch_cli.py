@@ -14,6 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
+
+from empg_cli.cli import app
 
 SMALL_WORLD = (
     "benchmark=deepsearch",
@@ -37,6 +40,14 @@ def test_the_expert_is_evaluated_on_all_kinds(empg: Callable[..., object]) -> No
     assert '"success_rate": 1.0' in text
     for kind in ("1hop", "2hop", "compare", "composition", "depth3", "depth4", "intersection"):
         assert f'"{kind}"' in text
+
+
+def test_play_with_hints() -> None:
+    answers = "hint\nsearch[nothing to see]\n1\nanswer[no idea]\n"
+    result = CliRunner().invoke(app, ["play", *SMALL_WORLD, "--task", "2"], input=answers)
+    assert result.exit_code == 0, result.output
+    assert "the expert would: search[" in result.output
+    assert "failed after 3 steps" in result.output
 
 
 def test_index_and_serve(empg: Callable[..., object], tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from empg_cli.evaluation.statistics import wilson_interval
 
 def test_overall_is_the_mean_over_sources_as_in_the_paper() -> None:
     # arXiv 2509.09265, Table 2, DAPO: ID 63.5 over three sources, OOD 59.8 over two, overall 62.0.
-    # Sources with those averages: (60 + 65.5 + 65) / 3 = 63.5, (50 + 69.6) / 2 = 59.8, so (3 * 63.5 + 2 * 59.8) / 5 = 62.02
+    # Sources with those averages: (60 + 65.5 + 65) / 3 = 63.5 and (50 + 69.6) / 2 = 59.8.
+    # Overall: (3 * 63.5 + 2 * 59.8) / 5 = 62.02
     rows = table2(
         [
             SourceResult("musique", 1000, 500, 0.5),

@@ -37,6 +37,8 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    hang_up: bool = False
+    """Close the connection without an answer, as a server that dies."""
 
 
 Handler = Callable[[Request], Reply]
@@ -88,6 +90,9 @@ class FakeServer:
         time.sleep(reply.delay_s)
         with self._lock:
             self._at_once -= 1
+        if reply.hang_up:
+            http.close_connection = True
+            return
         data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         try:
             http.send_response(reply.status)

@@ -60,9 +60,13 @@ def test_defaults_are_offline_and_fictional() -> None:
         (["benchmark.retrieval.engine=google"], "benchmark.retrieval.engine", "must be"),
         (["+benchmark.retrieval.urls=[http://x]"], "benchmark.retrieval.urls", "is not read"),
         (["benchmark.shaping.structure=2.0"], "benchmark.shaping.structure", "less than or equal to 1"),
-        (["retrieval@benchmark.retrieval=searxng", "benchmark.retrieval.base_url=null"], "benchmark.retrieval", "base_url"),
+        (
+            ["retrieval@benchmark.retrieval=searxng", "benchmark.retrieval.base_url=null"],
+            "benchmark.retrieval",
+            "base_url",
+        ),
     ],
-)  # fmt: skip
+)
 def test_refused_settings(words: list[str], key: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(*words)

@@ -154,6 +154,17 @@ def test_the_expert_recovers_from_actions_that_others_put_in(tmp_path: Path) -> 
     assert result.success
 
 
+def test_the_expert_goes_on_where_a_player_stopped(tmp_path: Path) -> None:
+    """`empg play` asks a new expert for every hint."""
+    env = new_env(tmp_path)
+    hints = []
+    for _ in range(3):
+        hints.append(next(iter(Expert(env).play())))
+        result = env.step(hints[-1])
+    assert hints == ["search[Lyon city located]", "search[France capital]", "answer[Paris]"]
+    assert result.success
+
+
 def test_the_expert_gives_up_in_time(tmp_path: Path) -> None:
     env = new_env(tmp_path, max_steps=2)
     for action in Expert(env).play():

@@ -283,6 +283,14 @@ def test_a_slow_server_times_out(fake_server: Callable[..., Any], reply: Any, ki
 
 
 @pytest.mark.parametrize("kind", REMOTE)
+def test_a_server_that_hangs_up_is_tried_again(fake_server: Callable[..., Any], reply: Any, kind: str) -> None:
+    server = fake_server(lambda request: reply(hang_up=True))
+    with pytest.raises(SearchError, match="tried 3 times"):
+        asyncio.run(make(kind, server.url).search(["x"], 1))
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("kind", REMOTE)
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"", b"[]", b"null", b'{"result": 3}', b'{"result": [[3]]}'])
 def test_malformed_bodies(fake_server: Callable[..., Any], reply: Any, kind: str, body: bytes) -> None:
     server = fake_server(lambda request: reply(body))

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from empg_cli.benchmarks.base import DataError, Env
+from empg_cli.benchmarks.base import DataError, Env, StepResult
 from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, EpisodeRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.judge import Judge
@@ -83,6 +83,12 @@ class DeepSearchBenchmark:
         if not isinstance(task.data, Question):
             raise TypeError("make_env() takes tasks from the tasks() of a Deep Search benchmark")
         return DeepSearchEnv(task, self._rules, self.retriever, self._runner, self._judge)
+
+    def step_many(self, envs: Sequence[DeepSearchEnv], actions: Sequence[str]) -> list[StepResult | BaseException]:
+        """One step of many episodes at once: their searches overlap, and what a group asks alike is asked once. An
+        episode that cannot go on has its exception in the list."""
+        pairs = zip(envs, actions, strict=True)
+        return self._runner.run_all([env.step_async(action) for env, action in pairs])
 
     def expert(self, env: Env, rng: random.Random | None = None) -> Iterator[str]:
         if not isinstance(env, DeepSearchEnv):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Generator, Iterator
 from typing import Final
 
-from empg_cli.benchmarks.deepsearch.actions import ToolName, render_action
+from empg_cli.benchmarks.deepsearch.actions import ToolName, parse_action, render_action
 from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv
 from empg_cli.benchmarks.deepsearch.world.chains import Hop
 from empg_cli.benchmarks.deepsearch.world.questions import Question
@@ -117,11 +117,21 @@ class Expert:
         yield from self._act("search", query, f"I need {wanted}.")
 
     def _act(self, tool: ToolName, argument: str, thought: str) -> Generator[str]:
-        """Yield one action and keep what came back, whatever else was played in between."""
-        before = len(self._env.history)
-        yield self._render(tool, argument, thought)
-        shown = self._env.history[before][1] if len(self._env.history) > before else ""
+        """Yield one action and keep what came back, whatever else was played in between. What was asked before, by
+        whomever, is not asked again."""
+        shown = self._shown_before(tool, argument)
+        if shown is None:
+            before = len(self._env.history)
+            yield self._render(tool, argument, thought)
+            shown = self._env.history[before][1] if len(self._env.history) > before else ""
         self._observation = shown.removeprefix("<information>").removesuffix("</information>")
+
+    def _shown_before(self, tool: ToolName, argument: str) -> str | None:
+        for text, observation in self._env.history:
+            action = parse_action(text, self._env.rules.action_form)
+            if action and (action.tool, action.argument) == (tool, argument):
+                return observation
+        return None
 
     def _render(self, tool: ToolName, argument: str, thought: str) -> str:
         form = self._env.rules.action_form

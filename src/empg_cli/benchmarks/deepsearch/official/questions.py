@@ -30,12 +30,15 @@ _WITHOUT_QUESTIONS: Final = ("corpus", "qrels")
 
 
 def load_folder(folder: Path) -> dict[str, list[Question]]:
-    """Split -> questions of all data files of a folder, in the order of their paths. `id` and `ood` divide the
-    evaluation split (test, else dev) by source. Raises DataError when there are none."""
+    """Split -> questions of all data files of a folder, in the order of their paths; corpora and indexes may lie there
+    too. `id` and `ood` divide the evaluation split (test, else dev) by source. Raises DataError when there are none."""
+    indexes = {path.parent for path in folder.rglob("index.json")}
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if is_data_file(path) and not any(word in path.name.lower() for word in _WITHOUT_QUESTIONS)
+        if is_data_file(path)
+        and not any(word in path.name.lower() for word in _WITHOUT_QUESTIONS)
+        and not indexes & {*path.parents}
     ]
     if not files:
         raise DataError(

@@ -91,12 +91,28 @@ class Runner:
             return _run_in_place(coroutine)
         return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
 
+    def run_all(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+        """All of them at once, on remote engines truly so; a failure stands in the list in its place."""
+        if not self._is_local:
+            return asyncio.run_coroutine_threadsafe(_gather(coroutines), self._running_loop()).result()
+        results: list[T | BaseException] = []
+        for coroutine in coroutines:
+            try:
+                results.append(_run_in_place(coroutine))
+            except Exception as error:  # the border: the caller decides, episode by episode
+                results.append(error)
+        return results
+
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="deepsearch", daemon=True).start()
             return self._loop
+
+
+async def _gather(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+    return await asyncio.gather(*coroutines, return_exceptions=True)
 
 
 def _run_in_place(coroutine: Coroutine[Any, Any, T]) -> T:
