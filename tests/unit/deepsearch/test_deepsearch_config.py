@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from empg_cli.config import load
@@ -70,5 +68,5 @@ def test_defaults_are_offline_and_fictional() -> None:
 def test_refused_settings(words: list[str], key: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(*words)
-    problems: list[Any] = caught.value.problems
-    assert any(problem.key.startswith(key) and message in str(problem) for problem in problems), problems
+    found = caught.value.problems
+    assert any(problem.key.startswith(key) and message in str(problem) for problem in found), found

@@ -25,30 +25,21 @@ DOCUMENTS = {"paris": "Paris is in France.", "rome": "Rome is in Italy."}
 class RetrieveServer:
     """Search-R1's server in twenty lines; `dialect` decides which body it takes."""
 
-    def __init__(self, dialect: str, *, scores: bool = True) -> None:
-        self.dialect, self.scores = dialect, scores
+    def __init__(self, reply: Any, dialect: str, *, scores: bool = True) -> None:
+        self.reply, self.dialect, self.scores = reply, dialect, scores
 
     def __call__(self, request: Any) -> Any:
-        from types import SimpleNamespace
-
-        def answer(body: object, status: int = 200) -> Any:
-            return SimpleNamespace(body=body, status=status, headers={}, delay_s=0.0)
-
         if request.path == "/access":
-            pages = [DOCUMENTS.get(id_) for id_ in request.json["urls"]]
-            return answer(
-                {
-                    "result": [
-                        {"url": id_, "contents": f'"{id_}"\n{page} The whole page.'} if page else None
-                        for id_, page in zip(request.json["urls"], pages, strict=True)
-                    ]
-                }
-            )
+            return self.reply({"result": [self._page(id_) for id_ in request.json["urls"]]})
         if self.dialect not in request.json:
-            return answer({"detail": f"{self.dialect} is required"}, 422)
+            return self.reply({"detail": f"{self.dialect} is required"}, 422)
         queries = request.json[self.dialect]
         rows = [self._row(query) for query in (queries if isinstance(queries, list) else [queries])]
-        return answer({"result": rows})
+        return self.reply({"result": rows})
+
+    def _page(self, id_: str) -> dict[str, str] | None:
+        text = DOCUMENTS.get(id_)
+        return {"url": id_, "contents": f'"{id_}"\n{text} The whole page.'} if text else None
 
     def _row(self, query: str) -> list[Any]:
         documents = [
@@ -62,8 +53,8 @@ def http_settings(url: str, **keys: Any) -> HttpRetrieval:
 
 
 @pytest.mark.parametrize("dialect", ["queries", "query"])
-def test_retrieve_both_dialects(fake_server: Callable[..., Any], dialect: str) -> None:
-    server = fake_server(RetrieveServer(dialect))
+def test_retrieve_both_dialects(fake_server: Callable[..., Any], reply: Any, dialect: str) -> None:
+    server = fake_server(RetrieveServer(reply, dialect))
     retriever = HttpRetriever(http_settings(server.url, dialect=dialect))
 
     async def play() -> list[list[Hit]]:
@@ -80,20 +71,20 @@ def test_retrieve_both_dialects(fake_server: Callable[..., Any], dialect: str) -
     assert body["return_scores"] is True
 
 
-def test_retrieve_without_scores_gives_bare_documents(fake_server: Callable[..., Any]) -> None:
-    server = fake_server(RetrieveServer("queries", scores=False))
+def test_retrieve_without_scores_gives_bare_documents(fake_server: Callable[..., Any], reply: Any) -> None:
+    server = fake_server(RetrieveServer(reply, "queries", scores=False))
     found = asyncio.run(HttpRetriever(http_settings(server.url)).search(["rome"], 3))
     assert found == [[Hit("rome", "Rome", "Rome is in Italy.", 0.0, "")]]
 
 
-def test_the_wrong_dialect_names_the_other_one(fake_server: Callable[..., Any]) -> None:
-    server = fake_server(RetrieveServer("query"))
+def test_the_wrong_dialect_names_the_other_one(fake_server: Callable[..., Any], reply: Any) -> None:
+    server = fake_server(RetrieveServer(reply, "query"))
     with pytest.raises(DataError, match="dialect=query"):
         asyncio.run(HttpRetriever(http_settings(server.url)).check())
 
 
-def test_access_opens_pages(fake_server: Callable[..., Any]) -> None:
-    server = fake_server(RetrieveServer("queries"))
+def test_access_opens_pages(fake_server: Callable[..., Any], reply: Any) -> None:
+    server = fake_server(RetrieveServer(reply, "queries"))
     retriever = HttpRetriever(http_settings(server.url))
 
     async def play() -> tuple[Hit | None, Hit | None]:
@@ -105,8 +96,8 @@ def test_access_opens_pages(fake_server: Callable[..., Any]) -> None:
     assert nothing is None
 
 
-def test_several_servers_take_turns(fake_server: Callable[..., Any]) -> None:
-    servers = [fake_server(RetrieveServer("queries")) for _ in range(2)]
+def test_several_servers_take_turns(fake_server: Callable[..., Any], reply: Any) -> None:
+    servers = [fake_server(RetrieveServer(reply, "queries")) for _ in range(2)]
     settings = http_settings("", dialect="queries").model_copy(update={"urls": [server.url for server in servers]})
     retriever = HttpRetriever(settings)
 
@@ -308,7 +299,7 @@ def test_an_engine_that_is_down_stops_before_the_first_step(kind: str) -> None:
 
 
 def test_429_waits_as_long_as_the_server_says(fake_server: Callable[..., Any], reply: Any) -> None:
-    server = fake_server(RetrieveServer("queries"))
+    server = fake_server(RetrieveServer(reply, "queries"))
     server.script = [reply({}, 429, {"Retry-After": "0.4"}), reply({}, 429, {"Retry-After": "0"})]
     start = time.monotonic()
     found = asyncio.run(HttpRetriever(http_settings(server.url)).search(["rome"], 1))

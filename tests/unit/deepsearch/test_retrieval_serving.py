@@ -128,7 +128,7 @@ def test_other_paths_and_health(address: str) -> None:
 
 
 def test_a_body_without_end_is_refused(address: str) -> None:
-    answer = httpx.post(f"{address}/retrieve", content=b" " * (17 * 2**20))
+    answer = httpx.post(f"{address}/retrieve", content=b" " * (17 * 2**20), timeout=60)
     assert answer.status_code == 422
     assert "larger" in answer.json()["detail"]
 
@@ -175,17 +175,16 @@ def test_2wiki_questions_through_retrieve(official_data: Path, tmp_path: Path) -
 @pytest.fixture
 def tiny_encoder(tmp_path: Path) -> Path:
     """A random BERT of two layers over words: real files, the real loading code, no download."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    words = sorted({word for passage in PASSAGES for word in f"{passage.title} {passage.text}".lower().split()})
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text(
-        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "query", "passage", ":", ".", *words])
-    )
-    folder = tmp_path / "encoder"
-    BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(folder)
     import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+    words = sorted({word for passage in PASSAGES for word in f"{passage.title} {passage.text}".split()})
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path / "encoder"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     BertModel(config).save_pretrained(folder)

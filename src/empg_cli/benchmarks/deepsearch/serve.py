@@ -110,7 +110,7 @@ def serve(retriever: Retriever, *, host: str, port: int, top_k: int = 3) -> None
 
 
 async def _json_body(receive: Receive) -> dict[str, Any]:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
