@@ -12,7 +12,9 @@ from pydantic import model_validator
 
 
 class Node(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Strict: `true` is no number and `"8"` no integer; infinities and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # --- model ---------------------------------------------------------------------------------------
@@ -54,9 +56,13 @@ class Model(Node):
         if self.init == "pretrained" and not self.path:
             raise ValueError("path must name a model folder or hub id when init=pretrained")
         if self.init == "scratch" and self.arch is None:
-            raise ValueError("arch must be given when init=scratch")
-        if self.init == "scratch" and self.prompt == "chat":
-            raise ValueError("prompt must be compact when init=scratch: a random model has no chat template")
+            raise ValueError("arch must be given when init=scratch: model=tiny-scratch has one")
+        if self.init != "scratch" and self.arch is not None:
+            raise ValueError(f"arch is not read when init={self.init}; leave it null, or choose model=tiny-scratch")
+        if self.init != "pretrained" and self.path is not None:
+            raise ValueError(f"path is not read when init={self.init}; leave it null, or set model.init=pretrained")
+        if self.init != "pretrained" and self.prompt == "chat":
+            raise ValueError(f"prompt must be compact when init={self.init}: only pretrained models have a chat template")
         return self
 
 
@@ -115,6 +121,8 @@ class Advantage(Node):
     """Group mean and std over trajectories, or over all their steps (verl-agent's default)."""
     scale_by_std: bool
     """False gives the Dr. GRPO form."""
+    unbiased_std: bool
+    """Variance over n - 1, as verl, verl-agent and TRL take it, instead of n."""
 
 
 class NoCredit(Node):
@@ -138,11 +146,15 @@ class EmpgCredit(Node):
 class Loss(Node):
     clip_low: float = Field(gt=0, lt=1)
     clip_high: float = Field(gt=0)
+    dual_clip: float | None = Field(gt=1)
+    """Bounds the loss of negative advantages at this ratio (verl: 3); null = off."""
     weighting: Literal["token", "step", "trajectory"]
     """What counts once in the mean: every token, every step, or every trajectory."""
     kl_coef: NonNegativeFloat
     """Weight of the KL loss to the reference policy; 0 = off, no reference model is kept."""
     kl_estimator: Literal["k1", "k2", "k3"]
+    kl_clamp: PositiveFloat | None
+    """Bound of a token's KL estimate (verl: 10); null = off."""
     entropy_coef: NonNegativeFloat
     """Weight of the entropy bonus; 0 = off."""
 
@@ -202,7 +214,7 @@ class Rollout(Node):
     context: Literal["window", "transcript"]
     """transcript: append-only, one row per trajectory; window: a new prompt each step with the last `history` pairs."""
     history: NonNegativeInt
-    """Observation-action pairs that a window prompt repeats; not read by transcript."""
+    """Observation-action pairs that a window prompt repeats; 0 with transcript, which does not read it."""
     temperature: PositiveFloat
     eval_temperature: NonNegativeFloat
     """0 = greedy."""
@@ -210,6 +222,18 @@ class Rollout(Node):
     """Longest response of one step; a longer one is cut and ends there."""
     max_context_tokens: PositiveInt
     """A trajectory whose next prompt would not fit ends with status context_overflow."""
+
+    @model_validator(mode="after")
+    def is_consistent(self) -> Rollout:
+        if self.context == "transcript" and self.history != 0:
+            raise ValueError(
+                f"history is not read when context=transcript (got {self.history}); leave it 0, or choose rollout=window"
+            )
+        if self.max_new_tokens >= self.max_context_tokens:
+            raise ValueError(
+                f"max_new_tokens ({self.max_new_tokens}) must be below max_context_tokens ({self.max_context_tokens})"
+            )
+        return self
 
 
 class WarmStart(Node):
@@ -251,8 +275,8 @@ class Trainer(Node):
     checkpoint_every: NonNegativeInt
     """Updates between checkpoints; 0 = only at the end."""
     keep_checkpoints: PositiveInt
-    device: str
-    """auto, cpu, cuda, cuda:1 ..."""
+    device: str = Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    """auto (cuda when there is one, else cpu), cpu, cuda, cuda:1 ..."""
     threads: NonNegativeInt
     """Torch CPU threads; 0 = leave torch's own choice."""
     warm_start: WarmStart
@@ -285,6 +309,16 @@ class TrainConfig(Node):
     rollout: Rollout
     trainer: Trainer
     logger: Logger
+
+    @model_validator(mode="after")
+    def minibatches_have_trajectories(self) -> TrainConfig:
+        trajectories = self.trainer.tasks_per_update * self.algo.group_size
+        if self.trainer.minibatches > trajectories:
+            raise ValueError(
+                f"trainer.minibatches ({self.trainer.minibatches}) must not exceed the {trajectories} trajectories of an "
+                f"update (trainer.tasks_per_update {self.trainer.tasks_per_update} x algo.group_size {self.algo.group_size})"
+            )
+        return self
 
 
 class EvalConfig(Node):

@@ -1,0 +1,1 @@
+"""The mathematics: pure functions of tensors, one concept a module. `assemble` is the only one that knows settings."""

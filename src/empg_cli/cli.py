@@ -1,0 +1,246 @@
+"""The command line. Declares what can be typed; the work is in `commands`, imported when a command is chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from empg_cli.commands.launch import HydraFlags
+
+app = typer.Typer(
+    name="empg",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Train, evaluate and compare language-model agents on long tasks: [bold]EMPG[/bold], GRPO, DAPO.",
+    epilog="Try: [cyan]empg train[/cyan]   ·   [cyan]empg train algo=grpo -m seed=0,1,2[/cyan]   ·   "
+    "[cyan]empg eval run=runs/...[/cyan]",
+)
+
+INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+HYDRA = "Hydra"
+
+
+class HydraCommand(TyperCommand):
+    """A command that takes Hydra overrides: shows the config groups in its help, and accepts a bare `--info`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_info_kind(args))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        _print_config_groups()
+
+
+def _with_info_kind(args: list[str]) -> list[str]:
+    """Hydra's `--info` has an optional value, which Typer does not know."""
+    words = []
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        words += ["--info", "all"] if word in ("--info", "-i") and following not in INFO_KINDS else [word]
+    return words
+
+
+def _print_config_groups() -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    from empg_cli.config.location import groups
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    for group, options in groups().items():
+        grid.add_row(Text(group, style="bold cyan"), Text("  ".join(options)))
+    Console().print(Panel(grid, title="Config groups (group=option)", title_align="left", border_style="dim"))
+
+
+def _complete_override(incomplete: str) -> list[str]:
+    from empg_cli.commands.completion import complete_word
+
+    return complete_word(incomplete)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from empg_cli import __version__
+
+        print(f"empg {__version__}")
+        raise typer.Exit
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        autocompletion=_complete_override,
+        show_default=False,
+        help="[cyan]group=option[/cyan] or [cyan]dotted.key=value[/cyan]; [cyan]+key=value[/cyan] adds, "
+        "[cyan]~key[/cyan] removes. May stand before or after flags.",
+    ),
+]
+Multirun = Annotated[
+    bool,
+    typer.Option(
+        "--multirun", "-m", rich_help_panel=HYDRA, help="Sweep: a job for each combination of comma-separated values."
+    ),
+]
+Cfg = Annotated[
+    Literal["job", "hydra", "all"] | None,
+    typer.Option("--cfg", "-c", rich_help_panel=HYDRA, help="Print the composed config and stop."),
+]
+Resolve = Annotated[bool, typer.Option("--resolve", rich_help_panel=HYDRA, help="With --cfg: resolve interpolations.")]
+Package = Annotated[
+    str | None, typer.Option("--package", "-p", rich_help_panel=HYDRA, help="With --cfg: only this part, e.g. algo.")
+]
+Info = Annotated[
+    Literal["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"] | None,
+    typer.Option("--info", "-i", rich_help_panel=HYDRA, help="Explain how the config was composed."),
+]
+ConfigName = Annotated[
+    str | None, typer.Option("--config-name", "-cn", rich_help_panel=HYDRA, help="Another primary config.")
+]
+ConfigDir = Annotated[
+    str | None,
+    typer.Option("--config-dir", "-cd", rich_help_panel=HYDRA, help="A folder of your own configs, added to conf/."),
+]
+ConfigPath = Annotated[str | None, typer.Option("--config-path", "-cp", hidden=True)]
+HydraHelp = Annotated[bool, typer.Option("--hydra-help", rich_help_panel=HYDRA, help="Hydra's own help.")]
+Rerun = Annotated[str | None, typer.Option("--experimental-rerun", hidden=True)]
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(cls=HydraCommand, epilog="Every key with its value: [cyan]empg train --cfg job[/cyan]")
+def train(
+    overrides: Overrides = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="DIR",
+            help="Go on with a run from its newest good checkpoint (or the checkpoint given), with its own config.",
+        ),
+    ] = None,
+    multirun: Multirun = False,
+    cfg: Cfg = None,
+    resolve: Resolve = False,
+    package: Package = None,
+    info: Info = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDir = None,
+    config_path: ConfigPath = None,
+    hydra_help: HydraHelp = False,
+    rerun: Rerun = None,
+) -> None:
+    """Train an agent: [bold]empg train benchmark=alfworld algo=empg[/bold]."""
+    with _user_border():
+        from empg_cli.commands import train as command
+
+        flags = _flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
+        command.run(overrides or [], flags, config_name or "train", resume)
+
+
+@app.command("eval", cls=HydraCommand, epilog="Every key with its value: [cyan]empg eval --cfg job[/cyan]")
+def evaluate(
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    multirun: Multirun = False,
+    cfg: Cfg = None,
+    resolve: Resolve = False,
+    package: Package = None,
+    info: Info = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDir = None,
+    config_path: ConfigPath = None,
+    hydra_help: HydraHelp = False,
+    rerun: Rerun = None,
+) -> None:
+    """Play each task of a split once: [bold]empg eval run=DIR[/bold], or [bold]empg eval policy=expert[/bold]."""
+    with _user_border():
+        from empg_cli.commands import evaluate as command
+
+        flags = _flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
+        command.run(overrides or [], flags, config_name or "eval", as_json=as_json)
+
+
+@app.command(cls=HydraCommand)
+def play(
+    overrides: Overrides = None,
+    task: Annotated[int, typer.Option("--task", min=0, metavar="N", help="Number of the task in its split.")] = 0,
+) -> None:
+    """Play a task yourself: [bold]empg play benchmark=alfworld benchmark.split=valid_unseen[/bold]."""
+    with _user_border():
+        from empg_cli.commands import play as command
+
+        command.run(overrides or [], task)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
+) -> None:
+    """Look at this machine and installation: versions, GPU, data, extras, W&B. Asks nothing, changes nothing."""
+    with _user_border():
+        from empg_cli.commands import doctor as command
+
+        if not command.run(as_json=as_json):
+            raise typer.Exit(1)
+
+
+def _flags(
+    multirun: bool,
+    cfg: str | None,
+    resolve: bool,
+    package: str | None,
+    info: str | None,
+    config_dir: str | None,
+    config_path: str | None,
+    hydra_help: bool,
+    rerun: str | None,
+) -> HydraFlags:
+    from empg_cli.commands.launch import HydraFlags
+
+    return HydraFlags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
+
+
+@contextlib.contextmanager
+def _user_border() -> Iterator[None]:
+    """Mistakes and stops end in a sentence and an exit code; a bug of ours keeps its traceback."""
+    from empg_cli.benchmarks.base import DataError
+    from empg_cli.config.problems import ConfigError
+    from empg_cli.console import show_config_error, show_error
+    from empg_cli.training.stop import Stopped
+
+    try:
+        yield
+    except ConfigError as error:
+        show_config_error(error)
+        raise typer.Exit(2) from None
+    except DataError as error:
+        show_error(str(error))
+        raise typer.Exit(1) from None
+    except Stopped as stop:
+        print(f"To go on:  {stop.hint}", file=sys.stderr)
+        raise typer.Exit(stop.exit_code) from None
+    except Exception as error:
+        from empg_cli.commands.launch import JobFailed
+
+        if not isinstance(error, JobFailed):
+            raise
+        show_error(str(error))
+        raise typer.Exit(1) from None

@@ -1,0 +1,41 @@
+"""`empg eval`: a checkpoint, a shipped model or the expert on the tasks of a split."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from empg_cli.commands.launch import HydraFlags, job_border, launch, prepare
+from empg_cli.config.run_folder import find_run_folder, primary_config, run_given
+from empg_cli.config.schema import EvalConfig
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+def eval_task(cfg: DictConfig) -> dict[str, Any]:
+    config, run_dir = prepare(cfg, EvalConfig)
+    with job_border(run_dir, "eval"):
+        who = config.run or (config.model.name if config.policy == "model" else config.policy)
+        log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
+        from empg_cli.evaluation.evaluate import run_eval  # brings torch: seconds
+
+        return run_eval(config, run_dir)
+
+
+def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
+    """The same, with the result as one line of JSON on stdout."""
+    result = eval_task(cfg)
+    print(json.dumps(result))
+    return result
+
+
+def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "eval", *, as_json: bool = False) -> None:
+    given = run_given(overrides)
+    if given is not None and config_name == "eval":
+        config_name = primary_config("eval", find_run_folder(given), overrides)
+    launch(eval_task_json if as_json else eval_task, EvalConfig, config_name, overrides, flags)

@@ -1,0 +1,49 @@
+"""Configuration: conf/ composed by Hydra, then validated by pydantic before anything heavy happens.
+
+Importing this package loads neither Hydra nor pydantic; the functions do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+if TYPE_CHECKING:
+    from empg_cli.config.schema import EvalConfig, TrainConfig
+
+__all__ = ["load", "read", "write"]
+
+
+@overload
+def load(overrides: Sequence[str] = (), config_name: Literal["train"] = "train") -> TrainConfig: ...
+@overload
+def load(overrides: Sequence[str], config_name: Literal["eval"]) -> EvalConfig: ...
+def load(overrides: Sequence[str] = (), config_name: Literal["train", "eval"] = "train") -> TrainConfig | EvalConfig:
+    """Compose and validate without running anything: `load(["algo=grpo", "trainer.lr=1e-5"])`.
+
+    Raises ConfigError with every problem at once.
+    """
+    from empg_cli.config.compose import load_job
+    from empg_cli.config.schema import EvalConfig, TrainConfig
+
+    if config_name == "train":
+        return load_job("train", overrides, TrainConfig)
+    return load_job("eval", overrides, EvalConfig)
+
+
+def write(cfg: TrainConfig | EvalConfig, path: Path) -> None:
+    """Save a resolved configuration as YAML; `read` gives it back."""
+    from omegaconf import OmegaConf
+
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(cfg.model_dump())), encoding="utf-8")
+
+
+def read(path: Path) -> TrainConfig:
+    """The configuration that a run folder holds in config.yaml."""
+    from omegaconf import OmegaConf
+
+    from empg_cli.config.compose import validate
+    from empg_cli.config.schema import TrainConfig
+
+    return validate(OmegaConf.create(path.read_text(encoding="utf-8")), TrainConfig)

@@ -1,0 +1,37 @@
+"""What the schema cannot know: whether the files that a configuration names are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from empg_cli.config.problems import Problem
+
+
+def check_files(values: dict[str, Any]) -> list[Problem]:
+    """Problems with the paths in a composed configuration, valid or not. Looks at this machine's disk only."""
+    problems = []
+    data_dir = _select(values, "benchmark", "data_dir")
+    if isinstance(data_dir, str) and not Path(data_dir).expanduser().is_dir():
+        shown = data_dir if data_dir.strip() else repr(data_dir)
+        hint = "give the folder of the official data, or benchmark.data_dir=null to play generated tasks"
+        problems.append(Problem("benchmark.data_dir", "no such folder", shown, hint))
+    path = _select(values, "model", "path")
+    if isinstance(path, str) and _is_local(path) and not Path(path).expanduser().is_dir():
+        hint = "give a Hugging Face model folder or a hub id like owner/name"
+        problems.append(Problem("model.path", "no such folder", path, hint))
+    for key in ("resume", "run"):
+        folder = values.get(key)
+        if isinstance(folder, str) and folder != "auto" and not Path(folder).expanduser().is_dir():
+            problems.append(Problem(key, "no such folder", folder, "give a run folder or one of its checkpoints"))
+    return problems
+
+
+def _is_local(path: str) -> bool:
+    """A hub id (`owner/name`) is left to the hub; anything that can only be a path must exist."""
+    return path.startswith(("/", ".", "~")) or path.count("/") > 1
+
+
+def _select(values: dict[str, Any], group: str, key: str) -> Any:
+    node = values.get(group)
+    return node.get(key) if isinstance(node, dict) else None

@@ -1,0 +1,123 @@
+"""One configuration: composed by Hydra, validated by pydantic, every problem reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from empg_cli.config import explain
+from empg_cli.config.checks import check_files
+from empg_cli.config.location import conf_dir
+from empg_cli.config.problems import ConfigError, Problem
+
+VERSION_BASE = "1.3"
+INVALID = "The configuration is not valid"
+REFUSALS = (HydraException, OmegaConfBaseException)
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+@contextmanager
+def hydra_session() -> Iterator[ConfigLoader]:
+    """Hydra's compose API on the shipped conf/; whatever Hydra was initialised before is put back."""
+    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        yield GlobalHydra.instance().config_loader()
+
+
+def load_job(config_name: str, overrides: Sequence[str], schema: type[Config], config_dir: str | None = None) -> Config:
+    """Compose and validate a single job."""
+    with hydra_session() as loader:
+        parsed, problems = parse(overrides, loader)
+        cfg, refused = compose_job(config_name, parsed, schema, loader, config_dir)
+        return validate(cfg, schema, [*problems, *refused])
+
+
+def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override], list[Problem]]:
+    """Hydra's parser on each word, so that every word it cannot read is reported."""
+    parser = OverridesParser.create(config_loader=loader)
+    parsed, problems = [], []
+    for word in overrides:
+        try:
+            parsed += parser.parse_overrides([word])
+        except OverrideParseException:
+            problems.append(
+                Problem(word, "is not a KEY=VALUE override", hint="quote special characters: 'key=\"a, b\"'")
+            )
+    return parsed, problems
+
+
+def compose_job(
+    config_name: str,
+    overrides: Sequence[Override],
+    schema: type[BaseModel],
+    loader: ConfigLoader,
+    config_dir: str | None = None,
+) -> tuple[DictConfig, list[Problem]]:
+    """The composed configuration without the overrides that Hydra refuses, and what is wrong with those."""
+    search = [] if config_dir is None else [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
+    words = [str(override.input_line) for override in overrides]
+    try:
+        return compose(config_name, overrides=[*search, *words]), []
+    except REFUSALS:
+        pass
+    # Hydra stops at the first bad word. Add them one by one to find all, groups first, as Hydra applies them.
+    try:
+        cfg = compose(config_name, overrides=search)
+    except REFUSALS as error:  # no word is to blame: the primary config itself
+        raise ConfigError(INVALID, [Problem(config_name, explain.first_line(error))]) from None
+    kept: list[str] = []
+    problems: list[Problem] = []
+    bad_groups: list[str] = []
+    for override in sorted(overrides, key=lambda override: not is_group(override, loader)):
+        word, key = str(override.input_line), str(override.key_or_group)
+        try:
+            cfg = compose(config_name, overrides=[*search, *kept, word])
+            kept.append(word)
+        except REFUSALS as error:
+            if is_group(override, loader):
+                bad_groups.append(key)
+            elif key.split(".")[0] in bad_groups:
+                continue  # cannot be judged before the group is right
+            values = OmegaConf.to_container(cfg, resolve=False)
+            assert isinstance(values, dict)
+            problems.append(explain.from_override(error, word, schema, values))
+    return cfg, problems
+
+
+def is_group(override: Override, loader: ConfigLoader) -> bool:
+    """The left side names a config group (`algo=grpo`), not a key (`algo.group_size=8`)."""
+    key = str(override.key_or_group)
+    return "/" in key or bool(loader.get_group_options(key, ObjectType.CONFIG))
+
+
+def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] = ()) -> Config:
+    """The frozen, typed configuration; ConfigError with these and all further problems if there are any."""
+    found = list(problems)
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(INVALID, [*found, explain.from_interpolation(error)]) from None
+    values.pop("hydra", None)
+    found += check_files(values)
+    typed = None
+    try:
+        typed = schema.model_validate(values)
+    except ValidationError as error:
+        seen = {problem.key for problem in found}
+        found += [problem for problem in explain.from_pydantic(error, schema, values) if problem.key not in seen]
+    if typed is None or found:
+        raise ConfigError(INVALID, found)
+    return typed

@@ -1,0 +1,109 @@
+"""Before the first job of a run or a sweep: compose and validate what it will run, without making a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from pydantic import BaseModel
+
+from empg_cli.config.compose import INVALID, compose_job, hydra_session, parse, validate
+from empg_cli.config.problems import ConfigError, Problem
+
+MAX_COMBINATIONS = 32  # composed in full; a larger sweep is checked by axis, about 0.15 CPU-s a job
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What the command line says about a sweep, for Hydra's folder settings."""
+
+    swept_keys: tuple[str, ...]
+    fixed_keys: tuple[str, ...]
+    run_dir: str | None
+    """The user's own `run_dir=...`, as written."""
+
+
+def preflight(
+    config_name: str,
+    overrides: Sequence[str],
+    schema: type[BaseModel],
+    *,
+    multirun: bool = False,
+    config_dir: str | None = None,
+) -> Sweep | None:
+    """Raise ConfigError with every problem of every job checked; return the sweep, or None for a single run."""
+    with hydra_session() as loader:
+        words, problems = parse(overrides, loader)
+        multirun = multirun or any(word.key_or_group == "hydra.mode" and word.value() == "MULTIRUN" for word in words)
+        if not multirun:
+            for word in [word for word in words if word.is_sweep_override()]:
+                words.remove(word)
+                problems.append(_sweep_without_flag(word))
+            cfg, refused = compose_job(config_name, words, schema, loader, config_dir)
+            validate(cfg, schema, [*problems, *refused])
+            return None
+        failed_in: dict[Problem, str] = dict.fromkeys(problems, "")
+        for job, name in _jobs(words, loader):
+            cfg, refused = compose_job(config_name, job, schema, loader, config_dir)
+            try:
+                validate(cfg, schema, refused)
+            except ConfigError as error:
+                for problem in error.problems:
+                    failed_in.setdefault(problem, name)
+    if failed_in:
+        raise ConfigError(INVALID, list(failed_in), _where([name for name in failed_in.values() if name]))
+    return _sweep(words)
+
+
+def _sweep_without_flag(word: Override) -> Problem:
+    hint = f"add -m for a sweep; a list is {word.get_key_element()}=[...]"
+    return Problem(word.get_key_element(), "has several values but this is a single run", word.get_value_string(), hint)
+
+
+def _jobs(words: Sequence[Override], loader: ConfigLoader) -> Iterator[tuple[list[Override], str]]:
+    """The jobs to check, each with the swept part of its command line."""
+    axes = [_axis(word) for word in words]
+    axes = [axis for axis in axes if axis]
+    swept = [len(axis) > 1 for axis in axes]
+    combinations = _all_or_by_axis(axes)
+    parser = OverridesParser.create(config_loader=loader)
+    for combination in combinations:
+        name = " ".join(word for word, is_swept in zip(combination, swept, strict=True) if is_swept)
+        yield parser.parse_overrides(list(combination)), name
+
+
+def _axis(word: Override) -> list[str]:
+    if not word.is_sweep_override():
+        return [str(word.input_line)]
+    if not word.is_discrete_sweep():
+        return []  # an interval: the sweeper samples it and each worker validates what it got
+    return [f"{word.get_key_element()}={value}" for value in word.sweep_string_iterator()]
+
+
+def _all_or_by_axis(axes: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Every combination of a small sweep; of a big one the first combinations and each value of each axis once."""
+    combinations = list(islice(product(*axes), MAX_COMBINATIONS + 1))
+    if len(combinations) <= MAX_COMBINATIONS:
+        return combinations
+    first = [axis[0] for axis in axes]
+    by_axis = [(*first[:i], value, *first[i + 1 :]) for i, axis in enumerate(axes) for value in axis[1:]]
+    return list(dict.fromkeys([*combinations[:MAX_COMBINATIONS], *by_axis]))
+
+
+def _where(names: Sequence[str]) -> str | None:
+    distinct = list(dict.fromkeys(names))
+    if not distinct:
+        return None
+    return f"in the job: {distinct[0]}" if len(distinct) == 1 else f"first in the jobs: {'; '.join(distinct[:3])}"
+
+
+def _sweep(words: Sequence[Override]) -> Sweep:
+    swept = tuple(word.get_key_element() for word in words if word.is_sweep_override())
+    fixed = tuple(word.get_key_element() for word in words if not word.is_sweep_override())
+    folders: list[Any] = [word.get_value_string() for word in words if word.key_or_group == "run_dir"]
+    return Sweep(swept, fixed, folders[-1] if folders else None)

@@ -1,0 +1,93 @@
+"""A finished or stopped run as the base of a new command: its config.yaml below what the command line says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from empg_cli.config.compose import INVALID, hydra_session, is_group, parse
+from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.schema import TrainConfig
+
+CONFIG_FILE = "config.yaml"
+SECTIONS = {
+    "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger"),
+    "eval": ("model", "benchmark", "rollout", "trainer", "logger"),
+}
+FIXED_BY_RESUME = ("model", "algo", "benchmark")
+
+
+def find_run_folder(path: Path) -> Path:
+    """The run folder that `path` is, or lies in (a checkpoint)."""
+    for folder in (path, *path.resolve().parents[:2]):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    what = f"has no {CONFIG_FILE}, nor do the two folders above it" if path.is_dir() else "no such folder"
+    raise ConfigError("Not a run", [Problem(str(path), what, hint="give a run folder, or a checkpoint inside of one")])
+
+
+def run_given(overrides: Sequence[str]) -> Path | None:
+    """The folder in `run=DIR`, for `empg eval`."""
+    with hydra_session() as loader:
+        words, _ = parse(overrides, loader)
+    given = [word for word in words if word.key_or_group == "run"]
+    if any(word.is_sweep_override() for word in given):
+        raise ConfigError(INVALID, [Problem("run", "cannot be swept", hint="call `empg eval` once for each run")])
+    value = given[-1].value() if given else None
+    return None if value is None else Path(str(value))
+
+
+def primary_config(
+    command: Literal["train", "eval"], folder: Path, overrides: Sequence[str], **top_level: Any
+) -> str:
+    """Register a primary config made of a run's settings; return its name.
+
+    Sections whose group is chosen on the command line (`rollout=window`) come from conf/ as usual. It lives in
+    Hydra's ConfigStore, which every launcher sends to its workers.
+    """
+    saved = saved_values(folder)
+    with hydra_session() as loader:
+        words, _ = parse(overrides, loader)
+        chosen = {str(word.key_or_group) for word in words if is_group(word, loader)}
+    if "experiment" in chosen:
+        hint = "give its settings one by one"
+        raise ConfigError(INVALID, [Problem("experiment", f"cannot be laid over the run {folder}", hint=hint)])
+    sections = [name for name in SECTIONS[command] if name not in chosen and name in saved]
+    name = f"{command}_from_run"
+    node = {
+        "defaults": [command, "_self_", *({f"override /{section}": None} for section in sections)],
+        **{section: saved[section] for section in sections},
+        "seed": saved["seed"],
+        **top_level,
+    }
+    ConfigStore.instance().store(name=name, node=node, provider=str(folder))
+    return name
+
+
+def changes(cfg: TrainConfig, folder: Path) -> list[Problem]:
+    """Settings of a resumed run that differ from how it began and must not; official data may have moved."""
+    saved, new = saved_values(folder), cfg.model_dump()
+    problems = []
+    for section in FIXED_BY_RESUME:
+        old, now = _flat(saved[section], section), _flat(new[section], section)
+        for key in sorted(old.keys() | now.keys()):
+            if old.get(key) != now.get(key) and key != "benchmark.data_dir":
+                hint = f"the run has {old.get(key)}; start a new run to change it"
+                problems.append(Problem(key, "cannot change when resuming", str(now.get(key)), hint))
+    return problems
+
+
+def saved_values(folder: Path) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _flat(node: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {key: value for name, inner in node.items() for key, value in _flat(inner, f"{prefix}.{name}").items()}

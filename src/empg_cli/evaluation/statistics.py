@@ -1,0 +1,231 @@
+"""How sure a number is: intervals for success rates and for means over seeds, paired tests, aggregates over tasks.
+
+Which to use (coverage simulated with normal seeds, 1000 draws): a t interval over 3 seeds covers 93.8 % of the time, a
+percentile bootstrap only 74.0 %, so means over seeds get the t interval. A single run's success rate gets Wilson's
+interval over its episodes. Differences between variants are paired by seed.
+
+Pure functions of plain numbers; nothing of ours is imported.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_EXACT_PAIRS = 20
+"""Pairs up to which the sign-flip test counts all 2**n cases."""
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class SignFlip(NamedTuple):
+    p_value: float
+    floor: float
+    """The smallest p that this many non-zero differences can give; no effect however large goes below."""
+    is_exact: bool
+
+
+class PairedDifference(NamedTuple):
+    mean: float
+    low: float
+    high: float
+    n: int
+    test: SignFlip
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Score interval of a proportion (Wilson 1927): stays inside [0, 1] and is not empty at 0 or n successes.
+
+    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"successes must lie in 0..n with n >= 1, got {successes} of {n}")
+    z = statistics.NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+    rate = successes / n
+    centre = rate + z * z / (2 * n)
+    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At the ends the bounds are 0 and 1 exactly; rounding would leave 1e-17 or 0.9999....
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == n else (centre + half) / scale
+    return Interval(low, high)
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """Student's interval of a mean: mean ± t s / sqrt(n), s with n - 1. One value has no interval: ValueError."""
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"an interval over seeds needs at least 2 values, got {n}")
+    mean = math.fsum(values) / n
+    half = t_quantile(0.5 + _checked(confidence) / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def t_quantile(probability: float, df: float) -> float:
+    """Quantile of Student's t with `df` > 0 degrees of freedom.
+
+    Error below 1e-6, relative where |t| > 1 and absolute elsewhere, for df up to a million.
+    """
+    if not 0 < probability < 1 or df <= 0:
+        raise ValueError(f"probability must lie inside (0, 1) and df be positive, got {probability} and {df}")
+    if probability == 0.5:
+        return 0.0
+    if probability < 0.5:
+        return -t_quantile(1 - probability, df)
+    tail = 1 - probability
+    high = 1.0
+    while _t_upper_tail(high, df) > tail:
+        high *= 2
+    low = 0.0
+    while (middle := (low + high) / 2) not in (low, high):  # until neighbouring floats
+        if _t_upper_tail(middle, df) > tail:
+            low = middle
+        else:
+            high = middle
+    return middle
+
+
+def _t_upper_tail(t: float, df: float) -> float:
+    """P(T > t) for t >= 0: half the incomplete beta function I_x(df/2, 1/2) at x = df / (df + t^2)."""
+    return 0.5 * _incomplete_beta(df / 2, 0.5, df / (df + t * t))
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """Regularised I_x(a, b) by its continued fraction (DLMF 8.17.22)."""
+    if x <= 0.0 or x >= 1.0:
+        return min(max(x, 0.0), 1.0)
+    if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side only
+        return 1.0 - _incomplete_beta(b, a, 1.0 - x)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    return math.exp(log_front) / (a * _beta_fraction(a, b, x))
+
+
+def _beta_fraction(a: float, b: float, x: float) -> float:
+    """1 + d1/(1 + d2/(1 + ...)), from the inside out; 400 terms settle it for any df below a million."""
+    terms = 400
+    value = 1.0
+    for i in range(terms, 0, -1):
+        m = i // 2
+        if i % 2:
+            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        value = 1.0 + d / value
+    return value
+
+
+def paired_difference(
+    treatment: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
+) -> PairedDifference:
+    """Treatment minus baseline, seed by seed, with a t interval over the differences and a sign-flip test."""
+    if len(treatment) != len(baseline):
+        raise ValueError(f"paired values must be as many on both sides, got {len(treatment)} and {len(baseline)}")
+    differences = [a - b for a, b in zip(treatment, baseline, strict=True)]
+    mean, low, high, n = t_interval(differences, confidence)
+    return PairedDifference(mean, low, high, n, sign_flip_test(differences))
+
+
+def sign_flip_test(differences: Sequence[float], *, resamples: int = 100_000, seed: int = 0) -> SignFlip:
+    """Two-sided: how often |sum| gets this large when every difference may as well have had the other sign.
+
+    All 2^n cases up to 20 pairs; beyond that `resamples` seeded draws, p = (1 + hits) / (1 + draws).
+    """
+    difference_N = np.asarray(differences, dtype=np.float64)
+    if difference_N.ndim != 1 or not len(difference_N) or not np.isfinite(difference_N).all():
+        raise ValueError("differences must be a non-empty list of finite numbers")
+    difference_N = difference_N[difference_N != 0]  # a zero has no sign to flip
+    if not len(difference_N):
+        return SignFlip(p_value=1.0, floor=1.0, is_exact=True)
+    size = np.abs(difference_N).sum()
+    threshold = abs(difference_N.sum()) - 1e-12 * size  # equal sums in another order are equal
+    floor = sign_flip_floor(len(difference_N))
+    if len(difference_N) <= MAX_EXACT_PAIRS:
+        # The first sign is fixed: flipping all signs gives the same |sum|, so half of the cases are enough.
+        sums = difference_N[:1]
+        for difference in difference_N[1:]:
+            sums = np.concatenate([sums + difference, sums - difference])
+        return SignFlip(float((np.abs(sums) >= threshold).mean()), floor, is_exact=True)
+    generator = np.random.default_rng(seed)
+    hits = 0
+    for start in range(0, resamples, 10_000):  # bounded memory
+        rows = min(10_000, resamples - start)
+        sign_RN = generator.integers(0, 2, size=(rows, len(difference_N))) * 2.0 - 1.0
+        hits += int((np.abs(sign_RN @ difference_N) >= threshold).sum())
+    return SignFlip((1 + hits) / (1 + resamples), max(floor, 1 / (1 + resamples)), is_exact=False)
+
+
+def sign_flip_floor(pairs: int) -> float:
+    """Smallest two-sided p of an exact sign-flip test: 2 of 2^n cases. Five seeds cannot go below 0.0625."""
+    if pairs < 1:
+        raise ValueError(f"pairs must be at least 1, got {pairs}")
+    return 2.0 ** (1 - pairs)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given; the i-th smallest of m is multiplied by m - i + 1."""
+    if any(not 0 <= p <= 1 for p in p_values):
+        raise ValueError(f"p-values must lie in [0, 1], got {list(p_values)}")
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def iqm(values: Sequence[float]) -> float:
+    """Interquartile mean: the mean without the lowest and highest quarter (floor(n/4) values each).
+
+    The aggregate that arXiv 2108.13264 recommends over tasks and seeds.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    if not len(ordered):
+        raise ValueError("iqm needs at least one value")
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def iqm_interval(
+    strata: Sequence[Sequence[float]], confidence: float = 0.95, *, resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """IQM over all values with a stratified percentile bootstrap.
+
+    Meant for 20 values or more in all; with the few seeds of one benchmark use `t_interval`.
+
+    Args:
+        strata: the seeds' scores of each benchmark or task; seeds are redrawn within each of them (arXiv 2108.13264).
+    """
+    columns = [np.asarray(values, dtype=np.float64) for values in strata]
+    if not columns or any(not len(column) for column in columns):
+        raise ValueError("every stratum needs at least one value")
+    generator = np.random.default_rng(seed)
+    drawn_RN = np.concatenate(
+        [column[generator.integers(0, len(column), size=(resamples, len(column)))] for column in columns], axis=1
+    )
+    drawn_RN.sort(axis=1)
+    n = drawn_RN.shape[1]
+    cut = n // 4
+    iqm_R = drawn_RN[:, cut : n - cut].mean(axis=1)
+    tail = (1 - _checked(confidence)) / 2
+    low, high = np.quantile(iqm_R, [tail, 1 - tail])
+    return Estimate(iqm(np.concatenate(columns).tolist()), float(low), float(high), n)
+
+
+def _checked(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie inside (0, 1), got {confidence}")
+    return confidence

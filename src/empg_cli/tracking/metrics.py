@@ -1,0 +1,215 @@
+"""What every metric means: one name, one definition. The source of docs/metrics.md and of `empg show --metrics`.
+
+`python -m empg_cli.tracking.metrics` prints the tables for the docs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    name: str
+    """`<part>` stands for one part of a family, such as a task type."""
+    unit: str
+    definition: str
+
+    @property
+    def family(self) -> str:
+        return self.name.partition("/")[0]
+
+    def matches(self, key: str) -> bool:
+        return _pattern(self.name).fullmatch(key) is not None
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile("".join("[^/]+" if part.startswith("<") else re.escape(part) for part in _split(name)))
+
+
+def _split(name: str) -> list[str]:
+    return re.split(r"(<[^>]+>)", name)
+
+
+FAMILIES = {
+    "train": "Progress of the run; the x-axis of most curves.",
+    "env": "What the environments and the policy have produced since the run began, training only.",
+    "episode": "The training episodes of this update, sampled at `rollout.temperature`.",
+    "num_turns": "Length of the training episodes of this update, in turns (= steps).",
+    "response_length": "Length of the responses of this update, in sampled tokens, one value per step.",
+    "rollout": "Agreement between the sampler and the training model.",
+    "group": "The attempts at one task.",
+    "critic": "What the loss is given. There is no value network; the family has verl's name.",
+    "empg": "Entropy-modulated credit (arXiv 2509.09265), over all steps of the rollout batch.",
+    "dapo": "Dynamic sampling and overlong shaping (arXiv 2503.14476).",
+    "actor": "The policy's optimisation. Token means are weighted as `algo.loss.weighting` says, and averaged over "
+    "the optimiser steps of the update.",
+    "eval": "The evaluation split, each task played exactly once, at `rollout.eval_temperature`.",
+    "best": "The best evaluation so far; in the summary only.",
+    "timing_s": "Wall-clock seconds of the phases of one update.",
+    "perf": "Speed and memory. Like `timing_s`, these differ between two runs with the same seed; nothing else may.",
+}
+
+_REWARD = (
+    "return of a trajectory as the advantage sees it: environment reward, minus invalid-action and overlong penalties"
+)
+
+METRICS = (
+    # --- axes ---
+    Metric("train/update", "updates", "Updates done; 0 is the initial policy."),
+    Metric(
+        "train/nonfinite",
+        "count",
+        "Values of this row that were NaN or infinite and are stored as null; absent when 0.",
+    ),
+    Metric("env/steps", "steps", "Model calls answered by an environment, training only, since the run began."),
+    Metric("env/episodes", "episodes", "Training episodes since the run began."),
+    Metric("env/tokens", "tokens", "Sampled tokens of training episodes since the run began."),
+    # --- what happened in training episodes ---
+    Metric("episode/success_rate", "share", "Episodes that the benchmark calls solved / episodes."),
+    Metric("episode/score", "benchmark's own, 0..1", "Mean score of an episode."),
+    Metric(
+        "episode/reward/mean", "reward", "Mean undiscounted return of an episode, invalid-action penalties included."
+    ),
+    Metric("episode/length/mean", "steps", "Mean steps in an episode."),
+    Metric(
+        "episode/invalid_action_frac",
+        "share",
+        "Steps whose action is invalid (malformed or refused, each step once) / steps.",
+    ),
+    Metric("episode/malformed_frac", "share", "Steps whose response lacks the form that the prompt asks for / steps."),
+    Metric("episode/refused_frac", "share", "Steps whose action the environment refused / steps."),
+    Metric(
+        "episode/context_overflow_frac", "share", "Episodes that ended because the next prompt did not fit / episodes."
+    ),
+    Metric("episode/env_error_frac", "share", "Episodes that ended because the environment raised / episodes."),
+    Metric("num_turns/mean", "turns", "Mean turns in an episode; equals episode/length/mean."),
+    Metric("num_turns/min", "turns", "Fewest turns in an episode."),
+    Metric("num_turns/max", "turns", "Most turns in an episode."),
+    Metric("response_length/mean", "tokens", "Mean sampled tokens of a response, end-of-turn token included."),
+    Metric("response_length/max", "tokens", "Longest response."),
+    Metric("response_length/clip_ratio", "share", "Responses cut at `rollout.max_new_tokens` / responses."),
+    Metric(
+        "rollout/logprob_gap/max",
+        "nats",
+        "Largest absolute difference between the sampler's and the training model's log-prob of a token, same weights.",
+    ),
+    Metric("rollout/logprob_gap/mean", "nats", "Mean of the same over sampled tokens."),
+    # --- credit ---
+    Metric(
+        "group/zero_std_frac", "share", "Groups whose members all got the same reward / groups: they teach nothing."
+    ),
+    Metric("critic/rewards/mean", "reward", f"Mean {_REWARD}."),
+    Metric("critic/rewards/min", "reward", "Lowest of these returns."),
+    Metric("critic/rewards/max", "reward", "Highest of these returns."),
+    Metric("critic/advantages/mean", "advantage", "Mean credit of a step, as the loss uses it (after EMPG, if on)."),
+    Metric("critic/advantages/min", "advantage", "Lowest credit of a step."),
+    Metric("critic/advantages/max", "advantage", "Highest credit of a step."),
+    Metric(
+        "empg/step_entropy/mean",
+        "nats per token",
+        "Mean over steps of H_t, a step's mean token entropy (Eq. 3); logged by every algorithm.",
+    ),
+    Metric("empg/step_entropy/p10", "nats per token", "10th percentile of H_t over steps."),
+    Metric("empg/step_entropy/p90", "nats per token", "90th percentile of H_t over steps."),
+    Metric("empg/weight/mean", "1", "Mean over steps of g(H_t), what the advantage is multiplied with (Eq. 5, 6): 1."),
+    Metric("empg/weight/min", "1", "g of the least certain step."),
+    Metric("empg/weight/max", "1", "g of the most certain step."),
+    Metric(
+        "empg/future_clarity/mean", "1", "Mean of f(H_{t+1}) (Eq. 7) over the steps that have a next one, before zeta."
+    ),
+    Metric(
+        "empg/advantage_shift",
+        "advantage",
+        "Mean over steps of the absolute difference that EMPG makes to the advantage.",
+    ),
+    Metric(
+        "dapo/filtered_groups", "groups", "Groups thrown away in this update because all members got the same reward."
+    ),
+    Metric("dapo/resampled_batches", "batches", "Rollout batches sampled beyond the first to fill this update."),
+    Metric("dapo/overlong_frac", "share", "Trajectories that the soft overlong penalty touched / trajectories."),
+    Metric("dapo/skipped_update", "0 or 1", "1: no informative group was found, so the policy was left as it was."),
+    # --- optimisation ---
+    Metric("actor/pg_loss", "loss", "Clipped surrogate loss, without the KL and entropy terms."),
+    Metric(
+        "actor/kl_loss",
+        "nats",
+        "Token mean of the `algo.loss.kl_estimator` estimate of KL(policy, reference), before kl_coef.",
+    ),
+    Metric(
+        "actor/ppo_kl",
+        "nats",
+        "Token mean of log pi_old - log pi, the k1 estimate of KL(old policy, policy): how far this update has moved.",
+    ),
+    Metric(
+        "actor/entropy",
+        "nats",
+        "Token mean of the entropy of the policy over the full vocabulary at the sampling temperature.",
+    ),
+    Metric("actor/pg_clipfrac", "share", "Tokens held by the clip / tokens: clip_ratio/low + clip_ratio/high."),
+    Metric(
+        "actor/pg_clipfrac_lower", "share", "Tokens held by the dual clip (negative advantage) / tokens; 0 without one."
+    ),
+    Metric("actor/clip_ratio/low", "share", "Tokens held at 1 - clip_low (negative advantage) / tokens."),
+    Metric("actor/clip_ratio/high", "share", "Tokens held at 1 + clip_high (positive advantage) / tokens."),
+    Metric("actor/grad_norm", "L2 norm", "Norm of the whole gradient before clipping to `trainer.max_grad_norm`."),
+    Metric("actor/lr", "1", "Learning rate of this update."),
+    Metric(
+        "actor/skipped_steps",
+        "share",
+        "Optimiser steps left out because the gradient was not finite / optimiser steps.",
+    ),
+    # --- evaluation ---
+    Metric("eval/success_rate", "share", "Solved tasks / tasks played."),
+    Metric("eval/success_rate_lo", "share", "Lower end of its 95 % Wilson interval."),
+    Metric("eval/success_rate_hi", "share", "Upper end of its 95 % Wilson interval."),
+    Metric("eval/score", "benchmark's own, 0..1", "Mean score of a task."),
+    Metric("eval/n", "tasks", "Tasks played."),
+    Metric("eval/valid_action_frac", "share", "Steps whose action was well-formed and accepted / steps."),
+    Metric("eval/length/mean", "steps", "Mean steps in an evaluation episode."),
+    Metric("eval/<kind>/success_rate", "share", "Solved / played among the tasks of one type."),
+    Metric("best/success_rate", "share", "Highest eval/success_rate of the run; the first one if several are equal."),
+    Metric("best/update", "updates", "The update it was measured after."),
+    # --- wall clock ---
+    Metric("timing_s/<phase>", "s", "Seconds spent in a phase: rollout, logprob, update, eval, save, warm_start."),
+    Metric(
+        "perf/throughput",
+        "tokens/s",
+        "Sampled tokens of this update / seconds of this update, evaluation and saving aside.",
+    ),
+    Metric("perf/time_per_step", "s", "Seconds of this update (verl's name; a step is an update here)."),
+    Metric(
+        "perf/mem_gb", "GB (1e9 bytes)", "Peak memory since the run began: of the GPU if there is one, else resident."
+    ),
+)
+
+
+def definition_of(key: str) -> Metric | None:
+    """The definition of a logged key: the metric of that very name, else a family that it fits."""
+    exact = next((metric for metric in METRICS if metric.name == key), None)
+    return exact or next((metric for metric in METRICS if metric.matches(key)), None)
+
+
+def undefined(keys: Iterable[str]) -> list[str]:
+    """Keys that have no definition, sorted."""
+    return sorted({key for key in keys if definition_of(key) is None})
+
+
+def markdown_tables() -> str:
+    """One table per family, in the order of `FAMILIES`."""
+    blocks = []
+    for family, meaning in FAMILIES.items():
+        rows = [f"| `{m.name}` | {m.unit} | {m.definition} |" for m in METRICS if m.family == family]
+        if rows:
+            blocks.append(
+                "\n".join([f"### {family}", "", meaning, "", "| name | unit | definition |", "|---|---|---|", *rows])
+            )
+    return "\n\n".join(blocks)
+
+
+if __name__ == "__main__":
+    print(markdown_tables())

@@ -1,0 +1,171 @@
+"""The end of a run and the result of an evaluation, on stdout: tables on a terminal, aligned plain text elsewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from empg_cli.tracking.panel import Evaluation
+from empg_cli.tracking.terminal import duration, is_live_terminal, printable, write_line
+
+if TYPE_CHECKING:
+    from empg_cli.evaluation.evaluate import Success
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What there is to say about a run when it ends, finished or stopped."""
+
+    title: str
+    run_dir: Path
+    checkpoint: Path | None
+    updates: int
+    total_updates: int
+    wall_s: float
+    """Seconds of this process, not of earlier ones that it resumed from."""
+    data: str
+    """`official` or `generated`, from the benchmark's fingerprint."""
+    task_kinds: Sequence[str]
+    first: tuple[int, Evaluation] | None = None
+    """Update and result of the first, best and last evaluation."""
+    best: tuple[int, Evaluation] | None = None
+    last: tuple[int, Evaluation] | None = None
+    kl: float | None = None
+    """Last actor/kl_loss, in nats; None without a reference policy."""
+    entropy: float | None = None
+    """Last actor/entropy, in nats."""
+    wandb: str | None = None
+    """Address of the run, or the command that uploads it (`Fan.pointers["wandb"]`)."""
+
+
+def print_run_summary(report: RunReport, stream: TextIO | None = None) -> None:
+    """Results, then where everything lies, then the commands to go on with."""
+    _print_pairs(report.title, _results(report), stream or sys.stdout)
+    for label, value in _places(report):
+        # Outside the table: a path or a command must never be wrapped or cut, or it cannot be copied.
+        write_line(stream or sys.stdout, f"{label:<12} {printable(value)}")
+
+
+def print_evaluation(kinds: Sequence[Success], total: Success, title: str, stream: TextIO | None = None) -> None:
+    """A row per task type, then all of them together."""
+    header = ["task type", "n", "success", "95 % interval", "steps", "score", "valid actions"]
+    rows = [
+        [
+            printable(row.kind),
+            str(row.n),
+            f"{row.success_rate:.1%}",
+            f"[{row.lo:.1%}, {row.hi:.1%}]",
+            f"{row.steps:.1f}",
+            f"{row.score:.3f}",
+            f"{row.valid_actions:.1%}",
+        ]
+        for row in [*kinds, total]
+    ]
+    caption = "success: solved / played, each task once; Wilson interval over tasks; steps and score: means over tasks"
+    stream = stream or sys.stdout
+    if is_live_terminal(stream):
+        _print_rich(title, header, rows, stream, caption=caption)
+    else:
+        _print_plain([printable(title)], [header, *rows], stream)
+        write_line(stream, caption)
+
+
+def eval_command(run_dir: Path) -> str:
+    """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell."""
+    path = str(run_dir)
+    plain = re.fullmatch(r"[\w./-]+", path)
+    return shlex.join(["empg", "eval", f"run={path}" if plain else "run='" + path.replace("'", r"\'") + "'"])
+
+
+def resume_command(run_dir: Path) -> str:
+    return shlex.join(["empg", "train", "--resume", str(run_dir)])
+
+
+def _results(report: RunReport) -> list[tuple[str, str]]:
+    pairs = [
+        (name, f"{e['success_rate']:.1%}  [{e['lo']:.1%}, {e['hi']:.1%}]  n={e['n']}  after update {update}")
+        for name, measured in (
+            ("first success rate", report.first),
+            ("best success rate", report.best),
+            ("last success rate", report.last),
+        )
+        if measured is not None
+        for update, e in [measured]
+    ]
+    if report.kl is not None:
+        pairs.append(("KL to reference", f"{report.kl:.4f} nats"))
+    if report.entropy is not None:
+        pairs.append(("entropy", f"{report.entropy:.3f} nats"))
+    is_done = report.updates >= report.total_updates
+    pairs += [
+        ("updates", f"{report.updates} of {report.total_updates}" + ("" if is_done else " (stopped)")),
+        ("wall time", duration(report.wall_s)),
+        ("task types", ", ".join(report.task_kinds)),
+        ("data", report.data if report.data == "official" else f"{report.data} (not the official benchmark)"),
+    ]
+    return pairs
+
+
+def _places(report: RunReport) -> list[tuple[str, str]]:
+    pairs = [("folder", str(report.run_dir)), ("metrics", str(report.run_dir / "metrics.jsonl"))]
+    if report.checkpoint is not None:
+        pairs.append(("checkpoint", str(report.checkpoint)))
+    pairs.append(("evaluate", eval_command(report.run_dir)))
+    if report.updates < report.total_updates:
+        pairs.append(("go on", resume_command(report.run_dir)))
+    if report.wandb is not None:
+        pairs.append(("W&B", report.wandb))
+    return pairs
+
+
+def _print_pairs(title: str, pairs: Sequence[tuple[str, str]], stream: TextIO) -> None:
+    rows = [[label, printable(value)] for label, value in pairs]
+    if is_live_terminal(stream):
+        _print_rich(title, None, rows, stream)
+    else:
+        _print_plain([printable(title)], rows, stream)
+
+
+def _print_plain(heading: list[str], rows: list[list[str]], stream: TextIO) -> None:
+    """Columns two spaces apart; the first is flush left, and so is the last of two."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for line in heading:
+        write_line(stream, line)
+    for row in rows:
+        if len(row) == 2:
+            write_line(stream, f"{row[0]:<{widths[0]}}  {row[1]}")
+        else:
+            cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+            write_line(stream, "  ".join([f"{row[0]:<{widths[0]}}", *cells]))
+
+
+def _print_rich(
+    title: str, header: list[str] | None, rows: list[list[str]], stream: TextIO, *, caption: str | None = None
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(printable(title), style="bold"),
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD if header else box.SIMPLE,
+        show_header=header is not None,
+    )
+    for column in range(len(rows[0])):
+        is_number = header is not None and column > 0
+        table.add_column(header[column] if header else "", justify="right" if is_number else "left")
+    for number, row in enumerate(rows):
+        is_total = header is not None and number == len(rows) - 1
+        if is_total:
+            table.add_section()
+        table.add_row(*(Text(cell) for cell in row), style="bold" if is_total else None)
+    Console(file=stream, highlight=False).print(table)
