@@ -18,5 +18,9 @@ def make_benchmark(name: str, **keys: Any) -> Benchmark:
             from empg_cli.benchmarks.alfworld.benchmark import AlfworldBenchmark
 
             return AlfworldBenchmark(**own)
+        case "webshop":
+            from empg_cli.benchmarks.webshop.benchmark import WebShopBenchmark
+
+            return WebShopBenchmark(**own)
         case _:
-            raise ValueError(f"unknown benchmark {name!r}; known: alfworld")
+            raise ValueError(f"unknown benchmark {name!r}; known: alfworld, webshop")

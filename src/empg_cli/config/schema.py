@@ -109,7 +109,40 @@ class Alfworld(BenchmarkNode):
     """Seed of the generated games."""
 
 
-Benchmark = Alfworld  # grows into a union tagged by `name`
+class Webshop(BenchmarkNode):
+    name: Literal["webshop"]
+    official_set: Literal["small", "full"]
+    """Which files of data_dir to read: the 1,000 products that published RL results use, or all 1.18 million.
+    Not read when data_dir is null or a compiled catalogue."""
+    num_products: int = Field(ge=10)
+    """Products of the generated shop; official data brings its own count."""
+    shop_seed: NonNegativeInt
+    """Seed of the generated products."""
+    price_seed: NonNegativeInt
+    """Seed of prices and price ceilings, which the official server draws anew at each start."""
+    goals: Literal["synthetic", "human"]
+    """Instructions from a template, one per combination of options, or written by people."""
+    split_scheme: Literal["paper", "verl", "by_product"]
+    """paper: test 0-500, eval 500-1500, train the rest; verl: test 0-500, train the rest; by_product: no product in two
+    splits."""
+    split: Literal["train", "eval", "test"]
+    nouns: Literal["auto", "spacy", "words"]
+    """Finds the nouns of titles for the reward; auto: spaCy for official data if it is installed, else word lists."""
+    observation: Literal["text", "text_rich"]
+    """text: WebShop's usual one-line form; text_rich: a line per element, buttons and chosen options marked."""
+    show_attributes: bool
+    """Give items a sub-page with the attributes that the reward compares; off in published results."""
+    reward: Literal["success", "score"]
+    """success: success_reward for a score of 1, else 0; score: the score, 0 to 1 (success_reward is not read)."""
+
+    @model_validator(mode="after")
+    def split_is_of_the_scheme(self) -> Webshop:
+        if self.split == "eval" and self.split_scheme == "verl":
+            raise ValueError("split must be train or test when split_scheme=verl")
+        return self
+
+
+Benchmark = Annotated[Alfworld | Webshop, Field(discriminator="name")]
 
 
 # --- algorithm -----------------------------------------------------------------------------------

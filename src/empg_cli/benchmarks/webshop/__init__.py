@@ -1,5 +1,5 @@
 """WebShop (Yao et al. 2022, arXiv 2207.01206), re-implemented without Java, spaCy, server or download.
 
 Search results, goals, rewards and page texts equal the official environment's (see docs/benchmarks.md for how that was
-checked). `load.make_webshop` makes the benchmark; nothing heavy is imported before.
+checked).
 """

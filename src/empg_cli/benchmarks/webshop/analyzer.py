@@ -1,4 +1,4 @@
-"""From text to search terms, as Anserini's default analyser does: UAX#29 words, 's dropped, stop words, Porter stems."""
+"""From text to search terms, as Anserini's default analyser: UAX#29 words, 's dropped, stop words, Porter stems."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from functools import lru_cache
 
 from empg_cli.benchmarks.webshop.porter import stem
 
-STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to "
-    "was will with".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+STOP_WORDS = _words(
+    """
+    a an and are as at be but by for if in into is it no not of on or such that the their then there these they
+    this to was will with
+    """
 )
 """Lucene's 33 English stop words."""
 

@@ -65,7 +65,7 @@ class Index:
 
 
 def build_postings(documents: Iterable[str], ids: Sequence[str]) -> tuple[list[str], Postings]:
-    """Sorted terms and their postings, in one pass; `ids` is read after the last document, so both may grow together."""
+    """Sorted terms and their postings, in one pass. `ids` is read after the last document: both may grow together."""
     number_of: dict[str, int] = {}
     terms, docs, counts, lengths = array("i"), array("i"), array("i"), array("i")
     for document, text in enumerate(documents):
@@ -79,9 +79,9 @@ def build_postings(documents: Iterable[str], ids: Sequence[str]) -> tuple[list[s
     sorted_terms = sorted(number_of, key=lambda term: term.encode("utf-8", "surrogatepass"))
     rank = np.empty(len(sorted_terms), dtype=np.int32)
     rank[np.array([number_of[term] for term in sorted_terms], dtype=np.intp)] = np.arange(len(sorted_terms))
-    term = rank[_numbers(terms)]
-    order = np.argsort(term, kind="stable")
-    frequency = np.bincount(term, minlength=len(sorted_terms))
+    posting_term = rank[_numbers(terms)]
+    order = np.argsort(posting_term, kind="stable")
+    frequency = np.bincount(posting_term, minlength=len(sorted_terms))
     start = np.concatenate(([0], np.cumsum(frequency))).astype(np.int64)
     document_of = _numbers(docs)[order]
     impact = _impacts(frequency, _numbers(counts)[order], document_of, _numbers(lengths))

@@ -56,7 +56,7 @@ class Product:
         return self.prices[0] if len(self.prices) == 1 else rng.uniform(*self.prices)
 
     def index_text(self) -> str:
-        """What the search engine sees: title, description, first bullet, options. Not the attributes or the category."""
+        """What the search engine sees: title, description, first bullet, options; no attributes, no category."""
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options.items())
         first_bullet = self.bullets[0] if self.bullets else ""
         return " ".join((self.title, self.description, first_bullet, options)).lower()

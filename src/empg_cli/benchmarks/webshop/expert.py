@@ -1,7 +1,7 @@
 """A shopper that knows the goal's product: for demonstrations, tests, and as the ceiling of what can be reached.
 
 It acts through the same pages as an agent and reads nothing but them and the goal, so its episodes are legal
-demonstrations. It looks at the page anew for each action, so it recovers from actions that somebody else puts in between.
+demonstrations. It looks at the page anew for each action, so it recovers from actions that somebody else puts in.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """A made-up shop with the structure that WebShop's reward looks at; the same for the same size and seed everywhere.
 
 The share of products with goals, of price ranges and of products without options follow the official small set. Unlike
-there, every goal can be solved, and one wrong option never scores 1: values that the reward would take for one another are
-not offered side by side.
+there, every goal can be solved, and one wrong option never scores 1: values that the reward would take for one another
+are not offered side by side.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 
 from empg_cli.benchmarks.webshop.catalog import NO_PRICE, HumanInstruction, Product
 from empg_cli.benchmarks.webshop.reward import options_met
@@ -53,7 +53,9 @@ def _product(kind: ProductType, brands: Sequence[str], used: set[str], rng: rand
     bullets = _bullets(kind, brand, [a for a in attributes if a not in in_title] + in_title[:1], rng)
     description = _description(kind, brand, attributes, rng)
     asin = _asin(used, rng)
-    instruction, wanted, human = None, [], ()
+    instruction: str | None = None
+    wanted: list[str] = []
+    human: tuple[HumanInstruction, ...] = ()
     if rng.random() < _GOAL_SHARE and len(attributes) >= 2:
         wanted = rng.sample(attributes, rng.randint(2, min(4, len(attributes))))
         instruction = _instruction(kind.query, _by_place(wanted, pool))
@@ -98,7 +100,7 @@ def _distinguishable(group: str, values: Sequence[str]) -> list[str]:
     return kept
 
 
-@lru_cache(maxsize=None)
+@cache
 def _meets(group: str, chosen: str, wanted: str) -> bool:
     """Whether one value passes for the other in a synthetic or in a human goal."""
     return any(options_met([chosen], [option]) for option in ((group, wanted), wanted))

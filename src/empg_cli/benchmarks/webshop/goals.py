@@ -58,11 +58,11 @@ class Goal:
 
 
 class GoalSource(NamedTuple):
-    """Goals of one product that share a price ceiling: variants `first` to `first + count`."""
+    """Goals of one product that share a price ceiling: `variants` of them from number `first` on."""
 
     product: int
     first: int
-    count: int
+    variants: int
 
 
 def goal_sources(row: int, product: Product, kind: GoalKind) -> Iterator[GoalSource]:
@@ -83,12 +83,12 @@ def draw_prices(products: Iterable[Product], rng: random.Random) -> list[float]:
 def make_table(sources: Sequence[GoalSource], prices: Sequence[float], rng: random.Random) -> NDArray[Any]:
     """GOAL_ROW records of all goals in their fixed order; `rng` draws one ceiling per source, in catalogue order."""
     ceilings = [draw_ceiling(prices[source.product], rng) for source in sources]
-    total = sum(source.count for source in sources)
+    total = sum(source.variants for source in sources)
     table = np.empty(total, dtype=GOAL_ROW)
-    counts = np.array([source.count for source in sources], dtype=np.int64)
+    counts = np.array([source.variants for source in sources], dtype=np.int64)
     table["product"] = np.repeat(np.array([source.product for source in sources], dtype=np.int32), counts)
     table["ceiling"] = np.repeat(np.array(ceilings, dtype=np.float64), counts)
-    variants = (range(source.first, source.first + source.count) for source in sources)
+    variants = (range(source.first, source.first + source.variants) for source in sources)
     table["variant"] = np.fromiter(itertools.chain.from_iterable(variants), dtype=np.int32, count=total)
     order = list(range(total))
     random.Random(SHUFFLE_SEED).shuffle(order)

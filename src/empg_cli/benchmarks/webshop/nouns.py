@@ -1,7 +1,7 @@
 """Nouns of a product title, which the reward compares: spaCy's where a model is installed, else a word-list tagger's.
 
-The word lists agree with en_core_web_sm closely enough that 97.6 % of rewards are equal, all of them when the goal's own
-product is bought, and success (score 1) in 6,000 of 6,000 comparisons.
+The word lists agree with en_core_web_sm closely enough that 97.6 % of rewards are equal, all of them when the goal's
+own product is bought, and success (score 1) in 6,000 of 6,000 comparisons.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _spacy_tagger() -> NounTagger | None:
     installed = [model for model in _SPACY_MODELS if importlib.util.find_spec(model)]
     if not installed or not importlib.util.find_spec("spacy"):
         return None
-    import spacy
+    import spacy  # type: ignore[import-not-found]  # an extra of the user's own
 
     pipeline = spacy.load(installed[0], exclude=["ner", "lemmatizer", "parser"])  # the nouns are the same without
 
@@ -56,24 +56,34 @@ def _spacy_tagger() -> NounTagger | None:
     return NounTagger(f"{installed[0]} {pipeline.meta['version']}", nouns)
 
 
-_FUNCTION_WORDS = frozenset(
-    """a an the and or but nor of in on at by for from with without to into onto over under up down off out as per via than
-    is are was be been this that these those it its your our my his her their you we i all any each every both no not more
-    most very so too also only just can will do does use used using includes including included make makes keep keeps
-    compatible suitable made based inspired designed etc against through between""".split()
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FUNCTION_WORDS = _words(
+    """
+    a an the and or but nor of in on at by for from with without to into onto over under up down off out as per
+    via than is are was be been this that these those it its your our my his her their you we i all any each
+    every both no not more most very so too also only just can will do does use used using includes including
+    included make makes keep keeps compatible suitable made based inspired designed etc against through between
+    """
 )
-_ADJECTIVES = frozenset(
-    """new best great good perfect ideal easy easily soft super ultra extra mini large small big long short high low wide
-    narrow deep thin thick heavy light lightweight portable adjustable foldable folding removable reusable washable
-    rechargeable waterproof wireless wired durable comfortable breathable stretchy elastic slim loose regular casual formal
-    elegant classic vintage modern retro rustic cute sexy funny cool warm cold hot dry wet natural organic pure fresh free
-    safe healthy delicious crunchy sweet spicy salted unsalted roasted raw electric electronic digital smart automatic manual
-    solid premium professional personal private multi single double dual triple full half round square rectangular oval black
-    white red blue green yellow pink purple brown grey gray orange beige gold golden silver dark bright clear transparent
-    colorful built printed padded lined fitted sleeveless upgraded replacement anti non outdoor indoor universal stainless
-    scented unscented assorted various different available one two three four five six seven eight nine ten fits fit""".split()
+_ADJECTIVES = _words(
+    """
+    new best great good perfect ideal easy easily soft super ultra extra mini large small big long short high
+    low wide narrow deep thin thick heavy light lightweight portable adjustable foldable folding removable
+    reusable washable rechargeable waterproof wireless wired durable comfortable breathable stretchy elastic
+    slim loose regular casual formal elegant classic vintage modern retro rustic cute sexy funny cool warm cold
+    hot dry wet natural organic pure fresh free safe healthy delicious crunchy sweet spicy salted unsalted
+    roasted raw electric electronic digital smart automatic manual solid premium professional personal private
+    multi single double dual triple full half round square rectangular oval black white red blue green yellow
+    pink purple brown grey gray orange beige gold golden silver dark bright clear transparent colorful built
+    printed padded lined fitted sleeveless upgraded replacement anti non outdoor indoor universal stainless
+    scented unscented assorted various different available one two three four five six seven eight nine ten fits
+    fit
+    """
 )
-_NOUNS_IN_LY = frozenset("family supply assembly jelly butterfly belly".split())
+_NOUNS_IN_LY = _words("family supply assembly jelly butterfly belly")
 _WORD = re.compile(r"[A-Za-z0-9]+(?:['\u2019.&/][A-Za-z0-9]+)*")
 _POSSESSIVE = re.compile(r"['\u2019]s$")
 

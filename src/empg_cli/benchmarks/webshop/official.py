@@ -45,7 +45,7 @@ def find_files(data_dir: Path, which: OfficialSet) -> OfficialFiles:
     missing = [name for name, path in ((items_name, items), (instructions_name, instructions)) if path is None]
     if items is None or instructions is None:
         raise DataError(
-            f"benchmark.data_dir: {data_dir} lacks {' and '.join(missing)} (or .json.gz), the official {which} set of WebShop.\n"
+            f"benchmark.data_dir: {data_dir} lacks {' and '.join(missing)} (or .json.gz) of WebShop's {which} set.\n"
             "  Get the files with setup.sh of github.com/princeton-nlp/WebShop, choose the other set with "
             "benchmark.official_set, or play the generated shop with benchmark.data_dir=null"
         )
@@ -73,8 +73,8 @@ def read_products(files: OfficialFiles) -> Iterator[Product]:
         raise DataError(f"{files.items} holds no product")
     if not matched:
         raise DataError(
-            f"{files.items.name} and {files.instructions.name} do not belong together: none of the {len(seen)} products "
-            f"is among the {len(instructions)} of the instructions (a small and a full set mixed?)"
+            f"{files.items} and {files.instructions.name} do not belong together: none of the {len(seen)} products is "
+            f"among the {len(instructions)} of the instructions (a small and a full set mixed?)"
         )
 
 

@@ -41,12 +41,9 @@ _STEP_3 = (
     ("ful", ""),
     ("ness", ""),
 )
-_STEP_4 = tuple(
-    sorted(
-        "al ance ence er ic able ible ant ement ment ent sion tion ou ism ate iti ous ive ize".split(),
-        key=len,
-        reverse=True,
-    )
+_STEP_4 = (
+    *("ement", "ance", "ence", "able", "ible", "ment", "sion", "tion"),
+    *("ant", "ent", "ism", "ate", "iti", "ous", "ive", "ize", "al", "er", "ic", "ou"),
 )
 
 

@@ -16,14 +16,21 @@ from empg_cli.benchmarks.webshop.catalog import Product
 from empg_cli.benchmarks.webshop.fuzzy import token_set_ratio
 from empg_cli.benchmarks.webshop.goals import Goal, Option
 
-COLOURS = tuple(
-    "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo "
-    "caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal "
-    "dark denim eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather indigo ivory "
-    "ivy khaki lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor mushroom "
-    "mustard natural navy nude olive orange peach pewter pink plum purple rainbow red rose royal rust sand sapphire "
-    "seashell silver skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise violet walnut wheat white "
-    "wine yellow".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+COLOURS = _words(
+    """
+    alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel
+    camo caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry
+    cream crystal dark denim eggplant elephant espresso fuchsia gold granite grape graphite grass gray green
+    grey heather indigo ivory ivy khaki lavender lemon leopard light lilac lime magenta maroon mauve merlot
+    midnight mint mocha multicolor mushroom mustard natural navy nude olive orange peach pewter pink plum purple
+    rainbow red rose royal rust sand sapphire seashell silver skull slate steel stone stonewash sunflower tan
+    taupe teal tiger turquoise violet walnut wheat white wine yellow
+    """
 )
 """WebShop's colour words (facts from its code, MIT, Princeton NLP), in the order in which they are tried."""
 
@@ -105,8 +112,8 @@ def options_met(chosen: Iterable[str], wanted: Iterable[Option]) -> int:
 def _comparable(option: Option) -> str:
     """A wanted option as the chosen values are compared with it.
 
-    The official code hands synthetic options over as (name, value) tuples: such a one has a colour only if its value (or
-    name) IS a colour word, and is compared by the tuple's repr otherwise, name and all.
+    The official code hands synthetic options over as (name, value) tuples: such a one has a colour only if its value
+    (or name) IS a colour word, and is compared by the tuple's repr otherwise, name and all.
     """
     if isinstance(option, str):
         return _colour_of_text(option)

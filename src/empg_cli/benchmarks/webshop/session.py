@@ -34,6 +34,9 @@ class Session:
     def __init__(self, shop: Shop, goal: Goal) -> None:
         self.shop = shop
         self.goal = goal
+        self.restart()
+
+    def restart(self) -> None:
         self.score = None
         self._start()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from empg_cli.benchmarks.base import DataError
 
 SplitScheme = Literal["paper", "verl", "by_product"]
+GoalIndices = range | NDArray[np.int64]
 
 _BUCKETS = 10
 _SMALLEST = 10
@@ -25,7 +25,7 @@ def bucket(asin: str) -> int:
 
 def split_goals(
     scheme: SplitScheme, product_of_goal: NDArray[Any], bucket_of_product: NDArray[Any]
-) -> dict[str, Sequence[int]]:
+) -> dict[str, GoalIndices]:
     """Goal indices of each split, in the fixed order of goals.
 
     paper: the baselines' of the WebShop paper: test 0-500, eval 500-1500, train from 1500.
@@ -46,10 +46,10 @@ def split_goals(
         case "by_product":
             buckets = bucket_of_product[product_of_goal]
             parts = {"train": buckets > 1, "eval": buckets == 1, "test": buckets == 0}
-            split = {name: np.flatnonzero(part) for name, part in parts.items()}
+            split: dict[str, GoalIndices] = {name: np.flatnonzero(part) for name, part in parts.items()}
             if empty := [name for name, goals in split.items() if not len(goals)]:
                 raise DataError(
-                    f"benchmark.split_scheme=by_product leaves {' and '.join(empty)} without goals: the catalogue has only "
-                    f"{len(np.unique(product_of_goal))} products with goals; choose paper or verl"
+                    f"benchmark.split_scheme=by_product leaves {' and '.join(empty)} without goals: only "
+                    f"{len(np.unique(product_of_goal))} products have any; choose paper or verl"
                 )
-            return split  # type: ignore[return-value]  # arrays of int are sequences of int in all that is used
+            return split

@@ -1,4 +1,4 @@
-"""A catalogue compiled to memory-mapped files, once: any number of products opens in a blink and is shared by processes.
+"""A catalogue compiled to memory-mapped files, once: any number of products opens at once, shared by all processes.
 
 The compiled shop is the same shop: products, prices, goals, search results and digest equal those of `open_in_memory`.
 """
@@ -156,7 +156,8 @@ def open_store(
         )
 
     def mapped(name: str) -> NDArray[Any]:
-        return np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)  # memmap's own indexing is slow
+        values: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
+        return values.view(np.ndarray)  # np.memmap's own indexing is slow
 
     products = StoredProducts(folder / _PRODUCTS, mapped("product_offset"))
     postings = Postings(

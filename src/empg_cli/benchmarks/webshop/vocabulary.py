@@ -267,7 +267,7 @@ pasta & noodles | pasta | Pantry Staples › Pasta & Noodles | 6-35 | ounce | fo
 sauces & dips | dipping sauce | Pantry Staples › Sauces, Gravies & Marinades | 5-35 | flavor ounce | food
 cookies | butter cookies | Snack Foods › Cookies | 6-40 | flavor pack | food
 breakfast cereals | breakfast cereal | Breakfast Foods › Cereals | 6-35 | flavor pack | food
-"""
+"""  # noqa: E501  (a product type a line)
 
 
 def _parse_types(table: str) -> tuple[ProductType, ...]:
