@@ -7,9 +7,9 @@ writes two files of facts and counts, no text of the games:
 rooms.json  room number -> receptacles [type, place, openable] in listing order (receptacles with the same place are
             reached together; of layouts that differ between games the most frequent one) and the object types that
             ever lie in a receptacle of that room.
-rules.json  objects:      type -> traits, copies (weight of 0, 1, 2, ... copies in a room that may hold the type, when it
-                          is not the target), places (receptacle type -> per mille of the objects of this type, over the
-                          games whose room has such a receptacle)
+rules.json  objects:      type -> traits, copies (weight of 0, 1, 2, ... copies in a room that may hold the type, when
+                          it is not the target), places (receptacle type -> per mille of the objects of this type,
+                          over the games whose room has such a receptacle)
             can_contain:  receptacle type -> object types
             tasks:        kind -> goals [object, receptacle or lamp, games in train] and copies of the target
             splits:       split -> games per kind
@@ -129,7 +129,9 @@ def main(archive: str, target: str) -> None:
         for room, layouts in sorted(tally.layouts.items())
     }
     for name, table in (("rooms.json", rooms), ("rules.json", tally.rules())):
-        rows = ",\n".join(f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in table.items())
+        rows = ",\n".join(
+            f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in table.items()
+        )
         Path(target, name).write_text("{" + rows + "}\n")
     varying = sum(len(layouts) > 1 for layouts in tally.layouts.values())
     print(f"{len(tally.games)} games, {len(rooms)} rooms, {varying} with more than one layout", file=sys.stderr)

@@ -64,7 +64,9 @@ class Step:
     admissible: bool = True
     """The environment accepted the action."""
     reward: float = 0.0
-    """The environment's reward plus penalties for this step."""
+    """The environment's reward less `penalty`."""
+    penalty: float = 0.0
+    """What an invalid action cost."""
 
 
 @dataclass(slots=True)
@@ -82,8 +84,13 @@ class Trajectory:
 
     @property
     def reward(self) -> float:
-        """Undiscounted return."""
+        """Undiscounted return, penalties included: what trains."""
         return sum(step.reward for step in self.steps)
+
+    @property
+    def task_reward(self) -> float:
+        """Undiscounted return without penalties: what dynamic sampling compares."""
+        return sum(step.reward + step.penalty for step in self.steps)
 
     @property
     def num_response_tokens(self) -> int:

@@ -8,45 +8,41 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps
-from empg_cli.algorithms.empg import apply_modulation, modulation, step_entropy
+from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
+from empg_cli.algorithms.cispo import clipped_importance
+from empg_cli.algorithms.empg import apply_modulation, modulation, normalise_entropy
 from empg_cli.algorithms.filtering import soft_overlong_penalty, uniform_fraction
+from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
+from empg_cli.algorithms.gspo import sequence_surrogate
+from empg_cli.algorithms.importance import truncated_importance
 from empg_cli.algorithms.kl import kl_estimate
-from empg_cli.algorithms.losses import clipped_surrogate
-from empg_cli.config.schema import Advantage, Algo, EmpgCredit, Loss, NoCredit, NoOverlong, SoftOverlong
+from empg_cli.algorithms.losses import PolicyLoss, clipped_surrogate, token_weights
+from empg_cli.algorithms.normalise import normalise_between_quantiles, normalise_within_anchors
+from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline
+from empg_cli.algorithms.table import StepTable, step_table
+from empg_cli.config import schema
 from empg_cli.types import Batch
 
 Metrics = dict[str, float]
 
 
-def compute_credit(algo: Algo, batch: Batch) -> tuple[Tensor, Metrics]:
+def compute_credit(algo: schema.Algo, batch: Batch | StepTable) -> tuple[Tensor, Metrics]:
     """The credit of every step, float [S], and what to log about it.
 
     reward (less the overlong penalty) -> advantage of each trajectory -> spread to its steps -> EMPG.
 
-    `batch` must be the whole rollout batch of one update, over all ranks: every statistic is over what it holds.
-    The overlong penalty is applied here and nowhere else; `batch.reward_N` stays as the environment gave it.
+    `batch` must be the whole rollout batch of one update: every statistic is over what it holds. Ranks gather their
+    `step_table`s, merge them, and take their own slice of the result. The overlong penalty is applied here and nowhere
+    else; `batch.reward_N` stays as the environment gave it.
     """
-    entropy_S = step_entropy(batch.entropy_ST, batch.mask_ST)
-    reward_N, metrics = _shaped_reward(algo.overlong, batch)
-    metrics |= _summary("critic/rewards", reward_N) | {
-        "group/zero_std_frac": uniform_fraction(batch.reward_N, batch.group_N)
-    }
-    advantage_S = _step_advantage(algo.advantage, reward_N, batch)
-    metrics |= _entropy_metrics(entropy_S)
-    match algo.credit:
-        case NoCredit():
-            credit_S = advantage_S
-        case EmpgCredit(k=k, k_future=k_future, zeta=zeta, center=center):
-            parts = modulation(entropy_S, batch.next_S, k=k, k_future=k_future)
-            credit_S = apply_modulation(advantage_S, parts, zeta=zeta, center=center)
-            metrics |= _summary("empg/weight", parts.weight_S)
-            has_next_S = batch.next_S >= 0
-            metrics["empg/future_clarity/mean"] = _mean(parts.clarity_S[has_next_S])
-            metrics["empg/advantage_shift"] = _mean((credit_S - advantage_S).abs())
-        case _:
-            assert_never(algo.credit)
-    return credit_S, metrics | _summary("critic/advantages", credit_S)
+    table = batch if isinstance(batch, StepTable) else step_table(batch)
+    reward_N, metrics = _shaped_reward(algo.overlong, table)
+    metrics |= _summary("critic/rewards", reward_N)
+    metrics["group/zero_std_frac"] = uniform_fraction(table.reward_N, table.group_N)
+    metrics |= _entropy_metrics(table.entropy_S)
+    advantage_S, advantage_metrics = _advantage(algo.advantage, reward_N, table)
+    credit_S, credit_metrics = _credit(algo.credit, advantage_S, table)
+    return credit_S, metrics | advantage_metrics | credit_metrics | _summary("critic/advantages", credit_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +53,17 @@ class LossTerms:
     """Detached scalars, weighted sums like the loss: add them up over micro-batches and ranks."""
 
 
+def loss_weights(
+    settings: schema.Loss, mask_ST: Tensor, trajectory_S: Tensor, *, num_units: int | None = None
+) -> Tensor:
+    """`token_weights` under these settings, for all steps of one optimiser step."""
+    return token_weights(
+        mask_ST, trajectory_S, settings.weighting, constant_tokens=settings.constant_tokens, num_units=num_units
+    )
+
+
 def compute_loss(
-    settings: Loss,
+    settings: schema.Loss,
     *,
     logprob_ST: Tensor,
     entropy_ST: Tensor,
@@ -67,24 +72,29 @@ def compute_loss(
     credit_S: Tensor,
     mask_ST: Tensor,
     weight_ST: Tensor,
+    trajectory_S: Tensor | None = None,
+    rollout_logprob_ST: Tensor | None = None,
 ) -> LossTerms:
     """policy loss + kl_coef * KL(policy, reference) - entropy_coef * entropy, for the rows given.
 
     Args:
-        weight_ST: these rows of `losses.token_weights`, which was computed over the whole optimiser step.
+        weight_ST: these rows of `loss_weights`, which was computed over the whole optimiser step.
         ref_logprob_ST: None when kl_coef = 0.
+        trajectory_S: read by GSPO with sequence = trajectory; the rows of a trajectory must come together.
+        rollout_logprob_ST: what the engine reported while sampling, read when importance_cap is set; None when
+            `old_logprob_ST` is that.
     """
-    policy = clipped_surrogate(
-        logprob_ST,
-        old_logprob_ST,
-        credit_S,
-        mask_ST,
-        clip_low=settings.clip_low,
-        clip_high=settings.clip_high,
-        dual_clip=settings.dual_clip,
-        weight_ST=weight_ST,
+    metrics: dict[str, Tensor] = {}
+    importance_ST = None
+    if settings.importance_cap is not None and rollout_logprob_ST is not None:
+        importance_ST = truncated_importance(old_logprob_ST, rollout_logprob_ST, mask_ST, cap=settings.importance_cap)
+        metrics["mismatch/importance"] = (weight_ST * importance_ST).sum()
+        metrics["mismatch/truncated_frac"] = (weight_ST * (importance_ST >= settings.importance_cap)).sum()
+
+    policy = _policy_loss(
+        settings, logprob_ST, old_logprob_ST, credit_S, mask_ST, weight_ST, trajectory_S, importance_ST
     )
-    metrics = {
+    metrics |= {
         "actor/pg_loss": policy.loss,
         "actor/pg_clipfrac": policy.clip_fraction,
         "actor/pg_clipfrac_lower": policy.dual_clip_fraction,
@@ -112,30 +122,47 @@ def compute_loss(
     return LossTerms(loss, {name: value.detach() for name, value in metrics.items()})
 
 
-def _shaped_reward(overlong: NoOverlong | SoftOverlong, batch: Batch) -> tuple[Tensor, Metrics]:
+def _shaped_reward(overlong: schema.NoOverlong | schema.SoftOverlong, table: StepTable) -> tuple[Tensor, Metrics]:
     match overlong:
-        case NoOverlong():
-            return batch.reward_N, {}
-        case SoftOverlong(limit=limit, buffer=buffer, penalty=penalty):
-            tokens_S = batch.mask_ST.sum(dim=1)
-            tokens_N = tokens_S.new_zeros(batch.num_trajectories).index_add_(0, batch.trajectory_S, tokens_S)
-            penalty_N = soft_overlong_penalty(tokens_N, limit=limit, buffer=buffer, penalty=penalty)
-            return batch.reward_N + penalty_N, {"dapo/overlong_frac": _mean((penalty_N < 0).float())}
+        case schema.NoOverlong():
+            return table.reward_N, {}
+        case schema.SoftOverlong(limit=limit, buffer=buffer, penalty=penalty):
+            penalty_N = soft_overlong_penalty(table.tokens_of_trajectory, limit=limit, buffer=buffer, penalty=penalty)
+            return table.reward_N + penalty_N, {"dapo/overlong_frac": _mean((penalty_N < 0).float())}
         case _:
             assert_never(overlong)
 
 
-def _step_advantage(settings: Advantage, reward_N: Tensor, batch: Batch) -> Tensor:
+def _advantage(settings: schema.Advantage, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
+    match settings:
+        case schema.GroupRelative():
+            return _group_relative(settings, reward_N, table), {}
+        case schema.LeaveOneOut(scale_by_std=scale_by_std, unbiased_std=unbiased):
+            advantage_N = leave_one_out(reward_N, table.group_N, scale_by_std=scale_by_std, unbiased=unbiased)
+            return advantage_N[table.trajectory_S], {}
+        case schema.ReinforcePlusPlus(statistics=statistics, gamma=gamma):
+            reward_S = _with_penalty_at_the_end(reward_N, table)
+            return reinforce_plus_plus(reward_S, table.next_S, _row_weight(statistics, table), gamma=gamma), {}
+        case schema.ReinforcePlusPlusBaseline(statistics=statistics):
+            weight_S = _row_weight(statistics, table)
+            return reinforce_plus_plus_baseline(reward_N, table.group_N, table.trajectory_S, weight_S), {}
+        case schema.Gigpo():
+            return _gigpo(settings, reward_N, table)
+        case _:
+            assert_never(settings)
+
+
+def _group_relative(settings: schema.GroupRelative | schema.Gigpo, reward_N: Tensor, table: StepTable) -> Tensor:
     match settings.statistics:
         case "trajectory":
             advantage_N = group_relative(
-                reward_N, batch.group_N, scale_by_std=settings.scale_by_std, unbiased=settings.unbiased_std
+                reward_N, table.group_N, scale_by_std=settings.scale_by_std, unbiased=settings.unbiased_std
             )
-            return advantage_N[batch.trajectory_S]
+            return advantage_N[table.trajectory_S]
         case "step":
             return group_relative_over_steps(
-                reward_N[batch.trajectory_S],
-                batch.group_N[batch.trajectory_S],
+                reward_N[table.trajectory_S],
+                table.group_of_step,
                 scale_by_std=settings.scale_by_std,
                 unbiased=settings.unbiased_std,
             )
@@ -143,10 +170,117 @@ def _step_advantage(settings: Advantage, reward_N: Tensor, batch: Batch) -> Tens
             assert_never(settings.statistics)
 
 
+def _gigpo(settings: schema.Gigpo, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
+    anchor_S = anchor_groups(table.anchor_S, table.group_of_step, similarity=settings.similarity)
+    step_S = step_relative(
+        _with_penalty_at_the_end(reward_N, table),
+        table.next_S,
+        anchor_S,
+        gamma=settings.gamma,
+        scale_by_std=settings.scale_by_std,
+        unbiased=settings.unbiased_std,
+    )
+    size_S = torch.bincount(anchor_S)[anchor_S].float()
+    metrics = {"gigpo/anchor_size/mean": _mean(size_S), "gigpo/repeated_frac": _mean((size_S > 1).float())}
+    return combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega), metrics
+
+
+def _with_penalty_at_the_end(reward_N: Tensor, table: StepTable) -> Tensor:
+    """Step rewards whose sum is `reward_N`: the overlong penalty is earned by the last step."""
+    penalty_N = reward_N - table.reward_N
+    return table.reward_S + torch.where(table.next_S < 0, penalty_N[table.trajectory_S], 0.0)
+
+
+def _row_weight(statistics: str, table: StepTable) -> Tensor:
+    return table.tokens_S.float() if statistics == "token" else torch.ones(len(table.tokens_S))
+
+
+def _credit(
+    settings: schema.NoCredit | schema.EmpgCredit, advantage_S: Tensor, table: StepTable
+) -> tuple[Tensor, Metrics]:
+    match settings:
+        case schema.NoCredit():
+            return advantage_S, {}
+        case schema.EmpgCredit():
+            parts = modulation(_entropy01(settings, table), table.next_S, k=settings.k, k_future=settings.k_future)
+            credit_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=settings.center)
+            metrics = _summary("empg/weight", parts.weight_S)
+            metrics["empg/future_clarity/mean"] = _mean(parts.clarity_S[table.next_S >= 0])
+            metrics["empg/advantage_shift"] = _mean((credit_S - advantage_S).abs())
+            return credit_S, metrics
+        case _:
+            assert_never(settings)
+
+
+def _entropy01(settings: schema.EmpgCredit, table: StepTable) -> Tensor:
+    match settings.normalise:
+        case "minmax":
+            return normalise_entropy(table.entropy_S)
+        case "quantile":
+            return normalise_between_quantiles(table.entropy_S, settings.tail or 0.0)
+        case "anchor":
+            return normalise_within_anchors(table.entropy_S, anchor_groups(table.anchor_S, table.group_of_step))
+        case _:
+            assert_never(settings.normalise)
+
+
+def _policy_loss(
+    settings: schema.Loss,
+    logprob_ST: Tensor,
+    old_logprob_ST: Tensor,
+    credit_S: Tensor,
+    mask_ST: Tensor,
+    weight_ST: Tensor,
+    trajectory_S: Tensor | None,
+    importance_ST: Tensor | None,
+) -> PolicyLoss:
+    match settings:
+        case schema.ClipLoss(clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip):
+            return clipped_surrogate(
+                logprob_ST,
+                old_logprob_ST,
+                credit_S,
+                mask_ST,
+                clip_low=clip_low,
+                clip_high=clip_high,
+                dual_clip=dual_clip,
+                weight_ST=weight_ST,
+                importance_ST=importance_ST,
+            )
+        case schema.SequenceLoss(clip_low=clip_low, clip_high=clip_high, sequence=sequence):
+            if sequence == "trajectory" and trajectory_S is None:
+                raise ValueError("algo.loss.sequence=trajectory needs trajectory_S beside the rows of a micro-batch")
+            return sequence_surrogate(
+                logprob_ST,
+                old_logprob_ST,
+                credit_S,
+                mask_ST,
+                clip_low=clip_low,
+                clip_high=clip_high,
+                sequence_S=trajectory_S if sequence == "trajectory" else None,
+                length_normalised=settings.length_normalised,
+                weight_ST=weight_ST,
+                importance_ST=importance_ST,
+            )
+        case schema.CispoLoss(clip_low=clip_low, clip_high=clip_high):
+            return clipped_importance(
+                logprob_ST,
+                old_logprob_ST,
+                credit_S,
+                mask_ST,
+                clip_low=clip_low,
+                clip_high=clip_high,
+                weight_ST=weight_ST,
+                importance_ST=importance_ST,
+            )
+        case _:
+            assert_never(settings)
+
+
 def _entropy_metrics(entropy_S: Tensor) -> Metrics:
     if entropy_S.numel() == 0:
         return {}
-    p10, p90 = torch.quantile(entropy_S.float(), torch.tensor([0.1, 0.9], device=entropy_S.device)).tolist()
+    p10, p90 = torch.quantile(entropy_S.float(), torch.tensor([0.1, 0.9])).tolist()
     return {"empg/step_entropy/mean": _mean(entropy_S), "empg/step_entropy/p10": p10, "empg/step_entropy/p90": p90}
 
 

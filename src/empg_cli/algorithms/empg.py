@@ -31,6 +31,7 @@ def step_entropy(entropy_ST: Tensor, mask_ST: Tensor) -> Tensor:
 
 def normalise_entropy(entropy_S: Tensor, eps: float = 1e-8) -> Tensor:
     """Min-max over the batch of steps, to [0, 1] (Eq. 8). Equal entropies all become 0."""
+    entropy_S = entropy_S.detach()
     _refuse_non_finite(entropy_S)
     if entropy_S.numel() == 0:
         return entropy_S
@@ -70,14 +71,13 @@ class Modulation:
     """f(H_{t+1}), added with weight zeta."""
 
 
-def modulation(entropy_S: Tensor, next_S: Tensor, *, k: float = 1.0, k_future: float = 1.0) -> Modulation:
+def modulation(entropy01_S: Tensor, next_S: Tensor, *, k: float = 1.0, k_future: float = 1.0) -> Modulation:
     """g and f of every step, for `modulate` and for diagnostics."""
-    if entropy_S.shape != next_S.shape or entropy_S.ndim != 1:
+    if entropy01_S.shape != next_S.shape or entropy01_S.ndim != 1:
         raise ValueError(
-            f"entropy_S and next_S must be one-dimensional and equally long, "
-            f"got shapes {tuple(entropy_S.shape)} and {tuple(next_S.shape)}"
+            f"entropies and next_S must be one-dimensional and equally long, "
+            f"got shapes {tuple(entropy01_S.shape)} and {tuple(next_S.shape)}"
         )
-    entropy01_S = normalise_entropy(entropy_S.detach())
     return Modulation(entropy01_S, gradient_scale(entropy01_S, k), future_clarity(entropy01_S, next_S, k_future))
 
 
@@ -119,9 +119,8 @@ def modulate(
     Raises:
         ValueError: an entropy is NaN or infinite, or the lengths differ.
     """
-    return apply_modulation(
-        advantage_S, modulation(entropy_S, next_S, k=k, k_future=k_future), zeta=zeta, center=center
-    )
+    parts = modulation(normalise_entropy(entropy_S), next_S, k=k, k_future=k_future)
+    return apply_modulation(advantage_S, parts, zeta=zeta, center=center)
 
 
 def _refuse_non_finite(entropy_S: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,5 +39,5 @@ def kl_estimate(
                 difference = difference.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
             estimate = torch.exp(difference) - difference - 1
         case _:
-            assert_never(kind)
+            raise ValueError(f"unknown KL estimator {kind!r}: choose k1, k2 or k3")
     return estimate if clamp is None else estimate.clamp(-clamp, clamp)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TextIO
 
+from empg_cli.console import get_console
 from empg_cli.tracking.panel import Evaluation, RunState, plain_evaluation, plain_phase, plain_update, render
-from empg_cli.tracking.terminal import is_live_terminal, printable, shared_console, write_line
+from empg_cli.tracking.terminal import is_live_terminal, printable, write_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,7 +148,7 @@ def _resolve(mode: Mode, stream: TextIO, *, has_console: bool) -> Mode:
 
 def _console_on(stream: TextIO | None) -> Console:
     if stream is None or stream is sys.stderr:
-        return shared_console()
+        return get_console()
     from rich.console import Console
 
     return Console(file=stream, highlight=False)

@@ -177,11 +177,9 @@ METRICS = (
     # --- wall clock ---
     Metric("timing_s/<phase>", "s", "Seconds spent in a phase: rollout, logprob, update, eval, save, warm_start."),
     Metric(
-        "perf/throughput",
-        "tokens/s",
-        "Sampled tokens of this update / seconds of this update, evaluation and saving aside.",
+        "perf/throughput", "tokens/s", "Sampled tokens of this update / perf/time_per_step.",
     ),
-    Metric("perf/time_per_step", "s", "Seconds of this update (verl's name; a step is an update here)."),
+    Metric("perf/time_per_step", "s", "Seconds since the previous row, all phases included (verl's name; its step is an update here)."),
     Metric(
         "perf/mem_gb", "GB (1e9 bytes)", "Peak memory since the run began: of the GPU if there is one, else resident."
     ),

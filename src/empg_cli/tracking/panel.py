@@ -19,6 +19,8 @@ ASCII_TICKS = "_.:-=+*#"
 SPARKLINE_WIDTH = 24
 NARROW = 70
 """Columns below which the sparklines are dropped."""
+_PROGRESS_TEXT = 50
+"""Columns that the progress line needs besides its bar."""
 TREND_WINDOW = 5
 """Updates: the mean of the last five against the five before."""
 ETA_WINDOW = 20
@@ -185,11 +187,11 @@ def render(state: RunState, width: int, *, ascii_only: bool = False) -> Renderab
             cells.append(Text(sparkline(list(values), ticks=ticks), style=shown.colour))
         table.add_row(*cells, _trend_mark(state.trend(shown.metric), shown.better, ascii_only))
 
-    parts: list[RenderableType] = [_progress(state, width, ascii_only=ascii_only)]
+    parts: list[RenderableType] = [_progress(state, width)]
     if state.history:
         parts += [Text(""), table]
     if state.last and state.best:
-        parts += [Text(""), _evaluation_line(state.last, state.best)]
+        parts += [Text(""), _evaluation(state.last, state.best, between="   " if is_wide else "\n")]
     return Panel(
         Group(*parts),
         title=Text(state.title, style="bold"),
@@ -200,26 +202,27 @@ def render(state: RunState, width: int, *, ascii_only: bool = False) -> Renderab
     )
 
 
-def _progress(state: RunState, width: int, *, ascii_only: bool) -> RenderableType:
+def _progress(state: RunState, width: int) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
-    bar_width = max(8, min(40, width - 50))
-    eta = duration(state.eta_s) if state.eta_s is not None else "-:--:--"
-    grid = Table.grid(padding=(0, 1))
-    for _ in range(5):
-        grid.add_column(no_wrap=True)
-    grid.add_row(
-        "update",
-        ProgressBar(total=max(1, state.total_updates), completed=state.update, width=bar_width),
-        f"{state.update}/{state.total_updates}",
-        duration(state.elapsed_s),
-        f"eta {eta}",
-    )
+    bar_width = min(40, width - _PROGRESS_TEXT)
+    rows = [("update", state.update, state.total_updates)]
     if state.phase:
-        name, done, total = state.phase
-        grid.add_row(name, ProgressBar(total=max(1, total), completed=done, width=bar_width), f"{done}/{total}")
+        rows.append(state.phase)
+    grid = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
+    for number, (name, done, total) in enumerate(rows):
+        times = f"{duration(state.elapsed_s)} eta {_eta(state)}" if number == 0 else ""
+        bar = ProgressBar(total=max(1, total), completed=done, width=bar_width) if bar_width >= 8 else ""
+        grid.add_row(Text(name), bar, f"{done}/{total} {times}")
     return grid
+
+
+def _eta(state: RunState) -> str:
+    return "-:--:--" if state.eta_s is None else duration(state.eta_s)
 
 
 def _trend_mark(trend: int, better: int, ascii_only: bool) -> Text:
@@ -230,7 +233,7 @@ def _trend_mark(trend: int, better: int, ascii_only: bool) -> Text:
     return Text(marks[trend], style=style)
 
 
-def _evaluation_line(last: tuple[int, Evaluation], best: tuple[int, Evaluation]) -> Text:
+def _evaluation(last: tuple[int, Evaluation], best: tuple[int, Evaluation], *, between: str) -> Text:
     from rich.text import Text
 
     return Text.assemble(
@@ -238,6 +241,7 @@ def _evaluation_line(last: tuple[int, Evaluation], best: tuple[int, Evaluation])
         (_rate(last[1]), "bold green"),
         f" {_interval(last[1])}",
         (f" n={last[1]['n']} @ {last[0]}", "dim"),
-        ("   best ", "dim"),
+        between,
+        ("best ", "dim"),
         (f"{_rate(best[1])} @ {best[0]}", "bold"),
     )

@@ -63,14 +63,14 @@ def read_rows(path: Path) -> dict[int, Row]:
     return rows
 
 
-def drop_rows_after(path: Path, update: int) -> None:
-    """Keep the rows up to and with `update`, byte for byte; a missing file stays missing.
+def drop_rows_from(path: Path, update: int) -> None:
+    """Keep the rows before `update`, byte for byte; a missing file stays missing.
 
     Rows logged after the checkpoint that a run resumes from are about to be made again.
     """
     if not path.exists():
         return
-    kept = [line for line, record in _records(path) if record["update"] <= update]
+    kept = [line for line, record in _records(path) if record["update"] < update]
     write_atomically(path, "".join(kept))
 
 

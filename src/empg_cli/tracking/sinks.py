@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from empg_cli.tracking.files import CsvSink, JsonlSink, SummaryFileSink
-from empg_cli.tracking.rows import Row, clean_row, drop_rows_after, read_rows
+from empg_cli.tracking.rows import Row, clean_row, drop_rows_from, read_rows
 
 if TYPE_CHECKING:
     from empg_cli.config.schema import Logger
@@ -111,16 +111,16 @@ def open_sinks(
 
     Args:
         run_config: the resolved config as plain data, shown by W&B; secrets are masked.
-        resume_from_update: the update of the checkpoint that the run resumes from. Rows after it are dropped (they
-            come again), so the file ends up equal to that of a straight run. None starts a new run: an older
-            metrics.jsonl in the folder is set aside.
+        resume_from_update: the first update that this process will make, one more than the checkpoint has done. Rows
+            from there on are dropped (they come again), so the file ends up equal to that of a straight run.
+            None starts a new run: an older metrics.jsonl in the folder is set aside.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     metrics_path = run_dir / "metrics.jsonl"
     if resume_from_update is None:
         _set_aside(metrics_path)
     else:
-        drop_rows_after(metrics_path, resume_from_update)
+        drop_rows_from(metrics_path, resume_from_update)
     history = read_rows(metrics_path)
 
     def open_wandb() -> Sink:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from empg_cli.evaluation.evaluate import Success
 
 
+LABEL_WIDTH = len("first success rate")
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """What there is to say about a run when it ends, finished or stopped."""
@@ -44,42 +47,49 @@ class RunReport:
 
 
 def print_run_summary(report: RunReport, stream: TextIO | None = None) -> None:
-    """Results, then where everything lies, then the commands to go on with."""
-    _print_pairs(report.title, _results(report), stream or sys.stdout)
-    for label, value in _places(report):
-        # Outside the table: a path or a command must never be wrapped or cut, or it cannot be copied.
-        write_line(stream or sys.stdout, f"{label:<12} {printable(value)}")
+    """Results, then where everything lies, then the commands to go on with.
+
+    One line each, never wrapped or cut: a path or a command is there to be copied.
+    """
+    stream = stream or sys.stdout
+    _print_heading(report.title, stream)
+    for label, value in [*_results(report), *_places(report)]:
+        write_line(stream, f"{label:<{LABEL_WIDTH}}  {printable(value)}")
 
 
 def print_evaluation(kinds: Sequence[Success], total: Success, title: str, stream: TextIO | None = None) -> None:
     """A row per task type, then all of them together."""
-    header = ["task type", "n", "success", "95 % interval", "steps", "score", "valid actions"]
+    stream = stream or sys.stdout
+    header = ["task type", "n", "success", "95% interval", "steps", "score", "valid"]
     rows = [
         [
             printable(row.kind),
             str(row.n),
             f"{row.success_rate:.1%}",
-            f"[{row.lo:.1%}, {row.hi:.1%}]",
+            f"[{100 * row.lo:.1f}, {100 * row.hi:.1f}]",
             f"{row.steps:.1f}",
             f"{row.score:.3f}",
             f"{row.valid_actions:.1%}",
         ]
         for row in [*kinds, total]
     ]
-    caption = "success: solved / played, each task once; Wilson interval over tasks; steps and score: means over tasks"
-    stream = stream or sys.stdout
+    _print_heading(title, stream)
     if is_live_terminal(stream):
-        _print_rich(title, header, rows, stream, caption=caption)
+        _print_rich(header, rows, stream)
     else:
-        _print_plain([printable(title)], [header, *rows], stream)
-        write_line(stream, caption)
+        _print_plain([header, *rows], stream)
+    write_line(
+        stream,
+        "success: solved / played, Wilson interval over tasks; steps and score: means over tasks; "
+        "valid: share of steps whose action was well-formed and accepted",
+    )
 
 
 def eval_command(run_dir: Path) -> str:
     """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell."""
     path = str(run_dir)
     plain = re.fullmatch(r"[\w./-]+", path)
-    return shlex.join(["empg", "eval", f"run={path}" if plain else "run='" + path.replace("'", r"\'") + "'"])
+    return shlex.join(["empg", "eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"'])
 
 
 def resume_command(run_dir: Path) -> str:
@@ -123,49 +133,34 @@ def _places(report: RunReport) -> list[tuple[str, str]]:
     return pairs
 
 
-def _print_pairs(title: str, pairs: Sequence[tuple[str, str]], stream: TextIO) -> None:
-    rows = [[label, printable(value)] for label, value in pairs]
-    if is_live_terminal(stream):
-        _print_rich(title, None, rows, stream)
-    else:
-        _print_plain([printable(title)], rows, stream)
+def _print_heading(title: str, stream: TextIO) -> None:
+    if not is_live_terminal(stream):
+        write_line(stream, printable(title))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(file=stream, highlight=False).print(Text(printable(title), style="bold"), soft_wrap=True)
 
 
-def _print_plain(heading: list[str], rows: list[list[str]], stream: TextIO) -> None:
-    """Columns two spaces apart; the first is flush left, and so is the last of two."""
+def _print_plain(rows: list[list[str]], stream: TextIO) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for line in heading:
-        write_line(stream, line)
     for row in rows:
-        if len(row) == 2:
-            write_line(stream, f"{row[0]:<{widths[0]}}  {row[1]}")
-        else:
-            cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-            write_line(stream, "  ".join([f"{row[0]:<{widths[0]}}", *cells]))
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        write_line(stream, "  ".join([f"{row[0]:<{widths[0]}}", *cells]))
 
 
-def _print_rich(
-    title: str, header: list[str] | None, rows: list[list[str]], stream: TextIO, *, caption: str | None = None
-) -> None:
+def _print_rich(header: list[str], rows: list[list[str]], stream: TextIO) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(printable(title), style="bold"),
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD if header else box.SIMPLE,
-        show_header=header is not None,
-    )
-    for column in range(len(rows[0])):
-        is_number = header is not None and column > 0
-        table.add_column(header[column] if header else "", justify="right" if is_number else "left")
-    for number, row in enumerate(rows):
-        is_total = header is not None and number == len(rows) - 1
-        if is_total:
-            table.add_section()
-        table.add_row(*(Text(cell) for cell in row), style="bold" if is_total else None)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows[:-1]:
+        table.add_row(*map(Text, row))
+    table.add_section()
+    table.add_row(*map(Text, rows[-1]), style="bold")
     Console(file=stream, highlight=False).print(table)

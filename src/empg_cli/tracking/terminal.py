@@ -1,27 +1,15 @@
-"""Text for people: one console for the process, other people's text made harmless, whatever a stream can show."""
+"""Text for people: other people's text made harmless, and written to whatever a stream can show."""
 
 from __future__ import annotations
 
 import os
 import re
-from functools import cache
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from typing import TextIO
 
 # CSI (colours, cursor), OSC and its kin up to BEL or ST (window titles, links), then any other two-byte escape.
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?", re.DOTALL)
 # C0 and C1 controls, and the marks that turn the direction of text around.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-@cache
-def shared_console() -> Console:
-    """The one rich console of the process, on stderr: log lines scroll above a live panel, stdout stays for results."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,7 +102,7 @@ class WandbSink:
     def pointer(self) -> str:
         if self._is_online and self._run.url:
             return self._run.url
-        return f"wandb sync {Path(self._run.dir).parent}"
+        return shlex.join(["wandb", "sync", str(Path(self._run.dir).parent)])
 
     def log(self, step: int, row: Row) -> None:
         finite = {key: value for key, value in row.items() if value is not None}

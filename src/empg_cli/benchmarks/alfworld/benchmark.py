@@ -13,7 +13,7 @@ from empg_cli.benchmarks.alfworld import data, generator
 from empg_cli.benchmarks.alfworld.engine import AlfworldEnv
 from empg_cli.benchmarks.alfworld.expert import explore
 from empg_cli.benchmarks.alfworld.game import CompiledGame
-from empg_cli.benchmarks.alfworld.generator import GeneratedGame, kind_of
+from empg_cli.benchmarks.alfworld.generator import GeneratedGame
 from empg_cli.benchmarks.alfworld.tables import KINDS, SPLITS, rules, table_bytes
 from empg_cli.benchmarks.base import DataError, Env
 from empg_cli.types import Task
@@ -111,9 +111,8 @@ class AlfworldBenchmark:
 
     def _generated(self, split: str) -> Sequence[GameRef]:
         size = self._train_games if split == "train" else sum(rules().split_kinds[split].values())
-        return [
-            GeneratedGame(split, self._game_seed, index) for index in range(size) if kind_of(split, index) in self._kinds
-        ]
+        games = (GeneratedGame(split, self._game_seed, index) for index in range(size))
+        return [game for game in games if game.kind in self._kinds]
 
     def _generated_digest(self) -> str:
         content = hashlib.sha256(f"{generator.VERSION}/{self._game_seed}/{self._train_games}".encode())

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,7 +26,7 @@ from typing import IO, Protocol
 
 from empg_cli.benchmarks.alfworld.game import CompiledGame
 from empg_cli.benchmarks.alfworld.pddl import parse_game
-from empg_cli.benchmarks.alfworld.tables import KINDS, SPLITS
+from empg_cli.benchmarks.alfworld.tables import KINDS, SPLITS, interleaved
 from empg_cli.benchmarks.base import DataError
 
 GAME_FILE = "game.tw-pddl"
@@ -132,7 +133,15 @@ def _collect(store: GameStore) -> OfficialGames:
     if not lines:
         raise DataError(f"{store.where} holds no <split>/<task>/<trial>/{GAME_FILE}. {HOW_TO_GET}")
     digest = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
-    return OfficialGames(store.where, {split: tuple(games) for split, games in found.items()}, digest)
+    return OfficialGames(store.where, {split: _mixed(games) for split, games in found.items()}, digest)
+
+
+def _mixed(games: list[OfficialGame]) -> tuple[OfficialGame, ...]:
+    """In the order of their paths within a task type; the types interleaved, so that the first n games are a fair mix
+    and not all of the type that comes first in the alphabet."""
+    counts = Counter(game.kind for game in games)
+    queues = {kind: iter([game for game in games if game.kind == kind]) for kind in counts}
+    return tuple(next(queues[kind]) for kind in interleaved({kind: counts[kind] for kind in KINDS if counts[kind]}))
 
 
 class _Folder:
@@ -152,26 +161,30 @@ class _Folder:
 
 
 class _Zip:
-    """Random access to a zip; picklable and safe to use after a fork because the file is opened for each read."""
+    """Random access to a zip on disk or in memory. Pickled and forked processes open it anew."""
 
     def __init__(self, source: Path | bytes, where: str) -> None:
         self.where = where
         self._source = source
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
 
-    def _open(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source)
+    def _archive(self) -> zipfile.ZipFile:
+        if self._opened is None or self._opened[0] != os.getpid():
+            source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
+            self._opened = os.getpid(), zipfile.ZipFile(source)
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": None}
 
     def members(self) -> Iterator[tuple[str, int]]:
-        with self._open() as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    _refuse_unsafe(self.where, info.filename)
-                    if info.filename.endswith("/" + GAME_FILE):
-                        yield info.filename, info.file_size
+        for info in self._archive().infolist():
+            _refuse_unsafe(self.where, info.filename)
+            if info.filename.endswith("/" + GAME_FILE):
+                yield info.filename, info.file_size
 
     def read(self, path: str) -> bytes:
-        with self._open() as archive:
-            return archive.read(path)
+        return self._archive().read(path)
 
 
 def _unpacked(tar: Path) -> _Zip:
@@ -192,9 +205,9 @@ def _unpacked(tar: Path) -> _Zip:
     try:
         with os.fdopen(handle, "wb") as part:
             _copy_games(tar, part)
-        os.replace(name, cached)
+        Path(name).replace(cached)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink()
         raise
     return _Zip(cached, str(tar))
 

@@ -64,7 +64,7 @@ class AlfworldEnv:
         for index, thing in enumerate(things):
             for receptacle in thing.receptacles:
                 self.contents[receptacle].add(index)
-        self.treated: dict[Treatment, set[int]] = {"clean": having("clean"), "hot": having("hot"), "cool": having("cool")}
+        self.treated: dict[Treatment, set[int]] = {treatment: having(treatment) for treatment in TOOL_OF}
         self.toggled = having("toggled")
         self.sliced = having("sliced")
         # Where the engine believes objects to be, apart from what contains them: `slice` and `look` read this.

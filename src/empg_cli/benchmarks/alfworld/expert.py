@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from empg_cli.benchmarks.alfworld.belief import Belief, type_of
@@ -48,8 +48,9 @@ def read_goal(task: str) -> Goal:
 class Explorer:
     """Decides each step anew from what has been seen, so it can take over in the middle of anybody's episode.
 
-    Receptacles that may hold what is sought come before others, open surfaces before a fridge, microwave or safe,
-    and those before cabinets and drawers; among equals the order is that of the room text (`listed`) or shuffled once (`random`).
+    Receptacles that may hold what is sought come before others, open surfaces before a fridge, microwave or safe, and
+    those before cabinets and drawers; among equals the order is that of the room text (`listed`) or shuffled once
+    (`random`).
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class Explorer:
         """Every action that was taken, by whomever, and the environment's answer."""
         self.belief.observe(action, text)
 
-    def next_action(self) -> str:
+    def next_action(self) -> str | None:
+        """None when nothing can be done any more: the hand holds what no receptacle of this room can contain."""
         belief, goal = self.belief, self.goal
         if belief.held is not None and type_of(belief.held) != goal.object_type:
             return self._put_away(belief.held)
@@ -81,15 +83,14 @@ class Explorer:
         if belief.held is None:
             return self._fetch(goal.object_type)
         if goal.treatment is not None and not self._is_ready(belief.held):
-            verb, tool = TOOL_OF[goal.treatment]
-            return self._do_at(self._nearest(tool), lambda r: f"{verb} {belief.held} with {r}", inside=False)
-        return self._do_at(destination, lambda r: f"move {belief.held} to {r}")
+            verb, tool_type = TOOL_OF[goal.treatment]
+            tool = self._nearest(tool_type)
+            return self._do_at(tool, f"{verb} {belief.held} with {tool}", inside=False)
+        return self._do_at(destination, f"move {belief.held} to {destination}")
 
     def _destination(self) -> str:
         """One receptacle for all objects of the goal: where most of them already are, else the first listed."""
-        candidates = [r for r in self.receptacles if type_of(r) == self.goal.receptacle_type]
-        if not candidates:
-            return ""
+        candidates = self._of_type(self.goal.receptacle_type or "")
         return max(candidates, key=lambda r: (self._count_ready(r), not self._is_refused_at(r)))
 
     def _count_ready(self, receptacle: str) -> int:
@@ -117,19 +118,25 @@ class Explorer:
         ]
         if known:
             *_, position, thing = min(known)
-            return self._do_at(self.receptacles[position], lambda r: f"take {thing} from {r}")
+            receptacle = self.receptacles[position]
+            return self._do_at(receptacle, f"take {thing} from {receptacle}")
         return self._search(object_type)
 
     def _light(self, lamp_type: str) -> str:
         """Holding the object: go to a lamp and use it."""
         belief = self.belief
-        for receptacle in self.receptacles:
-            for thing in belief.contents.get(receptacle, ()):
-                if type_of(thing) == lamp_type and f"use {thing}" not in belief.refused:
-                    return self._do_at(receptacle, lambda r, lamp=thing: f"use {lamp}", inside=False)
-        return self._search(lamp_type)
+        known = [
+            (receptacle, f"use {thing}")
+            for receptacle in self.receptacles
+            for thing in belief.contents.get(receptacle, ())
+            if type_of(thing) == lamp_type and f"use {thing}" not in belief.refused
+        ]
+        if not known:
+            return self._search(lamp_type)
+        receptacle, use = known[0]
+        return self._do_at(receptacle, use, inside=False)
 
-    def _put_away(self, thing: str) -> str:
+    def _put_away(self, thing: str) -> str | None:
         """Free the hand, here if possible."""
         fits = [
             r
@@ -137,16 +144,23 @@ class Explorer:
             if (type_of(r), type_of(thing)) in rules().can_contain and f"move {thing} to {r}" not in self.belief.refused
         ]
         if not fits:
-            return "look"
+            return None
         here = [r for r in fits if self.belief.is_here(r)]
-        return self._do_at(min(here or fits, key=self._is_shut), lambda r: f"move {thing} to {r}")
+        receptacle = min(here or fits, key=self._is_shut)
+        return self._do_at(receptacle, f"move {thing} to {receptacle}")
 
     def _is_shut(self, receptacle: str) -> bool:
         return self.belief.shut.get(receptacle, type_of(receptacle) in CLOSED_RANK)
 
     def _nearest(self, receptacle_type: str) -> str:
-        candidates = [r for r in self.receptacles if type_of(r) == receptacle_type]
-        return next((r for r in candidates if self.belief.is_here(r)), candidates[0] if candidates else "")
+        candidates = self._of_type(receptacle_type)
+        return next((r for r in candidates if self.belief.is_here(r)), candidates[0])
+
+    def _of_type(self, receptacle_type: str) -> list[str]:
+        found = [r for r in self.receptacles if type_of(r) == receptacle_type]
+        if not found:
+            raise ValueError(f"{self.belief.task!r} needs a {receptacle_type}, and the room text lists none")
+        return found
 
     def _search(self, object_type: str) -> str:
         belief = self.belief
@@ -169,7 +183,7 @@ class Explorer:
             return f"open {receptacle}"
         return f"examine {receptacle}"
 
-    def _do_at(self, receptacle: str, command: Callable[[str], str], *, inside: bool = True) -> str:
+    def _do_at(self, receptacle: str, command: str, *, inside: bool = True) -> str:
         """Go there, open it if things go in or out, then act."""
         belief = self.belief
         if not belief.is_here(receptacle):
@@ -178,13 +192,13 @@ class Explorer:
             return f"open {receptacle}"
         if inside and receptacle not in belief.shut and receptacle not in belief.contents:
             return f"examine {receptacle}"
-        return command(receptacle)
+        return command
 
 
 def explore(
     env: AlfworldEnv, rng: random.Random | None = None, *, order: Literal["listed", "random"] = "listed"
 ) -> Iterator[str]:
-    """The explorer's commands from the environment's present state to the end of the episode.
+    """The explorer's commands from the environment's present state to the end of the episode, or to a dead end.
 
     Step `env` with each command as it is yielded; other commands may be played in between. Only the opening text and
     the history of the environment are read, which an agent has seen too.
@@ -193,7 +207,10 @@ def explore(
     explorer = Explorer(opening.text, rng, order=order)
     told = 0
     while not env.done:
-        for action, text in env.history[told:]:
-            explorer.observe(action, text)
+        for command, text in env.history[told:]:
+            explorer.observe(command, text)
         told = len(env.history)
-        yield explorer.next_action()
+        action = explorer.next_action()
+        if action is None:
+            return
+        yield action

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import accumulate
 
 from empg_cli.benchmarks.alfworld.game import TOOL_OF, CompiledGame, Goal, Thing, Treatment
-from empg_cli.benchmarks.alfworld.tables import object_types, room, room_numbers, rules
+from empg_cli.benchmarks.alfworld.tables import interleaved, object_types, room, room_numbers, rules
 
 VERSION = 1
 """Raised whenever the same (split, seed, index) would give another game."""
@@ -61,18 +61,7 @@ def kind_of(split: str, index: int) -> str:
 
 @cache
 def _kind_pattern(split: str) -> tuple[str, ...]:
-    """Smooth weighted round robin: every prefix is within one or two games of the exact proportions."""
-    weights = rules().split_kinds[split]
-    total = sum(weights.values())
-    credit = dict.fromkeys(weights, 0)
-    pattern = []
-    for _ in range(total):
-        for kind, weight in weights.items():
-            credit[kind] += weight
-        chosen = max(credit, key=credit.__getitem__)
-        credit[chosen] -= total
-        pattern.append(chosen)
-    return tuple(pattern)
+    return interleaved(rules().split_kinds[split])
 
 
 def generate(split: str, seed: int, index: int) -> CompiledGame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -19,6 +20,23 @@ KINDS = (
     "pick_two_obj_and_place",
 )
 SPLITS = ("train", "valid_seen", "valid_unseen")
+
+
+def interleaved(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Each key as often as it counts, evenly mixed: any prefix is within one or two of the exact proportions.
+
+    Smooth weighted round robin.
+    """
+    total = sum(counts.values())
+    credit = dict.fromkeys(counts, 0)
+    order = []
+    for _ in range(total):
+        for key, count in counts.items():
+            credit[key] += count
+        chosen = max(credit, key=credit.__getitem__)
+        credit[chosen] -= total
+        order.append(chosen)
+    return tuple(order)
 
 
 def table_bytes(name: str) -> bytes:
@@ -85,8 +103,7 @@ def room(number: int) -> Room:
     rows = _raw_rooms()[number]["receptacles"]
     names = numbered([kind for kind, _, _ in rows])
     receptacles = tuple(
-        Receptacle(name, kind, place, bool(openable))
-        for name, (kind, place, openable) in zip(names, rows, strict=True)
+        Receptacle(name, kind, place, bool(openable)) for name, (kind, place, openable) in zip(names, rows, strict=True)
     )
     return Room(receptacles, start=1 + max(place for _, place, _ in rows))
 

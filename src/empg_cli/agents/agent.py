@@ -1,0 +1,71 @@
+"""An agent plays one trajectory: observations in, prompt token ids out; response token ids in, action out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from empg_cli.agents.alfworld_chat import AlfworldChat
+from empg_cli.agents.alfworld_compact import AlfworldCompact
+from empg_cli.agents.codec import ChatCodec, Codec, CompactCodec
+from empg_cli.agents.wording import Exchange, Parsed, Wording
+from empg_cli.benchmarks.base import Observation
+from empg_cli.policy.policy import Policy
+
+
+class Agent:
+    """Context building for one trajectory.
+
+    `transcript` returns only the tokens that are new since the last response; `window` returns whole prompts that
+    repeat the last `history` exchanges.
+    """
+
+    def __init__(self, wording: Wording, codec: Codec, *, context: str, history: int) -> None:
+        self.wording, self.codec = wording, codec
+        self._append_only, self._history = context == "transcript", history
+        self._past: list[Exchange] = []
+        self._steps_taken = 0
+        self._observation = Observation("", ())
+
+    def start(self, observation: Observation) -> list[int]:
+        self._observation = observation
+        return self.codec.opening(self.wording.opening(observation))
+
+    def parse(self, response_ids: Sequence[int]) -> Parsed:
+        return self.wording.parse(self.codec.decode(response_ids))
+
+    def next_prompt(self, action: str, observation: Observation, *, ended: bool) -> list[int]:
+        """Prompt for the step after `action`, which led to `observation`."""
+        self._steps_taken += 1
+        self._past.append(Exchange(self._observation.text, action))
+        self._observation = observation
+        if self._append_only:
+            return self.codec.turn(self.wording.turn(action, observation), ended=ended)
+        past = self._past[-self._history :] if self._history else []
+        return self.codec.opening(self.wording.window(past, self._steps_taken, observation))
+
+
+AgentMaker = Callable[[], Agent]
+
+
+def agent_maker(benchmark: str, prompt: str, policy: Policy, *, context: str, history: int) -> AgentMaker:
+    """A function that makes a new agent per trajectory.
+
+    Args:
+        benchmark: name of the benchmark.
+        prompt: `compact` or `chat`.
+        context: `transcript` or `window`.
+        history: exchanges that a window prompt repeats.
+    """
+    codec: Codec = CompactCodec(policy.tokenizer) if prompt == "compact" else ChatCodec(policy.tokenizer)
+    make_wording = wording_class(benchmark, prompt)
+    return lambda: Agent(make_wording(), codec, context=context, history=history)
+
+
+def wording_class(benchmark: str, prompt: str) -> Callable[[], Wording]:
+    match benchmark, prompt:
+        case "alfworld", "compact":
+            return AlfworldCompact
+        case "alfworld", "chat":
+            return AlfworldChat
+        case _:
+            raise ValueError(f"no {prompt} wording for benchmark {benchmark!r}")

@@ -1,0 +1,104 @@
+"""From a model config to a policy: the packaged tiny agents, a Hugging Face model, or random weights."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
+from empg_cli.config.schema import Model
+from empg_cli.policy.policy import Policy
+from empg_cli.policy.tiny import scratch_model, word_tokenizer
+
+
+class ModelError(Exception):
+    """A model cannot be loaded. The message says which, why, and what to do."""
+
+
+def packaged_agent(benchmark: str) -> Path:
+    """Folder of the warm-started tiny agent that ships with empg for a benchmark."""
+    return Path(str(files("empg_cli") / "assets" / f"tiny-{benchmark}"))
+
+
+def load_policy(model: Model, benchmark: str, *, seed: int, device: torch.device) -> Policy:
+    """Load or make the policy that a run starts from; the same arguments give the same weights."""
+    match model.init:
+        case "packaged":
+            folder = packaged_agent(benchmark)
+            if not (folder / "config.json").is_file():
+                raise ModelError(
+                    f"no tiny agent for benchmark={benchmark} ships with this empg; "
+                    "train one with model.init=scratch trainer.warm_start.steps=2000"
+                )
+            return load_folder(str(folder), dtype=model.dtype, device=device)
+        case "scratch":
+            assert model.arch is not None, "checked by the schema"
+            tokenizer = word_tokenizer(_vocabulary(benchmark))
+            network = scratch_model(model.arch, tokenizer, seed=seed)
+            return _policy(network.to(getattr(torch, model.dtype)), tokenizer, device)
+        case "pretrained":
+            assert model.path is not None, "checked by the schema"
+            policy = load_folder(model.path, dtype=model.dtype, device=device)
+            if model.gradient_checkpointing:
+                policy.model.gradient_checkpointing_enable()
+            return policy
+
+
+def load_folder(path: str, *, dtype: str, device: torch.device) -> Policy:
+    """A Hugging Face model and tokenizer from a folder or a hub id; weights only as safetensors, no remote code."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        network = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"cannot load the model {path!r}: {first_line}\n"
+            "give a folder with config.json, tokenizer and safetensors weights in model.path, or a hub id with network"
+        ) from error
+    return _policy(network, tokenizer, device)
+
+
+def _vocabulary(benchmark: str) -> list[str]:
+    match benchmark:
+        case "alfworld":
+            return alfworld_vocabulary()
+        case _:
+            raise ModelError(f"benchmark={benchmark} has no compact vocabulary; use a chat model")
+
+
+def _policy(network: Any, tokenizer: Any, device: torch.device) -> Policy:
+    return Policy(network.to(device).eval(), tokenizer, device)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"trainer.device={name} cannot be used here: {str(error).partition(chr(10))[0]}") from error
+    return device
+
+
+def model_fingerprint(policy: Policy) -> dict[str, Any]:
+    """Class, size and a digest of all weights, so that two runs can prove they started from the same policy."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return {
+        "class": type(policy.model).__name__,
+        "parameters": policy.num_parameters,
+        "vocabulary": len(policy.tokenizer),
+        "digest": digest.hexdigest()[:16],
+    }

@@ -1,0 +1,78 @@
+"""A policy is a causal language model with its tokenizer; `score` gives log-probs and entropies of sampled tokens."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from empg_cli.policy.scoring import logprob_and_entropy
+from empg_cli.types import Batch
+
+
+@dataclass
+class Policy:
+    model: Any
+    """A Hugging Face causal language model."""
+    tokenizer: Any
+    device: torch.device
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def output_weight(self) -> Tensor:
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    def hidden(self, rows: Sequence[Tensor]) -> Tensor:
+        """Last hidden states [B, T, D] of ragged rows. Rows are padded on the right, where the causal mask already
+        keeps padding out of every real position, so no attention mask is needed."""
+        ids_BT = torch.nn.utils.rnn.pad_sequence([row.to(self.device) for row in rows], batch_first=True)
+        position_BT = torch.arange(ids_BT.shape[1], device=self.device)[None].expand_as(ids_BT)
+        output = self.model.model(input_ids=ids_BT, position_ids=position_BT, use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def score(
+        self, batch: Batch, rows: Sequence[int], steps: Tensor, *, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies of the sampled tokens of some rows.
+
+        Args:
+            batch: the whole rollout batch.
+            rows: the rows to read in this forward pass.
+            steps: long [s], the steps that lie in these rows.
+
+        Returns:
+            logprob_ST, entropy_ST: float [s, T], zero where `batch.mask_ST` is False.
+        """
+        place = torch.full((len(batch.row_ids),), -1, dtype=torch.long)
+        place[torch.as_tensor(rows)] = torch.arange(len(rows))
+        mask_ST = batch.mask_ST[steps]
+        # Position p predicts token p + 1, so a response that starts at column c is predicted from column c - 1 on.
+        column_ST = batch.step_start_S[steps, None] - 1 + torch.arange(mask_ST.shape[1])[None]
+        row_ST = place[batch.step_row_S[steps], None].expand_as(column_ST)
+        hidden_BTD = self.hidden([batch.row_ids[row] for row in rows])
+        hidden_TD = hidden_BTD[row_ST[mask_ST].to(self.device), column_ST[mask_ST].to(self.device)]
+        target_T = batch.token_ST[steps][mask_ST].to(self.device)
+        logprob_T, entropy_T = logprob_and_entropy(hidden_TD, self.output_weight, target_T, temperature=temperature)
+        mask_ST = mask_ST.to(self.device)
+        zero_ST = torch.zeros(mask_ST.shape, device=self.device)
+        return zero_ST.masked_scatter(mask_ST, logprob_T), zero_ST.masked_scatter(mask_ST, entropy_T)
+
+    def frozen_copy(self) -> Policy:
+        """The policy as it is now, for the KL term; takes no gradient."""
+        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        return Policy(model, self.tokenizer, self.device)
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face model folder (safetensors weights, config, tokenizer)."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

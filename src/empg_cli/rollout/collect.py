@@ -1,0 +1,162 @@
+"""Play episodes: the loop over turns between agents, a rollout engine and environments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from empg_cli.agents.agent import Agent, AgentMaker
+from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult
+from empg_cli.config.schema import BenchmarkNode as BenchmarkConfig
+from empg_cli.config.schema import Rollout
+from empg_cli.rollout.engine import Engine, Response
+from empg_cli.types import Status, Step, Task, Trajectory
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with (episodes finished, episodes in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRules:
+    """What holds for every episode of a rollout."""
+
+    append_only: bool
+    """Transcript context: prompts hold only what is new."""
+    max_steps: int
+    temperature: float
+    max_new_tokens: int
+    max_context_tokens: int
+    invalid_action_penalty: float
+    penalise_refused: bool
+    """Refused actions are invalid too, not only malformed ones (`invalid_action_scope=admissible`)."""
+
+
+def episode_rules(rollout: Rollout, benchmark: BenchmarkConfig, *, temperature: float) -> EpisodeRules:
+    """The rules that the config asks for, at the temperature of training or evaluation."""
+    return EpisodeRules(
+        append_only=rollout.context == "transcript",
+        max_steps=benchmark.max_steps,
+        temperature=temperature,
+        max_new_tokens=rollout.max_new_tokens,
+        max_context_tokens=rollout.max_context_tokens,
+        invalid_action_penalty=benchmark.invalid_action_penalty,
+        penalise_refused=benchmark.invalid_action_scope == "admissible",
+    )
+
+
+class _Episode:
+    """One trajectory while it is being played."""
+
+    def __init__(self, trajectory: Trajectory, env: Env, agent: Agent, rng: np.random.Generator) -> None:
+        self.trajectory, self.env, self.agent, self.rng = trajectory, env, agent, rng
+        observation = env.reset()
+        self._observation = observation.text
+        self.prompt = agent.start(observation)
+        self._context_tokens = 0
+        self.done = False
+
+    def fits(self, rules: EpisodeRules) -> bool:
+        """Whether the next prompt and a full response stay within the context; ends the episode if not."""
+        used = self._context_tokens if rules.append_only else 0
+        if used + len(self.prompt) + rules.max_new_tokens <= rules.max_context_tokens:
+            return True
+        self._end(Status.CONTEXT_OVERFLOW)
+        return False
+
+    def take(self, response: Response, rules: EpisodeRules) -> None:
+        """Carry out a sampled response and build the next prompt."""
+        parsed = self.agent.parse(response.token_ids)
+        step = Step(
+            prompt_ids=self.prompt,
+            response_ids=response.token_ids,
+            logprobs=response.logprobs,
+            entropies=response.entropies,
+            action=parsed.action,
+            observation=self._observation,
+            well_formed=parsed.well_formed and response.ended,
+        )
+        self.trajectory.steps.append(step)
+        self._context_tokens += len(self.prompt) + len(response.token_ids)
+        try:
+            result = self.env.step(parsed.action)
+        except Exception as error:
+            # The border to the environment: one broken episode must not end a run.
+            log.exception("environment failed on %s", self.trajectory.task.task_id)
+            self.trajectory.error = f"{type(error).__name__}: {error}"
+            self._end(Status.ENV_ERROR)
+            return
+        step.admissible = result.valid
+        invalid = not step.well_formed or (rules.penalise_refused and not result.valid)
+        step.penalty = rules.invalid_action_penalty if invalid else 0.0
+        step.reward = result.reward - step.penalty
+        self._observation = result.text
+        if result.done:
+            self._finish(result, rules)
+        else:
+            observation = Observation(result.text, result.actions)
+            self.prompt = self.agent.next_prompt(parsed.action, observation, ended=response.ended)
+
+    def _finish(self, result: StepResult, rules: EpisodeRules) -> None:
+        self.trajectory.score, self.trajectory.success = result.score, result.success
+        out_of_steps = len(self.trajectory.steps) >= rules.max_steps
+        self._end(Status.SUCCESS if result.success else Status.STEP_LIMIT if out_of_steps else Status.FAILED)
+
+    def _end(self, status: Status) -> None:
+        self.trajectory.status = status
+        self.done = True
+
+
+def collect(
+    engine: Engine,
+    benchmark: Benchmark,
+    make_agent: AgentMaker,
+    tasks: Sequence[Task],
+    *,
+    group_size: int,
+    rules: EpisodeRules,
+    stream: Sequence[int],
+    progress: Progress | None = None,
+) -> list[Trajectory]:
+    """Play `group_size` episodes of every task, all in step; finished episodes leave the batch.
+
+    Args:
+        stream: integers that name the source of randomness (seed, update, ...). Each episode draws from its own
+            generator keyed by (stream, group, index), so it does not depend on the others.
+
+    Returns:
+        len(tasks) * group_size trajectories, group by group.
+    """
+    episodes = [
+        _Episode(
+            Trajectory(task, group, index),
+            benchmark.make_env(task),
+            make_agent(),
+            np.random.Generator(np.random.Philox(np.random.SeedSequence([*stream, group, index]))),
+        )
+        for group, task in enumerate(tasks)
+        for index in range(group_size)
+    ]
+    session = engine.start(len(episodes), append_only=rules.append_only)
+    live = episodes
+    while live:
+        rows = [row for row, episode in enumerate(live) if not episode.done and episode.fits(rules)]
+        session.keep(rows)
+        live = [live[row] for row in rows]
+        if progress:
+            progress(len(episodes) - len(live), len(episodes))
+        if not live:
+            break
+        responses = session.respond(
+            [episode.prompt for episode in live],
+            [episode.rng.random(rules.max_new_tokens) for episode in live],
+            max_new_tokens=rules.max_new_tokens,
+            temperature=rules.temperature,
+        )
+        for episode, response in zip(live, responses, strict=True):
+            episode.take(response, rules)
+    return [episode.trajectory for episode in episodes]

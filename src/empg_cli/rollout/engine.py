@@ -1,0 +1,51 @@
+"""What a rollout engine is: it samples responses to prompts of token ids, for many episodes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class Response:
+    token_ids: list[int]
+    """As sampled, the end-of-turn token included unless `max_new_tokens` cut the response."""
+    logprobs: list[float]
+    entropies: list[float]
+    ended: bool
+    """The model ended its turn itself."""
+
+
+class Session(Protocol):
+    """The model's side of some episodes that are played in step."""
+
+    def respond(
+        self,
+        prompts: Sequence[Sequence[int]],
+        uniforms: Sequence[np.ndarray],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+    ) -> list[Response]:
+        """Sample one response per live episode.
+
+        Args:
+            prompts: token ids to read first; appended to what the session has already read (append-only sessions).
+            uniforms: per episode, `max_new_tokens` numbers in [0, 1): the only source of randomness, so an episode
+                does not depend on the company it was sampled in.
+            temperature: 0 = greedy; log-probs and entropies are then those at temperature 1.
+        """
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these episodes only, in this order."""
+        ...
+
+
+class Engine(Protocol):
+    def start(self, num_rows: int, *, append_only: bool) -> Session:
+        """append_only: prompts continue the episode's transcript; otherwise each prompt stands alone."""
+        ...

@@ -1,0 +1,136 @@
+"""The training loop, in the order of the paper's algorithm box (arXiv 2509.09265, Algorithm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from empg_cli.agents.agent import AgentMaker, agent_maker
+from empg_cli.algorithms.assemble import compute_credit
+from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks.base import Benchmark
+from empg_cli.config.schema import TrainConfig
+from empg_cli.evaluation.evaluate import Evaluation, evaluate
+from empg_cli.policy.loading import load_folder, load_policy, pick_device
+from empg_cli.policy.policy import Policy
+from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.training.batching import make_batch
+from empg_cli.training.checkpoint import MODEL, TrainState, load_optimizer, load_state, save_checkpoint
+from empg_cli.training.metrics import describe_rollout, logprob_gap
+from empg_cli.training.optim import learning_rate, make_optimizer
+from empg_cli.training.run import Run, start_run
+from empg_cli.training.sampling import sample_trajectories
+from empg_cli.training.update import score_batch, update_policy
+from empg_cli.training.warm_start import warm_started
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    run_dir: Path
+    updates: int
+    success_rate: float | None
+    """Of the last evaluation; None when nothing was evaluated."""
+
+
+def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
+    """Run one experiment from a validated config; everything it leaves is in `run_dir`.
+
+    Raises:
+        Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
+    """
+    benchmark = make_benchmark(**cfg.benchmark.model_dump())
+    with start_run(cfg, run_dir, benchmark) as run:
+        initial = initial_policy(cfg, benchmark, run)
+        run.record_policy(initial)
+        reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
+        policy, optimizer, state = fresh_or_resumed(cfg, initial, run)
+        make_agent = agent_maker(
+            cfg.benchmark.name, cfg.model.prompt, policy, context=cfg.rollout.context, history=cfg.rollout.history
+        )
+        engine = TorchEngine(policy, make_agent().codec.stop_ids)
+        evaluation = None
+        if cfg.trainer.eval_before and state.update == 0:
+            evaluation = evaluate_policy(cfg, engine, benchmark, make_agent, run)
+            run.log(state, {}, evaluation)
+
+        while state.update < cfg.trainer.updates:
+            with run.timed("rollout"):
+                trajectories, metrics = sample_trajectories(cfg, engine, benchmark, make_agent, state, run)
+            metrics |= describe_rollout(trajectories)
+            state.count(trajectories)
+
+            batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
+            with run.timed("logprob"):
+                if cfg.trainer.old_logprobs == "recompute":
+                    sampled_logprob_ST = batch.old_logprob_ST
+                    batch.old_logprob_ST, batch.entropy_ST = score_batch(policy, batch, cfg)
+                    metrics |= logprob_gap(batch, sampled_logprob_ST)
+                if reference is not None:
+                    batch.ref_logprob_ST, _ = score_batch(reference, batch, cfg)
+            batch.credit_S, credit_metrics = compute_credit(cfg.algo, batch)
+
+            with run.timed("update"):
+                lr = learning_rate(cfg.trainer, state.update)
+                metrics |= credit_metrics | update_policy(policy, optimizer, batch, cfg, lr=lr, update=state.update)
+            state.update += 1
+
+            is_last = state.update == cfg.trainer.updates
+            evaluates = is_last or due(state.update, cfg.trainer.eval_every)
+            if evaluates:
+                evaluation = evaluate_policy(cfg, engine, benchmark, make_agent, run)
+            run.log(state, metrics, evaluation if evaluates else None)
+            if is_last or run.stop.requested or due(state.update, cfg.trainer.checkpoint_every):
+                with run.timed("save"):
+                    save_checkpoint(run_dir, policy, optimizer, state, keep=cfg.trainer.keep_checkpoints)
+            run.raise_if_stopped()
+
+        run.finish(state, evaluation)
+        return RunSummary(run_dir, state.update, evaluation.success_rate if evaluation else None)
+
+
+def initial_policy(cfg: TrainConfig, benchmark: Benchmark, run: Run) -> Policy:
+    """The policy before RL, warm start included: the KL term's reference, and what a new run trains."""
+    device = pick_device(cfg.trainer.device)
+    policy = load_policy(cfg.model, cfg.benchmark.name, seed=cfg.seed, device=device)
+    settings = cfg.trainer.warm_start
+    if settings.steps == 0:
+        return policy
+    make_agent = agent_maker(cfg.benchmark.name, cfg.model.prompt, policy, context="transcript", history=0)
+    progress = run.progress("warm start")
+    return warm_started(
+        policy,
+        benchmark,
+        make_agent,
+        settings,
+        seed=cfg.seed,
+        on_step=lambda step, _: progress(step, settings.steps),
+    )
+
+
+def fresh_or_resumed(
+    cfg: TrainConfig, initial: Policy, run: Run
+) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
+    """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
+    if run.resume_from is None:
+        return initial, make_optimizer(initial, cfg.trainer), TrainState()
+    policy = load_folder(str(run.resume_from / MODEL), dtype=cfg.model.dtype, device=initial.device)
+    optimizer = make_optimizer(policy, cfg.trainer)
+    load_optimizer(run.resume_from, optimizer, policy.device)
+    return policy, optimizer, load_state(run.resume_from)
+
+
+def evaluate_policy(
+    cfg: TrainConfig, engine: TorchEngine, benchmark: Benchmark, make_agent: AgentMaker, run: Run
+) -> Evaluation:
+    """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
+    with run.timed("eval"):
+        progress = run.progress("evaluation")
+        return evaluate(
+            engine, benchmark, make_agent, cfg.benchmark, cfg.rollout, seed=cfg.seed, progress=progress
+        )
+
+
+def due(update: int, every: int) -> bool:
+    return every > 0 and update % every == 0

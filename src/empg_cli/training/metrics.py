@@ -1,0 +1,43 @@
+"""What a rollout batch looked like, under the names of docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from empg_cli.types import Batch, Status, Trajectory
+
+
+def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    episodes = max(len(trajectories), 1)
+    steps = [step for trajectory in trajectories for step in trajectory.steps]
+    lengths = [len(trajectory.steps) for trajectory in trajectories]
+    tokens = [len(step.response_ids) for step in steps]
+    metrics = {
+        "episode/success_rate": sum(t.success for t in trajectories) / episodes,
+        "episode/score": sum(t.score for t in trajectories) / episodes,
+        "episode/reward/mean": sum(t.reward for t in trajectories) / episodes,
+        "episode/length/mean": sum(lengths) / episodes,
+        "num_turns/max": float(max(lengths, default=0)),
+        "num_turns/min": float(min(lengths, default=0)),
+        "episode/malformed_frac": _share(not step.well_formed for step in steps),
+        "episode/refused_frac": _share(not step.admissible for step in steps),
+        "episode/invalid_action_frac": _share(not (step.well_formed and step.admissible) for step in steps),
+        "response_length/mean": sum(tokens) / max(len(tokens), 1),
+        "response_length/max": float(max(tokens, default=0)),
+    }
+    for status in (Status.CONTEXT_OVERFLOW, Status.ENV_ERROR):
+        metrics[f"episode/{status}_frac"] = _share(t.status is status for t in trajectories)
+    return metrics
+
+
+def logprob_gap(batch: Batch, sampled_logprob_ST: Tensor) -> dict[str, float]:
+    """How far the sampler's log-probs are from the training model's; anything but rounding is a bug or a stale policy."""
+    gap_T = (batch.old_logprob_ST - sampled_logprob_ST).abs()[batch.mask_ST]
+    return {"rollout/logprob_gap/max": float(gap_T.max()), "rollout/logprob_gap/mean": float(gap_T.mean())}
+
+
+def _share(flags: Iterable[bool]) -> float:
+    values = list(flags)
+    return sum(values) / max(len(values), 1)

@@ -1,0 +1,73 @@
+"""The trajectories of one update: play tasks, and replace groups that carry no signal (DAPO's dynamic sampling)."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from empg_cli.agents.agent import AgentMaker
+from empg_cli.algorithms.filtering import informative
+from empg_cli.benchmarks.base import Benchmark
+from empg_cli.config.schema import TrainConfig
+from empg_cli.rollout.collect import collect, episode_rules
+from empg_cli.rollout.engine import Engine
+from empg_cli.training.checkpoint import TrainState
+from empg_cli.training.run import Run
+from empg_cli.training.tasks import training_tasks
+from empg_cli.types import Trajectory
+
+log = logging.getLogger(__name__)
+
+_STREAM = 3
+"""Keeps this use of the seed apart from others."""
+
+
+def sample_trajectories(
+    cfg: TrainConfig, engine: Engine, benchmark: Benchmark, make_agent: AgentMaker, state: TrainState, run: Run
+) -> tuple[list[Trajectory], dict[str, float]]:
+    """Play `tasks_per_update` groups; advances `state.next_task`.
+
+    With `drop_uniform_groups`, groups whose members all got the same task reward are dropped and further batches are
+    played until the update is full (surplus groups are cut) or `max_resamples` more batches were played. An update
+    that is not full by then is made from what there is, or, if that is nothing, from the last batch as it came.
+    """
+    wanted = cfg.trainer.tasks_per_update
+    rules = episode_rules(cfg.rollout, cfg.benchmark, temperature=cfg.rollout.temperature)
+    kept: list[Trajectory] = []
+    dropped_groups = batches = kept_groups = 0
+    while True:
+        tasks = training_tasks(benchmark.tasks("train"), state.next_task, wanted, seed=cfg.seed)
+        state.next_task += wanted
+        played = collect(
+            engine,
+            benchmark,
+            make_agent,
+            tasks,
+            group_size=cfg.algo.group_size,
+            rules=rules,
+            stream=(_STREAM, cfg.seed, state.update, batches),
+            progress=run.progress("rollout"),
+        )
+        batches += 1
+        if not cfg.algo.sampling.drop_uniform_groups:
+            return played, {}
+        assert cfg.algo.sampling.max_resamples is not None, "checked by the schema"
+        keep_N = informative(
+            torch.tensor([trajectory.task_reward for trajectory in played]),
+            torch.tensor([trajectory.group for trajectory in played]),
+        ).tolist()
+        groups = list(dict.fromkeys(t.group for t, keep in zip(played, keep_N, strict=True) if keep))
+        dropped_groups += wanted - len(groups)
+        for group in groups[: wanted - kept_groups]:
+            members = [trajectory for trajectory in played if trajectory.group == group]
+            for trajectory in members:
+                trajectory.group = kept_groups
+            kept += members
+            kept_groups += 1
+        if kept_groups == wanted or batches > cfg.algo.sampling.max_resamples:
+            break
+    if not kept:
+        log.warning("no group with differing rewards in %d batches; the last batch is used as it came", batches)
+    metrics = {"dapo/filtered_groups": float(dropped_groups), "dapo/resampled_batches": float(batches - 1)}
+    return kept or played, metrics
