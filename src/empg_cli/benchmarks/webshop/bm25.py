@@ -106,7 +106,7 @@ def _impacts(
         length: terms in each document.
     """
     one = np.float32(1)
-    mean_length = np.float32(length.sum() / max(1, len(length)))
+    mean_length = np.float32(max(1, length.sum()) / max(1, len(length)))
     stored = np.array([stored_length(int(n)) for n in length], dtype=np.float32)
     inverse_norm = one / (np.float32(K1) * ((one - np.float32(B)) + np.float32(B) * stored / mean_length))
     idf = [math.log(1 + (len(length) - n + 0.5) / (n + 0.5)) for n in frequency]
