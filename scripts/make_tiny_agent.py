@@ -41,7 +41,13 @@ def main() -> None:
         mlp_size=args.mlp,
     )
     model = Model(
-        name="tiny", init="scratch", path=None, prompt="compact", dtype="float32", gradient_checkpointing=False, arch=arch
+        name="tiny",
+        init="scratch",
+        path=None,
+        prompt="compact",
+        dtype="float32",
+        gradient_checkpointing=False,
+        arch=arch,
     )
     settings = WarmStart(
         steps=args.steps, batch_size=args.batch, lr=args.lr, mistakes=args.mistakes, prompt_weight=args.prompt_weight
@@ -85,7 +91,11 @@ def main() -> None:
         "warm_start": settings.model_dump(),
         "benchmark": benchmark.fingerprint(),
         "model": model_fingerprint(policy),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "curve": curve,
     }
     (args.out / "record.json").write_text(json.dumps(record, indent=1, default=str) + "\n")

@@ -42,8 +42,9 @@ class HydraCommand(TyperCommand):
 def _with_info_kind(args: list[str]) -> list[str]:
     """Hydra's `--info` has an optional value, which Typer does not know."""
     words = []
-    for word, following in zip(args, [*args[1:], ""], strict=True):
-        words += ["--info", "all"] if word in ("--info", "-i") and following not in INFO_KINDS else [word]
+    for index, word in enumerate(args):
+        is_bare = word in ("--info", "-i") and (args[index + 1 :] or [""])[0] not in INFO_KINDS
+        words += ["--info", "all"] if is_bare else [word]
     return words
 
 

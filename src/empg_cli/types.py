@@ -133,6 +133,8 @@ class Batch:
     """The observation each step answered; GiGPO groups steps by it."""
     ref_logprob_ST: Tensor | None = None
     """float [S, T]: log-probs under the reference policy; None when no KL term is asked for."""
+    rollout_logprob_ST: Tensor | None = None
+    """float [S, T]: what the engine reported while sampling, when `old_logprob_ST` was computed again; else None."""
     credit_S: Tensor | None = None
     """float [S]: the advantage that the loss uses."""
 

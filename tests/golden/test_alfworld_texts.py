@@ -1,4 +1,4 @@
-"""Every command of the ALFWorld engine in a small hand-made kitchen, with the wording of TextWorld 1.7.0 + alfworld 0.4.2.
+"""Every command of the ALFWorld engine in a small hand-made kitchen, worded as TextWorld 1.7.0 + alfworld 0.4.2 do.
 
 Numbers run downward in the sort order of the ids: `apple_bar_a` is apple 2, `apple_bar_b` is apple 1.
 """
@@ -34,8 +34,9 @@ KITCHEN = """
   (objectType Spoon_bar_a SpoonType)           (inReceptacleObject Spoon_bar_a Pan_bar_a)
   (objectType PaperTowelRoll_bar_a PaperTowelRollType) (inReceptacle PaperTowelRoll_bar_a CounterTop_bar_a)
   (objectType Window_bar_a WindowType)         (objectAtLocation Window_bar_a loc_bar_2)
-  (objectAtLocation Apple_bar_a loc_bar_3) (objectAtLocation Apple_bar_b loc_bar_2) (objectAtLocation Egg_bar_a loc_bar_2)
-  (objectAtLocation Knife_bar_a loc_bar_2) (objectAtLocation Pan_bar_a loc_bar_1) (objectAtLocation DeskLamp_bar_a loc_bar_5)
+  (objectAtLocation Apple_bar_a loc_bar_3) (objectAtLocation Apple_bar_b loc_bar_2)
+  (objectAtLocation Egg_bar_a loc_bar_2)   (objectAtLocation DeskLamp_bar_a loc_bar_5)
+  (objectAtLocation Knife_bar_a loc_bar_2) (objectAtLocation Pan_bar_a loc_bar_1)
   (pickupable Apple_bar_a) (pickupable Apple_bar_b) (pickupable Egg_bar_a) (pickupable Knife_bar_a)
   (pickupable Pan_bar_a) (pickupable Spoon_bar_a) (pickupable PaperTowelRoll_bar_a)
   (toggleable DeskLamp_bar_a) (isReceptacleObject Pan_bar_a)
@@ -76,8 +77,8 @@ def test_opening_lists_the_room_and_the_task() -> None:
     assert opening is not None
     assert opening.text == (
         "-= Welcome to TextWorld, ALFRED! =-\n\n"
-        "You are in the middle of a room. Looking quickly around you, you see a cabinet 2, a cabinet 1, a countertop 1, "
-        "a fridge 1, a microwave 1, a sidetable 1, and a sinkbasin 1.\n\n"
+        "You are in the middle of a room. Looking quickly around you, you see a cabinet 2, a cabinet 1, "
+        "a countertop 1, a fridge 1, a microwave 1, a sidetable 1, and a sinkbasin 1.\n\n"
         "Your task is to: put a hot apple in fridge."
     )
     assert opening.actions == (

@@ -1,4 +1,4 @@
-"""EMPG on the batch worked by hand in our notes on the paper: two trajectories of three and two steps, A = +1 and -1."""
+"""EMPG worked by hand: two trajectories of three and two steps, A = +1 and -1."""
 
 import pytest
 import torch

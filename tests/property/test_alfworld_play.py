@@ -150,7 +150,7 @@ def test_explorer_knows_only_the_texts_it_was_told(game: tuple[str, int, int], s
 
 
 def test_experts_win_generated_games_of_every_kind() -> None:
-    """600 games: the planner wins all, the explorer at least 99 % within 50 steps, hardly ever with a refused command."""
+    """600 games: the planner wins all, the explorer at least 99 % within 50 steps, with hardly a refused command."""
     played: Counter[str] = Counter()
     won: Counter[str] = Counter()
     commands = refused = 0

@@ -25,9 +25,9 @@ def group_relative(
     reward_N = checked("reward_N", reward_N, group_N)
     index_N, num_groups = group_index(group_N)
     centred_N = _centred(reward_N, index_N, num_groups)
-    if not scale_by_std:
-        return centred_N
-    return centred_N / (_std(centred_N, index_N, num_groups, unbiased)[index_N] + eps)
+    if scale_by_std:
+        centred_N = centred_N / (_std(centred_N, index_N, num_groups, unbiased)[index_N] + eps)
+    return centred_N.to(reward_N.dtype)
 
 
 def group_relative_over_steps(
@@ -62,14 +62,16 @@ def leave_one_out(
     count_G = group_sum(torch.ones_like(reward_N), index_N, num_groups)
     centred_N = _centred(reward_N, index_N, num_groups)
     advantage_N = centred_N * (count_G / (count_G - 1).clamp_min(1))[index_N]
-    if not scale_by_std:
-        return advantage_N
-    return advantage_N / (_std(centred_N, index_N, num_groups, unbiased)[index_N] + eps)
+    if scale_by_std:
+        advantage_N = advantage_N / (_std(centred_N, index_N, num_groups, unbiased)[index_N] + eps)
+    return advantage_N.to(reward_N.dtype)
 
 
 def _centred(reward_N: Tensor, index_N: Tensor, num_groups: int) -> Tensor:
     # Measured from the group's smallest return, equal returns are all 0 and their mean is exactly 0. Centred
     # directly, three returns of 0.1 leave a rest of 1e-8, which the division by std + eps blows up to 1e-2.
+    # Double precision does the same for returns that are equal up to the order of their sums.
+    reward_N = reward_N.double()
     low_G, _ = group_range(reward_N, index_N, num_groups)
     above_N = reward_N - low_G[index_N]
     return above_N - group_mean(above_N, index_N, num_groups)[index_N]

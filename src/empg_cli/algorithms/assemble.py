@@ -88,8 +88,8 @@ def compute_loss(
     importance_ST = None
     if settings.importance_cap is not None and rollout_logprob_ST is not None:
         importance_ST = truncated_importance(old_logprob_ST, rollout_logprob_ST, mask_ST, cap=settings.importance_cap)
-        metrics["mismatch/importance"] = (weight_ST * importance_ST).sum()
-        metrics["mismatch/truncated_frac"] = (weight_ST * (importance_ST >= settings.importance_cap)).sum()
+        metrics["rollout/importance/mean"] = (weight_ST * importance_ST).sum()
+        metrics["rollout/importance/truncated_frac"] = (weight_ST * (importance_ST >= settings.importance_cap)).sum()
 
     policy = _policy_loss(
         settings, logprob_ST, old_logprob_ST, credit_S, mask_ST, weight_ST, trajectory_S, importance_ST

@@ -57,9 +57,8 @@ def step_relative(
         anchor_S: long, from `anchor_groups`.
         scale_by_std: False is the form the paper prefers on WebShop (F_norm = 1).
     """
-    return group_relative(
-        returns_to_go(reward_S, next_S, gamma), anchor_S, scale_by_std=scale_by_std, unbiased=unbiased
-    )
+    return_S = returns_to_go(reward_S.double(), next_S, gamma)
+    return group_relative(return_S, anchor_S, scale_by_std=scale_by_std, unbiased=unbiased).to(reward_S.dtype)
 
 
 def combine(episode_S: Tensor, step_S: Tensor, *, omega: float = 1.0) -> Tensor:

@@ -18,6 +18,24 @@ log = logging.getLogger(__name__)
 
 
 def eval_task(cfg: DictConfig) -> dict[str, Any]:
+    """One job: plays the tasks, prints the table, returns what `run_eval` found."""
+    result = _evaluate(cfg)
+    from empg_cli.evaluation.evaluate import Success
+    from empg_cli.tracking.summary import print_evaluation
+
+    title = f"{result['split']}, temperature {result['temperature']:g}"
+    print_evaluation([Success(**row) for row in result["kinds"]], Success(**result["total"]), title)
+    return result
+
+
+def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
+    """The same, with the result as one line of JSON on stdout."""
+    result = _evaluate(cfg)
+    print(json.dumps(result))
+    return result
+
+
+def _evaluate(cfg: DictConfig) -> dict[str, Any]:
     config, run_dir = prepare(cfg, EvalConfig)
     with job_border(run_dir, "eval"):
         who = config.run or (config.model.name if config.policy == "model" else config.policy)
@@ -25,13 +43,6 @@ def eval_task(cfg: DictConfig) -> dict[str, Any]:
         from empg_cli.evaluation.evaluate import run_eval  # brings torch: seconds
 
         return run_eval(config, run_dir)
-
-
-def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
-    """The same, with the result as one line of JSON on stdout."""
-    result = eval_task(cfg)
-    print(json.dumps(result))
-    return result
 
 
 def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "eval", *, as_json: bool = False) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
+from empg_cli.benchmarks.base import DataError
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.training.stop import Stopped
 
@@ -32,14 +33,7 @@ COMMAND_LINE = list(sys.argv)
 
 
 class JobFailed(Exception):  # noqa: N818 (the error is its cause)
-    """A job raised; its traceback is already in the job's log. Travels home from a launcher's worker."""
-
-    def __init__(self, summary: str, log_file: str) -> None:
-        super().__init__(summary, log_file)
-        self.summary, self.log_file = summary, log_file
-
-    def __str__(self) -> str:
-        return f"{self.summary}\nthe traceback is in {self.log_file}"
+    """A job raised, and its own log says more. A plain text, so that it travels home from a launcher's worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +102,7 @@ def launch(
     own_source = flags.config_path is not None or flags.rerun is not None
     sweep = None
     if not (flags.only_shows or own_source):
-        sweep = preflight(
-            config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir
-        )
+        sweep = preflight(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     argv = [sys.argv[0], *flags.words(), *(_folder_overrides(sweep) if sweep else []), *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)
@@ -150,8 +142,13 @@ def job_border(run_dir: Path, name: str) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
+        from empg_cli.policy.loading import ModelError  # not at the top: torch
+
+        if isinstance(error, DataError | ModelError):
+            log.error("%s", error)
+            raise JobFailed(str(error)) from error
         log.exception("%s failed", name)
-        raise JobFailed(f"{type(error).__name__}: {error}", str(run_dir / f"{name}.log")) from error
+        raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
 
 
 def leave(stop: Stopped) -> NoReturn:

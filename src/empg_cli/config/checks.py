@@ -12,10 +12,10 @@ def check_files(values: dict[str, Any]) -> list[Problem]:
     """Problems with the paths in a composed configuration, valid or not. Looks at this machine's disk only."""
     problems = []
     data_dir = _select(values, "benchmark", "data_dir")
-    if isinstance(data_dir, str) and not Path(data_dir).expanduser().is_dir():
+    if isinstance(data_dir, str) and not (data_dir.strip() and Path(data_dir).expanduser().exists()):
         shown = data_dir if data_dir.strip() else repr(data_dir)
-        hint = "give the folder of the official data, or benchmark.data_dir=null to play generated tasks"
-        problems.append(Problem("benchmark.data_dir", "no such folder", shown, hint))
+        hint = "give the official data (a folder or an archive), or benchmark.data_dir=null to play generated tasks"
+        problems.append(Problem("benchmark.data_dir", "does not exist", shown, hint))
     path = _select(values, "model", "path")
     if isinstance(path, str) and _is_local(path) and not Path(path).expanduser().is_dir():
         hint = "give a Hugging Face model folder or a hub id like owner/name"

@@ -32,9 +32,14 @@ Config = TypeVar("Config", bound=BaseModel)
 
 @contextmanager
 def hydra_session() -> Iterator[ConfigLoader]:
-    """Hydra's compose API on the shipped conf/; whatever Hydra was initialised before is put back."""
-    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        yield GlobalHydra.instance().config_loader()
+    """Hydra's compose API on the shipped conf/; inside of a running Hydra job, that job's state is put back."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def load_job(config_name: str, overrides: Sequence[str], schema: type[Config], config_dir: str | None = None) -> Config:

@@ -8,22 +8,11 @@ from typing import TYPE_CHECKING, Any
 from empg_cli.config.keys import Choice, dotted, known_keys, presets, readers
 from empg_cli.config.location import groups
 from empg_cli.config.problems import Problem, did_you_mean
+from empg_cli.extras import PLUGIN_EXTRAS, install_command
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
-
-# Extra of empg-cli that brings a Hydra plugin.
-PLUGIN_EXTRAS = {
-    "hydra/launcher": {
-        "joblib": "joblib",
-        "submitit_local": "submitit",
-        "submitit_slurm": "submitit",
-        "ray": "ray",
-        "ray_aws": "ray",
-    },
-    "hydra/sweeper": {"optuna": "optuna"},
-}
 
 
 def from_pydantic(error: ValidationError, schema: type[BaseModel], values: dict[str, Any]) -> list[Problem]:
@@ -115,7 +104,9 @@ def from_override(error: Exception, override: str, schema: type[BaseModel], valu
         return unknown_option(key, right, list(error.options))
     reason = first_line(error)
     if left.startswith("~"):
-        return Problem(key, "cannot be removed: it is not there", hint=did_you_mean(key, [*known_keys(schema), *groups()]))
+        return Problem(
+            key, "cannot be removed: it is not there", hint=did_you_mean(key, [*known_keys(schema), *groups()])
+        )
     if left.startswith("+"):
         if "already" in reason or "append" in reason:
             return Problem(key, "is there already", hint=f"leave the plus out: {override.lstrip('+')}")
@@ -128,7 +119,7 @@ def from_override(error: Exception, override: str, schema: type[BaseModel], valu
 def unknown_option(group: str, option: str, options: list[str]) -> Problem:
     extra = PLUGIN_EXTRAS.get(group, {}).get(option)
     if extra:
-        return Problem(group, f"{option!r} is not installed", hint=f"pip install 'empg-cli[{extra}]'")
+        return Problem(group, f"{option!r} is not installed", hint=f"install it with: {install_command(extra)}")
     choose = f"choose one of: {', '.join(options)}"
     near = did_you_mean(option, options)
     return Problem(group, f"has no option {option!r}", hint=f"{near} {choose}" if near else choose)

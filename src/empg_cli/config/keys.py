@@ -29,7 +29,7 @@ def known_keys(schema: type[BaseModel]) -> list[str]:
 
 
 def readers(schema: type[BaseModel], key: str) -> list[Choice]:
-    """The choices under which `key` exists; empty when it always does, or never."""
+    """The choices under which `key` exists; empty when no choice decides that."""
     return [choice for known, choice in _walk(schema) if known == key and choice is not None]
 
 
@@ -67,7 +67,9 @@ def dotted(schema: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, ty
     return key, current
 
 
-def _walk(model: type[BaseModel], prefix: str = "", choice: Choice | None = None) -> Iterator[tuple[str, Choice | None]]:
+def _walk(
+    model: type[BaseModel], prefix: str = "", choice: Choice | None = None
+) -> Iterator[tuple[str, Choice | None]]:
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
         if field.discriminator:

@@ -47,16 +47,19 @@ def preflight(
             cfg, refused = compose_job(config_name, words, schema, loader, config_dir)
             validate(cfg, schema, [*problems, *refused])
             return None
-        failed_in: dict[Problem, str] = dict.fromkeys(problems, "")
-        for job, name in _jobs(words, loader):
+        failed_in: dict[Problem, list[str]] = {problem: [] for problem in problems}
+        jobs = list(_jobs(words, loader))
+        for job, name in jobs:
             cfg, refused = compose_job(config_name, job, schema, loader, config_dir)
             try:
                 validate(cfg, schema, refused)
             except ConfigError as error:
                 for problem in error.problems:
-                    failed_in.setdefault(problem, name)
+                    failed_in.setdefault(problem, []).append(name)
     if failed_in:
-        raise ConfigError(INVALID, list(failed_in), _where([name for name in failed_in.values() if name]))
+        in_some = [names for names in failed_in.values() if 0 < len(names) < len(jobs)]
+        where = f"in the job: {in_some[0][0]}" if in_some else None
+        raise ConfigError(INVALID, list(failed_in), where)
     return _sweep(words)
 
 
@@ -93,13 +96,6 @@ def _all_or_by_axis(axes: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     first = [axis[0] for axis in axes]
     by_axis = [(*first[:i], value, *first[i + 1 :]) for i, axis in enumerate(axes) for value in axis[1:]]
     return list(dict.fromkeys([*combinations[:MAX_COMBINATIONS], *by_axis]))
-
-
-def _where(names: Sequence[str]) -> str | None:
-    distinct = list(dict.fromkeys(names))
-    if not distinct:
-        return None
-    return f"in the job: {distinct[0]}" if len(distinct) == 1 else f"first in the jobs: {'; '.join(distinct[:3])}"
 
 
 def _sweep(words: Sequence[Override]) -> Sweep:

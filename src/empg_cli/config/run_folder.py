@@ -41,9 +41,7 @@ def run_given(overrides: Sequence[str]) -> Path | None:
     return None if value is None else Path(str(value))
 
 
-def primary_config(
-    command: Literal["train", "eval"], folder: Path, overrides: Sequence[str], **top_level: Any
-) -> str:
+def primary_config(command: Literal["train", "eval"], folder: Path, overrides: Sequence[str], **top_level: Any) -> str:
     """Register a primary config made of a run's settings; return its name.
 
     Sections whose group is chosen on the command line (`rollout=window`) come from conf/ as usual. It lives in

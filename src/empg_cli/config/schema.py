@@ -62,7 +62,9 @@ class Model(Node):
         if self.init != "pretrained" and self.path is not None:
             raise ValueError(f"path is not read when init={self.init}; leave it null, or set model.init=pretrained")
         if self.init != "pretrained" and self.prompt == "chat":
-            raise ValueError(f"prompt must be compact when init={self.init}: only pretrained models have a chat template")
+            raise ValueError(
+                f"prompt must be compact when init={self.init}: only pretrained models have a chat template"
+            )
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 
 from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
 from empg_cli.config.schema import Model
+from empg_cli.errors import UserError
 from empg_cli.policy.policy import Policy
 from empg_cli.policy.tiny import scratch_model, word_tokenizer
 
 
-class ModelError(Exception):
+class ModelError(UserError):
     """A model cannot be loaded. The message says which, why, and what to do."""
 
 
@@ -50,10 +52,10 @@ def load_policy(model: Model, benchmark: str, *, seed: int, device: torch.device
 
 def load_folder(path: str, *, dtype: str, device: torch.device) -> Policy:
     """A Hugging Face model and tokenizer from a folder or a hub id; weights only as safetensors, no remote code."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = _load_tokenizer(path)
         network = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
         )
@@ -64,6 +66,18 @@ def load_folder(path: str, *, dtype: str, device: torch.device) -> Policy:
             "give a folder with config.json, tokenizer and safetensors weights in model.path, or a hub id with network"
         ) from error
     return _policy(network, tokenizer, device)
+
+
+def _load_tokenizer(path: str) -> Any:
+    """The tokenizer as it was saved. AutoTokenizer goes by the model's type where a generic class was saved, and would
+    read a word-level vocabulary with Qwen2's byte-pair rules: every word would vanish."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    settings = Path(path) / "tokenizer_config.json"
+    saved_class = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    if saved_class in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+        return PreTrainedTokenizerFast.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def _vocabulary(benchmark: str) -> list[str]:

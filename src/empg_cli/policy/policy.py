@@ -40,9 +40,7 @@ class Policy:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def score(
-        self, batch: Batch, rows: Sequence[int], steps: Tensor, *, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+    def score(self, batch: Batch, rows: Sequence[int], steps: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of the sampled tokens of some rows.
 
         Args:

@@ -1,14 +1,16 @@
 """What every metric means: one name, one definition. The source of docs/metrics.md and of `empg show --metrics`.
 
-`python -m empg_cli.tracking.metrics` prints the tables for the docs.
+`python -m empg_cli.tracking.metrics docs/metrics.md` brings the tables in the docs up to date.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,13 @@ FAMILIES = {
     "group": "The attempts at one task.",
     "critic": "What the loss is given. There is no value network; the family has verl's name.",
     "empg": "Entropy-modulated credit (arXiv 2509.09265), over all steps of the rollout batch.",
+    "gigpo": "Step-level groups of GiGPO (arXiv 2505.10978).",
     "dapo": "Dynamic sampling and overlong shaping (arXiv 2503.14476).",
     "actor": "The policy's optimisation. Token means are weighted as `algo.loss.weighting` says, and averaged over "
     "the optimiser steps of the update.",
     "eval": "The evaluation split, each task played exactly once, at `rollout.eval_temperature`.",
-    "best": "The best evaluation so far; in the summary only.",
+    "best": "The best evaluation of the run; in the summary only.",
+    "last": "The last evaluation of the run; in the summary only.",
     "timing_s": "Wall-clock seconds of the phases of one update.",
     "perf": "Speed and memory. Like `timing_s`, these differ between two runs with the same seed; nothing else may.",
 }
@@ -99,6 +103,12 @@ METRICS = (
         "Largest absolute difference between the sampler's and the training model's log-prob of a token, same weights.",
     ),
     Metric("rollout/logprob_gap/mean", "nats", "Mean of the same over sampled tokens."),
+    Metric(
+        "rollout/importance/mean",
+        "1",
+        "Token mean of min(training / sampling probability, `algo.loss.importance_cap`); 1 when both agree.",
+    ),
+    Metric("rollout/importance/truncated_frac", "share", "Tokens at that cap / tokens."),
     # --- credit ---
     Metric(
         "group/zero_std_frac", "share", "Groups whose members all got the same reward / groups: they teach nothing."
@@ -127,6 +137,8 @@ METRICS = (
         "advantage",
         "Mean over steps of the absolute difference that EMPG makes to the advantage.",
     ),
+    Metric("gigpo/anchor_size/mean", "steps", "Mean, over steps, of the number of steps that share its anchor state."),
+    Metric("gigpo/repeated_frac", "share", "Steps whose anchor state another step of the group shares / steps."),
     Metric(
         "dapo/filtered_groups", "groups", "Groups thrown away in this update because all members got the same reward."
     ),
@@ -154,8 +166,8 @@ METRICS = (
     Metric(
         "actor/pg_clipfrac_lower", "share", "Tokens held by the dual clip (negative advantage) / tokens; 0 without one."
     ),
-    Metric("actor/clip_ratio/low", "share", "Tokens held at 1 - clip_low (negative advantage) / tokens."),
-    Metric("actor/clip_ratio/high", "share", "Tokens held at 1 + clip_high (positive advantage) / tokens."),
+    Metric("actor/clip_ratio/low", "share", "Tokens held at 1 - clip_low (PPO clip: negative advantage) / tokens."),
+    Metric("actor/clip_ratio/high", "share", "Tokens held at 1 + clip_high (PPO clip: positive advantage) / tokens."),
     Metric("actor/grad_norm", "L2 norm", "Norm of the whole gradient before clipping to `trainer.max_grad_norm`."),
     Metric("actor/lr", "1", "Learning rate of this update."),
     Metric(
@@ -174,12 +186,22 @@ METRICS = (
     Metric("eval/<kind>/success_rate", "share", "Solved / played among the tasks of one type."),
     Metric("best/success_rate", "share", "Highest eval/success_rate of the run; the first one if several are equal."),
     Metric("best/update", "updates", "The update it was measured after."),
+    Metric("last/success_rate", "share", "eval/success_rate of the last evaluation."),
+    Metric("last/lo", "share", "Lower end of its 95 % Wilson interval."),
+    Metric("last/hi", "share", "Upper end of its 95 % Wilson interval."),
+    Metric("last/n", "tasks", "Tasks it played."),
     # --- wall clock ---
     Metric("timing_s/<phase>", "s", "Seconds spent in a phase: rollout, logprob, update, eval, save, warm_start."),
     Metric(
-        "perf/throughput", "tokens/s", "Sampled tokens of this update / perf/time_per_step.",
+        "perf/throughput",
+        "tokens/s",
+        "Sampled tokens of this update / perf/time_per_step.",
     ),
-    Metric("perf/time_per_step", "s", "Seconds since the previous row, all phases included (verl's name; its step is an update here)."),
+    Metric(
+        "perf/time_per_step",
+        "s",
+        "Seconds since the previous row, all phases included (verl's name; its step is an update here).",
+    ),
     Metric(
         "perf/mem_gb", "GB (1e9 bytes)", "Peak memory since the run began: of the GPU if there is one, else resident."
     ),
@@ -209,5 +231,18 @@ def markdown_tables() -> str:
     return "\n\n".join(blocks)
 
 
+MARKERS = ("<!-- generated: python -m empg_cli.tracking.metrics docs/metrics.md -->\n", "\n<!-- end -->")
+
+
+def with_tables(page: str) -> str:
+    """The page with current tables between its two markers."""
+    before, start, rest = page.partition(MARKERS[0])
+    _, end, after = rest.partition(MARKERS[1])
+    if not (start and end):
+        raise ValueError(f"the page must hold the markers {MARKERS[0].strip()} and {MARKERS[1].strip()}")
+    return before + start + markdown_tables() + end + after
+
+
 if __name__ == "__main__":
-    print(markdown_tables())
+    page_path = Path(sys.argv[1])
+    page_path.write_text(with_tables(page_path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -54,7 +54,7 @@ class WandbSink:
 
         wandb.setup(settings=wandb.Settings(silent=True))  # or the login state is announced on stderr
         directory = run_dir.resolve()
-        run_id = _run_id(directory, is_resumed)
+        run_id = stable_run_id(directory, is_resumed=is_resumed)
         settings = wandb.Settings(
             silent=True,
             console="off",  # the live dashboard must not reach output.log
@@ -139,7 +139,7 @@ def _is_logged_in() -> bool:
         return False
 
 
-def _run_id(run_dir: Path, is_resumed: bool) -> str:
+def stable_run_id(run_dir: Path, *, is_resumed: bool) -> str:
     """Made once for a run and kept in run.json, so that a resumed run goes on in the same W&B run."""
     known = read_run_file(run_dir).get("wandb_id") if is_resumed else None
     if known:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from empg_cli.errors import UserError
 from empg_cli.policy.policy import Policy
 from empg_cli.types import Trajectory
 
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 MODEL = "model"
+
+
+class CheckpointError(UserError):
+    """A checkpoint that was asked for cannot be used. The message says which and why."""
 
 
 @dataclass
@@ -40,8 +45,6 @@ class TrainState:
     episodes: int = 0
     tokens: int = 0
     """Sampled tokens."""
-    best_success: float | None = None
-    best_update: int = 0
 
     def count(self, trajectories: Sequence[Trajectory]) -> None:
         self.episodes += len(trajectories)
@@ -88,6 +91,22 @@ def newest_good_checkpoint(run_dir: Path) -> Path | None:
             return path
         log.warning("skipping %s: %s", path, fault)
     return None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest good one of a run folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if (path / "state.json").is_file():
+        if fault := checkpoint_fault(path):
+            raise CheckpointError(f"{path} is damaged: {fault}")
+        return path
+    found = newest_good_checkpoint(path)
+    if found is None:
+        raise CheckpointError(f"{path} holds no usable checkpoint (looked for checkpoints/step-*/ with a manifest)")
+    return found
 
 
 def checkpoint_fault(path: Path) -> str | None:

@@ -64,9 +64,9 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
             with run.timed("logprob"):
                 if cfg.trainer.old_logprobs == "recompute":
-                    sampled_logprob_ST = batch.old_logprob_ST
+                    batch.rollout_logprob_ST = batch.old_logprob_ST
                     batch.old_logprob_ST, batch.entropy_ST = score_batch(policy, batch, cfg)
-                    metrics |= logprob_gap(batch, sampled_logprob_ST)
+                    metrics |= logprob_gap(batch)
                 if reference is not None:
                     batch.ref_logprob_ST, _ = score_batch(reference, batch, cfg)
             batch.credit_S, credit_metrics = compute_credit(cfg.algo, batch)
@@ -84,9 +84,9 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             if is_last or run.stop.requested or due(state.update, cfg.trainer.checkpoint_every):
                 with run.timed("save"):
                     save_checkpoint(run_dir, policy, optimizer, state, keep=cfg.trainer.keep_checkpoints)
-            run.raise_if_stopped()
+            run.raise_if_stopped(state)
 
-        run.finish(state, evaluation)
+        run.finish(state)
         return RunSummary(run_dir, state.update, evaluation.success_rate if evaluation else None)
 
 
@@ -109,9 +109,7 @@ def initial_policy(cfg: TrainConfig, benchmark: Benchmark, run: Run) -> Policy:
     )
 
 
-def fresh_or_resumed(
-    cfg: TrainConfig, initial: Policy, run: Run
-) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
+def fresh_or_resumed(cfg: TrainConfig, initial: Policy, run: Run) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
     """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
     if run.resume_from is None:
         return initial, make_optimizer(initial, cfg.trainer), TrainState()
@@ -127,9 +125,7 @@ def evaluate_policy(
     """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
     with run.timed("eval"):
         progress = run.progress("evaluation")
-        return evaluate(
-            engine, benchmark, make_agent, cfg.benchmark, cfg.rollout, seed=cfg.seed, progress=progress
-        )
+        return evaluate(engine, benchmark, make_agent, cfg.benchmark, cfg.rollout, seed=cfg.seed, progress=progress)
 
 
 def due(update: int, every: int) -> bool:

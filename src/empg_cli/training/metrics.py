@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from torch import Tensor
-
 from empg_cli.types import Batch, Status, Trajectory
 
 
@@ -32,9 +30,10 @@ def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     return metrics
 
 
-def logprob_gap(batch: Batch, sampled_logprob_ST: Tensor) -> dict[str, float]:
-    """How far the sampler's log-probs are from the training model's; anything but rounding is a bug or a stale policy."""
-    gap_T = (batch.old_logprob_ST - sampled_logprob_ST).abs()[batch.mask_ST]
+def logprob_gap(batch: Batch) -> dict[str, float]:
+    """Distance of the sampler's log-probs from the training model's; more than rounding is a bug."""
+    assert batch.rollout_logprob_ST is not None, "asked for after scoring"
+    gap_T = (batch.old_logprob_ST - batch.rollout_logprob_ST).abs()[batch.mask_ST]
     return {"rollout/logprob_gap/max": float(gap_T.max()), "rollout/logprob_gap/mean": float(gap_T.mean())}
 
 

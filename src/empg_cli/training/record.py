@@ -56,7 +56,7 @@ def run_facts(cfg: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
         "platform": platform.platform(),
         "data": data,
         "loss_weighting": cfg.algo.loss.weighting,
-        "group_statistics": cfg.algo.advantage.statistics,
+        "advantage": cfg.algo.advantage.model_dump(),
         "old_logprobs": cfg.trainer.old_logprobs,
         "context": cfg.rollout.context,
     }

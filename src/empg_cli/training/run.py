@@ -8,8 +8,9 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,52 @@ import torch
 from empg_cli import config
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import Evaluation
 from empg_cli.policy.loading import model_fingerprint
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.collect import Progress
 from empg_cli.tracking.dashboard import Dashboard
 from empg_cli.tracking.files import read_run_file, update_run_file, write_atomically
+from empg_cli.tracking.panel import Evaluation as ShownEvaluation
 from empg_cli.tracking.sinks import Fan, RunIdentity, open_sinks
-from empg_cli.training.checkpoint import TrainState, load_state, newest_good_checkpoint, remove_leftovers
+from empg_cli.tracking.summary import RunReport, print_run_summary, resume_command
+from empg_cli.training.checkpoint import (
+    TrainState,
+    all_checkpoints,
+    find_checkpoint,
+    load_state,
+    newest_good_checkpoint,
+    remove_leftovers,
+)
 from empg_cli.training.record import config_hash, run_facts
 from empg_cli.training.stop import Stopped, Stopper
 
 log = logging.getLogger(__name__)
 
+EVALUATIONS = "evaluations"
+"""Folder of a run with one file per evaluation."""
+
 
 class Run:
     def __init__(
-        self, cfg: TrainConfig, run_dir: Path, sinks: Fan, dashboard: Dashboard, stop: Stopper, resume_from: Path | None
+        self,
+        cfg: TrainConfig,
+        run_dir: Path,
+        *,
+        title: str,
+        data: dict[str, Any],
+        sinks: Fan,
+        dashboard: Dashboard,
+        stop: Stopper,
+        resume_from: Path | None,
     ) -> None:
-        self.cfg, self.run_dir, self.stop, self.resume_from = cfg, run_dir, stop, resume_from
+        self.cfg, self.run_dir, self.title, self.stop, self.resume_from = cfg, run_dir, title, stop, resume_from
+        self._data = data
         self._sinks, self._dashboard = sinks, dashboard
         self._seconds: dict[str, float] = defaultdict(float)
-        self._last_log = time.perf_counter()
-        self._evaluations: dict[str, dict[str, Any]] = {}
+        self._started = self._last_log = time.perf_counter()
+        self._last_row: dict[str, float] = {}
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -76,6 +100,7 @@ class Run:
             "perf/mem_gb": peak_memory_gb(),
         }
         self._seconds.clear()
+        self._last_row = row
         self._sinks.log(state.update, row)
         if state.update:
             self._dashboard.update(state.update, row)
@@ -83,38 +108,50 @@ class Run:
             self._record_evaluation(state, evaluation)
 
     def _record_evaluation(self, state: TrainState, evaluation: Evaluation) -> None:
-        if state.best_success is None or evaluation.success_rate > state.best_success:
-            state.best_success, state.best_update = evaluation.success_rate, state.update
         content = {"update": state.update, **evaluation.as_dict(), "tasks": evaluation.tasks()}
-        folder = self.run_dir / "evaluations"
+        folder = self.run_dir / EVALUATIONS
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"update-{state.update:06d}.json", json.dumps(content, indent=1) + "\n")
-        total = evaluation.total
-        self._dashboard.evaluation(
-            state.update, {"success_rate": total.success_rate, "lo": total.lo, "hi": total.hi, "n": total.n}
-        )
+        self._dashboard.evaluation(state.update, shown(asdict(evaluation.total)))
 
-    def raise_if_stopped(self) -> None:
+    def raise_if_stopped(self, state: TrainState) -> None:
         """Leave the loop when a signal asked for it. Call after a checkpoint."""
         if self.stop.requested:
+            self.finish(state)
             self.stop.hand_over()
-            raise Stopped(self.stop.signum, f"empg train --resume {self.run_dir}")
+            raise Stopped(self.stop.signum, resume_command(self.run_dir))
 
-    def finish(self, state: TrainState, evaluation: Evaluation | None) -> None:
+    def finish(self, state: TrainState) -> None:
+        """Write the summary and print it; also when the run was stopped."""
+        evaluations = read_evaluations(self.run_dir)
+        best = max(evaluations, key=lambda measured: measured[1]["success_rate"], default=None)
         summary: dict[str, Any] = {
             "updates": state.update,
             "config_hash": config_hash(self.cfg),
             "env/episodes": state.episodes,
-            "best/success_rate": state.best_success,
-            "best/update": state.best_update,
+            **{f"last/{key}": value for key, value in (evaluations[-1][1] if evaluations else {}).items()},
         }
-        if evaluation:
-            summary |= evaluation.metrics()
+        if best:
+            summary |= {"best/update": best[0], "best/success_rate": best[1]["success_rate"]}
         self._sinks.summary(summary)
-
-    @property
-    def pointers(self) -> dict[str, str]:
-        return self._sinks.pointers
+        checkpoints = all_checkpoints(self.run_dir)
+        report = RunReport(
+            title=self.title,
+            run_dir=self.run_dir,
+            checkpoint=checkpoints[-1] if checkpoints else None,
+            updates=state.update,
+            total_updates=self.cfg.trainer.updates,
+            wall_s=time.perf_counter() - self._started,
+            data=self._data["source"],
+            task_kinds=self.cfg.benchmark.task_types,
+            first=evaluations[0] if evaluations else None,
+            best=best,
+            last=evaluations[-1] if evaluations else None,
+            kl=self._last_row.get("actor/kl_loss"),
+            entropy=self._last_row.get("actor/entropy"),
+            wandb=self._sinks.pointers.get("wandb"),
+        )
+        print_run_summary(report)
 
 
 @contextmanager
@@ -123,9 +160,9 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     run_dir.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(run_dir)
-    resume_from = find_checkpoint(cfg.resume, run_dir)
+    resume_from = checkpoint_to_resume(cfg.resume, run_dir)
     state = load_state(resume_from) if resume_from else TrainState()
+    clear_folder(run_dir, cfg.resume, state.update)
     config.write(cfg, run_dir / "config.yaml")
     data = benchmark.fingerprint()
     update_run_file(run_dir, **run_facts(cfg, data))
@@ -142,29 +179,56 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
     exit_code = 1
     with ExitStack() as stack:
         stop = stack.enter_context(Stopper())
-        dashboard = stack.enter_context(
-            Dashboard(cfg.logger.console, title, cfg.trainer.updates, done=state.update)
-        )
+        dashboard = stack.enter_context(Dashboard(cfg.logger.console, title, cfg.trainer.updates, done=state.update))
         if resume_from:
             dashboard.message(f"resumed from {resume_from}, update {state.update}")
         try:
-            yield Run(cfg, run_dir, sinks, dashboard, stop, resume_from)
+            yield Run(
+                cfg,
+                run_dir,
+                title=title,
+                data=data,
+                sinks=sinks,
+                dashboard=dashboard,
+                stop=stop,
+                resume_from=resume_from,
+            )
             exit_code = 0
         finally:
             sinks.close(128 + stop.signum if stop.signum else exit_code)
 
 
-def find_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
-    """What `resume` means: null = nothing, auto = the newest good checkpoint of this folder, a path = that one."""
+class RunFolderError(UserError):
+    """The run folder cannot take this run."""
+
+
+def clear_folder(run_dir: Path, resume: str | None, done: int) -> None:
+    """A new run needs a folder without a run; a resumed one drops the evaluations after its checkpoint."""
+    if resume is None and (run_dir / "metrics.jsonl").exists():
+        raise RunFolderError(
+            f"{run_dir} already holds a run: go on with `{resume_command(run_dir)}`, or give another run_dir"
+        )
+    remove_leftovers(run_dir)
+    for path in (run_dir / EVALUATIONS).glob("update-*.json"):
+        if done == 0 or int(path.stem.removeprefix("update-")) > done:
+            path.unlink()
+
+
+def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Path | None:
+    """What `resume` means: null = nothing, auto = the newest good checkpoint of this folder if any, a path = that."""
     if resume is None:
         return None
-    if resume == "auto":
-        return newest_good_checkpoint(run_dir)
-    path = Path(resume)
-    found = path if (path / "state.json").is_file() else newest_good_checkpoint(path)
-    if found is None:
-        raise FileNotFoundError(f"resume={resume}: no usable checkpoint there")
-    return found
+    return newest_good_checkpoint(run_dir) if resume == "auto" else find_checkpoint(Path(resume))
+
+
+def read_evaluations(run_dir: Path) -> list[tuple[int, ShownEvaluation]]:
+    """(update, totals) of every evaluation in a run folder, in order."""
+    contents = [json.loads(path.read_text()) for path in sorted((run_dir / EVALUATIONS).glob("update-*.json"))]
+    return [(content["update"], shown(content["total"])) for content in contents]
+
+
+def shown(total: Mapping[str, Any]) -> ShownEvaluation:
+    return {"success_rate": total["success_rate"], "lo": total["lo"], "hi": total["hi"], "n": total["n"]}
 
 
 def peak_memory_gb() -> float:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empg_cli.algorithms.assemble import compute_loss
-from empg_cli.algorithms.losses import token_weights
+from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.config.schema import TrainConfig
 from empg_cli.policy.policy import Policy
 from empg_cli.training.batching import microbatches, minibatches
@@ -71,21 +70,26 @@ def _shuffled(size: int, *key: int) -> Tensor:
 def accumulate_gradient(policy: Policy, batch: Batch, steps_S: Tensor, cfg: TrainConfig) -> dict[str, float]:
     """Backward through the loss of one mini-batch, micro-batch by micro-batch. Returns summed metrics."""
     weight_ST = torch.zeros(batch.mask_ST.shape)
-    weight_ST[steps_S] = token_weights(batch.mask_ST[steps_S], batch.trajectory_S[steps_S], cfg.algo.loss.weighting)
+    weight_ST[steps_S] = loss_weights(cfg.algo.loss, batch.mask_ST[steps_S], batch.trajectory_S[steps_S])
     assert batch.credit_S is not None, "compute_credit comes before the update"
     totals: dict[str, float] = defaultdict(float)
     for rows, micro_S in microbatches(batch, steps_S, cfg.trainer.tokens_per_microbatch):
         logprob_ST, entropy_ST = policy.score(batch, rows, micro_S, temperature=cfg.rollout.temperature)
-        ref_logprob_ST = batch.ref_logprob_ST
+
+        def part(values: Tensor | None, steps_S: Tensor = micro_S) -> Tensor | None:
+            return None if values is None else values[steps_S].to(policy.device)
+
         terms = compute_loss(
             cfg.algo.loss,
             logprob_ST=logprob_ST,
             entropy_ST=entropy_ST,
             old_logprob_ST=batch.old_logprob_ST[micro_S].to(policy.device),
-            ref_logprob_ST=None if ref_logprob_ST is None else ref_logprob_ST[micro_S].to(policy.device),
+            ref_logprob_ST=part(batch.ref_logprob_ST),
             credit_S=batch.credit_S[micro_S].to(policy.device),
             mask_ST=batch.mask_ST[micro_S].to(policy.device),
             weight_ST=weight_ST[micro_S].to(policy.device),
+            trajectory_S=batch.trajectory_S[micro_S].to(policy.device),
+            rollout_logprob_ST=part(batch.rollout_logprob_ST),
         )
         terms.loss.backward()
         for name, value in terms.metrics.items():

@@ -217,10 +217,15 @@ def _copy_games(tar: Path, target: IO[bytes]) -> None:
         for member in source:
             _refuse_unsafe(str(tar), member.name)
             if member.name.endswith("/" + GAME_FILE):
-                stream = source.extractfile(member)
+                stream = source.extractfile(member) if member.isfile() else None
                 if stream is None:
                     raise DataError(f"{tar}: {member.name} is a link, not a file. {_REPAIR}")
                 out.writestr(zipfile.ZipInfo(member.name), stream.read(), zipfile.ZIP_DEFLATED)
+        # tarfile takes an archive that stops between two members for a whole one; a whole one ends in zeros.
+        assert source.fileobj is not None
+        source.fileobj.seek(source.offset)
+        if source.fileobj.read(512) != bytes(512):
+            raise tarfile.ReadError("no end-of-archive mark")
 
 
 def _refuse_unsafe(where: str, name: str) -> None:

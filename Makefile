@@ -1,0 +1,74 @@
+# Every target makes the environment it needs. GPU machine: make demo TORCH_BACKEND=auto
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_BACKEND ?= cpu
+EXTRAS ?= report,joblib
+PYTEST_ARGS ?=
+
+# uv does not read pip's setting. A torch wheel found there is taken; else PyTorch's own index for TORCH_BACKEND.
+comma := ,
+space := $(subst ,, )
+ifneq ($(strip $(PIP_FIND_LINKS)),)
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
+LOCAL_TORCH := $(firstword $(wildcard $(addsuffix /torch-*.whl,$(subst $(comma),$(space),$(UV_FIND_LINKS)))))
+TORCH_SOURCE := $(if $(LOCAL_TORCH),,--torch-backend=$(TORCH_BACKEND))
+
+BIN := $(VENV)/bin
+UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_SOURCE) "$(TORCH)" --constraint constraints.txt
+USER_ENV := $(VENV)/.user-$(TORCH_BACKEND)
+DEV_ENV := $(VENV)/.dev-$(TORCH_BACKEND)
+SOURCES := src tests
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check lint types format build constraints clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "empg needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+$(USER_ENV): pyproject.toml constraints.txt | $(BIN)/uv
+	$(UV_INSTALL) --editable .
+	@touch $@
+
+$(DEV_ENV): pyproject.toml constraints.txt | $(BIN)/uv
+	$(UV_INSTALL) --editable ".[$(EXTRAS)]" --group dev
+	@touch $@ $(USER_ENV)
+
+install: $(USER_ENV)  ## Create .venv with empg in it
+	@echo "$(BIN)/empg is ready: try $(BIN)/empg doctor"
+
+demo: $(USER_ENV)  ## Train a small agent on this machine, a few minutes on a laptop CPU
+	$(BIN)/empg train experiment=demo
+
+test: $(DEV_ENV)  ## Run all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types  ## Lint, formatting and types
+
+lint: $(DEV_ENV)  ## Ruff: rules and formatting
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(DEV_ENV)  ## Mypy, strict
+	$(BIN)/mypy
+
+format: $(DEV_ENV)  ## Format the code and mend what ruff can
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+build: $(DEV_ENV)  ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m build --installer uv --outdir dist .
+
+constraints: $(BIN)/uv  ## Resolve the pinned versions again (all but torch)
+	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --python-version 3.11 --upgrade --constraint - --no-emit-package torch \
+		--extra report --extra joblib --extra tensorboard --group dev --output-file constraints.txt pyproject.toml
+
+clean:  ## Remove the environment, caches and build results; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,177 @@
+"""`empg doctor`: what this machine and installation can do, and the command for what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from empg_cli import __version__
+from empg_cli.config.location import conf_dir, groups
+from empg_cli.extras import CORE, EXTRAS, install_command
+from empg_cli.tracking.terminal import write_line
+
+FREE_DISK_WARNING_GB = 5
+
+
+class Status(StrEnum):
+    OK = "ok"
+    NOTE = "note"
+    """Works without it; the advice says how to get it."""
+    BROKEN = "broken"
+    """empg cannot train on this machine until it is mended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    area: str
+    name: str
+    status: Status
+    value: str
+    advice: str = ""
+
+
+def run(*, as_json: bool) -> bool:
+    """Print everything found; True when the core works."""
+    findings = [finding for look in LOOKS for finding in look()]
+    works = all(finding.status is not Status.BROKEN for finding in findings)
+    if as_json:
+        print(json.dumps({"works": works, "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        _print(findings, works)
+    return works
+
+
+def installation() -> Iterator[Finding]:
+    yield Finding("empg", "version", Status.OK, __version__)
+    yield Finding("empg", "configuration", Status.OK, str(conf_dir()))
+    yield Finding("empg", "python", Status.OK, f"{platform.python_version()} ({sys.executable})")
+    missing = [name for name in CORE if _version(name) is None]
+    if missing:
+        advice = f"{sys.executable} -m pip install {' '.join(missing)}"
+        yield Finding("empg", "packages", Status.BROKEN, f"missing: {', '.join(missing)}", advice)
+    yield Finding(
+        "empg", "packages", Status.OK, "  ".join(f"{name} {_version(name)}" for name in CORE if _version(name))
+    )
+
+
+def machine() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("machine", "system", Status.OK, platform.platform())
+    yield Finding("machine", "cpu", Status.OK, f"{cores} cores usable")
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        yield Finding("machine", "memory", Status.OK, f"{gib:.0f} GiB")
+    here = Path.cwd()
+    free_gb = shutil.disk_usage(here).free / 1e9
+    is_low = free_gb < FREE_DISK_WARNING_GB
+    advice = "a checkpoint of a 7B model takes 15 GB and more; set run_dir to another disk" if is_low else ""
+    yield Finding("machine", "disk", Status.NOTE if is_low else Status.OK, f"{free_gb:.0f} GB free in {here}", advice)
+    if not os.access(here, os.W_OK):
+        yield Finding("machine", "run folder", Status.NOTE, f"{here} is not writable", "set run_dir, or go elsewhere")
+
+
+def compute() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("compute", "torch", Status.BROKEN, f"cannot be imported: {error}", "see https://pytorch.org")
+        return
+    yield Finding("compute", "torch", Status.OK, f"{torch.__version__}, {torch.get_num_threads()} threads by default")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            gpu: Any = torch.cuda.get_device_properties(index)
+            value = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+            yield Finding("compute", f"cuda:{index}", Status.OK, value)
+    elif torch.version.cuda is None:
+        advice = "with an NVIDIA GPU: make clean demo TORCH_BACKEND=auto"
+        yield Finding("compute", "gpu", Status.NOTE, "this torch is built for CPUs", advice)
+    else:
+        value = f"torch is built for CUDA {torch.version.cuda}, but no GPU can be used"
+        yield Finding("compute", "gpu", Status.NOTE, value, "look at nvidia-smi and CUDA_VISIBLE_DEVICES")
+
+
+def extras() -> Iterator[Finding]:
+    for name, extra in EXTRAS.items():
+        missing = [package for package in extra.packages if _version(package) is None]
+        if missing:
+            yield Finding("extras", name, Status.NOTE, f"not installed: {extra.brings}", install_command(name))
+        else:
+            installed = "  ".join(f"{package} {_version(package)}" for package in extra.packages)
+            yield Finding("extras", name, Status.OK, f"{extra.brings} ({installed})")
+
+
+def data() -> Iterator[Finding]:
+    from empg_cli.benchmarks import make_benchmark
+    from empg_cli.benchmarks.base import DataError
+    from empg_cli.config import load
+    from empg_cli.config.problems import ConfigError
+
+    get_it = (
+        "official games: pip install alfworld && ALFWORLD_DATA=DIR alfworld-download, then set ALFWORLD_DATA=DIR "
+        "or benchmark.data_dir=DIR"
+    )
+    path = os.environ.get("ALFWORLD_DATA")
+    if path is None:
+        yield Finding("data", "alfworld", Status.NOTE, "ALFWORLD_DATA is not set: generated games are played", get_it)
+        return
+    try:
+        found = make_benchmark(**load([], "eval").benchmark.model_dump()).fingerprint()
+    except (ConfigError, DataError) as error:
+        yield Finding("data", "alfworld", Status.NOTE, f"ALFWORLD_DATA={path}: {' '.join(str(error).split())}", get_it)
+        return
+    games = ", ".join(f"{split} {count}" for split, count in found["tasks"].items())
+    yield Finding("data", "alfworld", Status.OK, f"{found['source']} games in {path}: {games}")
+
+
+def models() -> Iterator[Finding]:
+    from importlib.resources import files
+
+    assets = files("empg_cli") / "assets"
+    for benchmark in groups()["benchmark"]:
+        if (assets / f"tiny-{benchmark}" / "config.json").is_file():
+            yield Finding("models", f"tiny on {benchmark}", Status.OK, "ships with empg")
+        else:
+            advice = "use model=tiny-scratch with trainer.warm_start.steps=N"
+            yield Finding("models", f"tiny on {benchmark}", Status.NOTE, "does not ship with this empg", advice)
+
+
+def wandb() -> Iterator[Finding]:
+    if _version("wandb") is None:
+        return
+    from empg_cli.tracking.wandb_sink import login_free_mode
+
+    mode = login_free_mode("auto")
+    asked = f"WANDB_MODE={os.environ['WANDB_MODE']}" if os.environ.get("WANDB_MODE") else "mode auto"
+    advice = "" if mode == "online" else "to log online: wandb login, or set WANDB_API_KEY"
+    yield Finding("wandb", "mode", Status.OK if mode == "online" else Status.NOTE, f"{asked} means {mode} here", advice)
+
+
+LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (installation, machine, compute, extras, data, models, wandb)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _print(findings: list[Finding], works: bool) -> None:
+    area = ""
+    for finding in findings:
+        if finding.area != area:
+            area = finding.area
+            write_line(sys.stdout, area)
+        write_line(sys.stdout, f"  {finding.status:<6}  {finding.name:<16}  {finding.value}")
+        if finding.advice:
+            write_line(sys.stdout, f"{'':26}  -> {finding.advice}")
+    write_line(sys.stdout, "empg works here" if works else "empg cannot train here yet: mend what is marked broken")

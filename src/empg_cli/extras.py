@@ -1,0 +1,59 @@
+"""What empg is installed with: the packages it needs, the optional extras, and how to add one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CORE = (
+    "typer",
+    "hydra-core",
+    "omegaconf",
+    "rich",
+    "pydantic",
+    "numpy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "wandb",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    packages: Sequence[str]
+    brings: str
+
+
+EXTRAS: Mapping[str, Extra] = {
+    "report": Extra(("matplotlib", "scipy", "jinja2"), "figures and HTML reports"),
+    "joblib": Extra(("hydra-joblib-launcher",), "sweeps on several cores: hydra/launcher=joblib"),
+    "submitit": Extra(("hydra-submitit-launcher",), "sweeps on Slurm: hydra/launcher=submitit_slurm"),
+    "optuna": Extra(("hydra-optuna-sweeper",), "hyper-parameter search: hydra/sweeper=optuna"),
+    "ray": Extra(("hydra-ray-launcher",), "sweeps on a Ray cluster: hydra/launcher=ray"),
+    "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
+}
+
+PLUGIN_EXTRAS: Mapping[str, Mapping[str, str]] = {
+    "hydra/launcher": {
+        "joblib": "joblib",
+        "submitit_local": "submitit",
+        "submitit_slurm": "submitit",
+        "ray": "ray",
+        "ray_aws": "ray",
+    },
+    "hydra/sweeper": {"optuna": "optuna"},
+}
+"""Hydra option -> the extra that brings its plugin."""
+
+
+def install_command(extra: str) -> str:
+    """The exact command for this installation: an editable checkout, or the published package."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        return shlex.join([sys.executable, "-m", "pip", "install", "-e", f"{checkout}[{extra}]"])
+    return shlex.join([sys.executable, "-m", "pip", "install", f"empg-cli[{extra}]"])

@@ -1,0 +1,40 @@
+"""Every test runs without network, login or the user's settings, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch or wandb are imported anywhere: one thread a process, no hub, no uploads.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    HF_HUB_OFFLINE="1",
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+    NO_COLOR="1",
+    COLUMNS="120",
+)
+for name in ("ALFWORLD_DATA", "WANDB_API_KEY", "HYDRA_FULL_ERROR", "FORCE_COLOR", "GITHUB_ACTIONS"):
+    os.environ.pop(name, None)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No login, cache or shell start-up file of the user's is read or written."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+
+
+@pytest.fixture(scope="session")
+def official_data() -> Path:
+    """Folder with alfworld/, webshop/ and deepsearch/: EMPG_TEST_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("EMPG_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"official data not found in {folder}: set EMPG_TEST_DATA to a folder with alfworld/")
+    return folder

@@ -1,0 +1,224 @@
+"""The dispatch: every preset composes, chooses the formula its name says, and refuses knobs it does not read."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from pydantic import ValidationError
+
+from empg_cli.algorithms.advantages import group_relative, leave_one_out
+from empg_cli.algorithms.assemble import compute_credit, compute_loss, loss_weights
+from empg_cli.algorithms.empg import modulate
+from empg_cli.algorithms.gigpo import anchor_groups, step_relative
+from empg_cli.algorithms.normalise import normalise_between_quantiles, normalise_within_anchors
+from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline
+from empg_cli.config.schema import Algo
+from empg_cli.types import Batch
+
+CONF = Path(__file__).parents[2] / "conf" / "algo"
+PRESETS = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def settings(name, **changes):
+    """The preset as validated settings; changes as `advantage__statistics="step"`."""
+    values = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    for key, value in changes.items():
+        *groups, last = key.split("__")
+        node = values
+        for group in groups:
+            node = node[group]
+        node[last] = value
+    return Algo(**values)
+
+
+def make_batch():
+    """Two tasks, four trajectories of 3, 1, 2 and 2 steps, rows of the second and third interleaved."""
+    generator = torch.Generator().manual_seed(0)
+    trajectory_S = torch.tensor([0, 0, 0, 1, 2, 3, 2, 3])
+    next_S = torch.tensor([1, 2, -1, -1, 6, 7, -1, -1])
+    mask_ST = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 1, 0]])
+    reward_S = torch.tensor([0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    return Batch(
+        row_ids=[],
+        step_row_S=torch.arange(8),
+        step_start_S=torch.ones(8, dtype=torch.long),
+        mask_ST=mask_ST.bool(),
+        token_ST=torch.zeros(8, 3, dtype=torch.long),
+        old_logprob_ST=-torch.rand(8, 3, generator=generator),
+        entropy_ST=torch.rand(8, 3, generator=generator),
+        trajectory_S=trajectory_S,
+        next_S=next_S,
+        group_N=torch.tensor([5, 5, 2, 2]),
+        reward_N=torch.zeros(4).index_add_(0, trajectory_S, reward_S),
+        reward_S=reward_S,
+        anchor_S=["start", "kitchen", "start", "start", "start", "start", "hall", "hall"],
+    )
+
+
+BATCH = make_batch()
+ENTROPY_S = (BATCH.entropy_ST * BATCH.mask_ST).sum(1) / BATCH.mask_ST.sum(1)
+GROUP_S = BATCH.group_N[BATCH.trajectory_S]
+TOKENS_S = BATCH.mask_ST.sum(1).float()
+
+
+def spread(advantage_N):
+    return advantage_N[BATCH.trajectory_S]
+
+
+GRPO = spread(group_relative(BATCH.reward_N, BATCH.group_N))
+ANCHOR_S = anchor_groups(BATCH.anchor_S, GROUP_S)
+GIGPO = GRPO + step_relative(BATCH.reward_S, BATCH.next_S, ANCHOR_S, gamma=0.95)
+BASELINE = reinforce_plus_plus_baseline(BATCH.reward_N, BATCH.group_N, BATCH.trajectory_S, TOKENS_S)
+EXPECTED = {
+    "grpo": GRPO,
+    "dapo": GRPO,
+    "dapo_kl": GRPO,
+    "gspo": GRPO,
+    "cispo": GRPO,
+    "dr_grpo": spread(group_relative(BATCH.reward_N, BATCH.group_N, scale_by_std=False)),
+    "rloo": spread(leave_one_out(BATCH.reward_N, BATCH.group_N, scale_by_std=False)),
+    "reinforce_pp": reinforce_plus_plus(BATCH.reward_S, BATCH.next_S, TOKENS_S),
+    "reinforce_pp_baseline": BASELINE,
+    "gigpo": GIGPO,
+    "empg": modulate(GRPO, ENTROPY_S, BATCH.next_S),
+    "dapo_empg": modulate(GRPO, ENTROPY_S, BATCH.next_S),
+    "gigpo_empg": modulate(GIGPO, ENTROPY_S, BATCH.next_S),
+    "aem": modulate(GRPO, ENTROPY_S, BATCH.next_S, zeta=0.0, center=False),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_credit_of_every_preset(name):
+    credit_S, metrics = compute_credit(settings(name), BATCH)
+    torch.testing.assert_close(credit_S, EXPECTED[name], atol=1e-6, rtol=0)
+    assert metrics["critic/advantages/mean"] == pytest.approx(credit_S.mean().item(), abs=1e-6)
+    assert metrics["critic/rewards/max"] == 1.0
+    assert metrics["group/zero_std_frac"] == 0.0
+    assert metrics["empg/step_entropy/mean"] == pytest.approx(ENTROPY_S.mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_loss_of_every_preset_has_a_gradient(name):
+    algo = settings(name)
+    credit_S, _ = compute_credit(algo, BATCH)
+    logprob_ST = (BATCH.old_logprob_ST + 0.05).requires_grad_()
+    terms = compute_loss(
+        algo.loss,
+        logprob_ST=logprob_ST,
+        entropy_ST=BATCH.entropy_ST,
+        old_logprob_ST=BATCH.old_logprob_ST,
+        ref_logprob_ST=BATCH.old_logprob_ST if algo.loss.kl_coef else None,
+        credit_S=credit_S,
+        mask_ST=BATCH.mask_ST,
+        weight_ST=loss_weights(algo.loss, BATCH.mask_ST, BATCH.trajectory_S),
+    )
+    terms.loss.backward()
+    assert logprob_ST.grad.abs().sum() > 0
+    assert ("actor/kl_loss" in terms.metrics) == bool(algo.loss.kl_coef)
+
+
+@pytest.mark.parametrize(
+    ("arm", "baseline"), [("empg", "grpo"), ("dapo_empg", "dapo_kl"), ("gigpo_empg", "gigpo"), ("aem", "grpo")]
+)
+def test_an_arm_differs_from_its_baseline_in_credit_alone(arm, baseline):
+    with_empg, without = settings(arm).model_dump(), settings(baseline).model_dump()
+    assert with_empg.pop("credit")["kind"] == "empg"
+    assert without.pop("credit")["kind"] == "none"
+    del with_empg["name"], without["name"]
+    assert with_empg == without
+
+
+def test_presets_hold_the_papers_values():
+    empg = settings("empg")  # arXiv 2509.09265, Table 3
+    assert (empg.credit.k, empg.credit.k_future, empg.credit.zeta, empg.group_size) == (1.0, 1.0, 0.05, 8)
+    assert (empg.loss.clip_low, empg.loss.clip_high, empg.loss.kl_coef, empg.loss.entropy_coef) == (
+        0.2,
+        0.2,
+        0.01,
+        1e-3,
+    )
+    dapo = settings("dapo")  # arXiv 2503.14476, sec. 4.1
+    assert (dapo.loss.clip_high, dapo.loss.kl_coef, dapo.overlong.limit, dapo.overlong.buffer) == (0.28, 0, 20480, 4096)
+    assert (settings("gspo").loss.clip_low, settings("gspo").loss.clip_high) == (3e-4, 4e-4)  # 2507.18071, sec. 5.1
+    assert (settings("gigpo").advantage.gamma, settings("gigpo").advantage.omega) == (0.95, 1.0)  # 2505.10978
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("rloo", {"advantage__statistics": "step"}, "advantage.leave_one_out.statistics"),
+        ("grpo", {"credit__zeta": 0.1}, "credit.none.zeta"),
+        ("cispo", {"loss__dual_clip": 3.0}, "loss.cispo.dual_clip"),
+        ("grpo", {"loss__sequence": "step"}, "loss.clip.sequence"),
+        ("empg", {"credit__tail": 0.05}, "tail is not read when normalise=minmax"),
+        ("empg", {"credit__normalise": "quantile"}, "tail must be given"),
+        ("grpo", {"loss__constant_tokens": 100}, "constant_tokens is not read when weighting=token"),
+        ("grpo", {"loss__weighting": "constant"}, "constant_tokens must be given"),
+        ("dr_grpo", {"advantage__unbiased_std": True}, "unbiased_std is not read when scale_by_std=false"),
+        ("grpo", {"sampling__max_resamples": 3}, "max_resamples is not read"),
+        ("dapo", {"sampling__max_resamples": None}, "max_resamples must be at least 1"),
+        ("dapo", {"overlong__buffer": 30000}, r"buffer \(30000\) must not exceed limit"),
+        ("grpo", {"loss__dual_clip": 1.0}, "greater than 1"),
+    ],
+)
+def test_a_knob_that_is_not_read_is_refused(name, changes, message):
+    with pytest.raises(ValidationError) as error:
+        settings(name, **changes)
+    located = [".".join(map(str, e["loc"])) + " " + e["msg"] for e in error.value.errors()]
+    assert any(re.search(message, text) for text in located), located
+
+
+def test_statistics_over_steps_are_an_option():
+    credit_S, _ = compute_credit(settings("grpo", advantage__statistics="step"), BATCH)
+    expected = group_relative(BATCH.reward_N[BATCH.trajectory_S], GROUP_S)
+    torch.testing.assert_close(credit_S, expected)
+    assert not torch.allclose(credit_S, GRPO, atol=1e-2)
+
+
+def test_overlong_penalty_changes_credit_but_not_the_batch():
+    # trajectories have 6, 3, 5 and 3 tokens; limit 5, buffer 2: -1, 0, -1, 0
+    changes = {"overlong": {"kind": "soft", "limit": 5, "buffer": 2, "penalty": 1.0}}
+    before_N = BATCH.reward_N.clone()
+    for name in ("grpo", "reinforce_pp", "gigpo"):
+        _, metrics = compute_credit(settings(name, **changes), BATCH)
+        assert metrics["dapo/overlong_frac"] == 0.5
+        assert metrics["critic/rewards/mean"] == pytest.approx(before_N.mean().item() - 0.5)
+    assert torch.equal(BATCH.reward_N, before_N)
+    credit_S, _ = compute_credit(settings("dr_grpo", **changes), BATCH)
+    # group 5: .9 - 1 = -.1 against 0
+    torch.testing.assert_close(credit_S[0], torch.tensor(-0.05))
+
+
+def test_normalisation_is_an_option_of_the_credit():
+    quantile_S, _ = compute_credit(settings("empg", credit__normalise="quantile", credit__tail=0.2), BATCH)
+    anchor_S, _ = compute_credit(settings("empg", credit__normalise="anchor"), BATCH)
+    minmax_S, _ = compute_credit(settings("empg"), BATCH)
+    no_tail_S, _ = compute_credit(settings("empg", credit__normalise="quantile", credit__tail=0.0), BATCH)
+    torch.testing.assert_close(no_tail_S, minmax_S)
+    assert not torch.allclose(quantile_S, minmax_S, atol=1e-3)
+    assert not torch.allclose(anchor_S, minmax_S, atol=1e-3)
+
+
+def test_one_outlier_flattens_min_max_but_not_quantiles():
+    # 40 steps between 0.1 and 0.5, and one of 10 nats
+    entropy_S = torch.cat([torch.linspace(0.1, 0.5, 40), torch.tensor([10.0])])
+    credit = {}
+    for name, normalised_S in (
+        ("minmax", normalise_between_quantiles(entropy_S, tail=0.0)),
+        ("quantile", normalise_between_quantiles(entropy_S, tail=0.05)),
+    ):
+        weight_S = torch.exp(-normalised_S[:40])
+        credit[name] = (weight_S.max() / weight_S.min()).item()
+    # of the factor e that separates extremes, the ordinary steps keep exp(0.4 / 9.9) under min-max
+    assert credit["minmax"] == pytest.approx(1.0412, abs=1e-3)
+    assert credit["quantile"] > 2.5
+    with pytest.raises(ValueError, match="tail"):
+        normalise_between_quantiles(entropy_S, tail=0.5)
+
+
+def test_a_complex_state_is_not_taken_for_an_unsure_agent():
+    # state 0 is always hard (1.0, 1.2), state 1 always easy (0.1, 0.3): within each, the same spread
+    normalised_S = normalise_within_anchors(torch.tensor([1.0, 1.2, 0.1, 0.3]), torch.tensor([0, 0, 1, 1]))
+    torch.testing.assert_close(normalised_S, torch.tensor([0.0, 1.0, 0.0, 1.0]), atol=1e-5, rtol=0)
