@@ -20,6 +20,8 @@ for name in ("ALFWORLD_DATA", "WANDB_API_KEY", "HYDRA_FULL_ERROR", "FORCE_COLOR"
     os.environ.pop(name, None)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Processes that tests start find empg as this one does.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(autouse=True)

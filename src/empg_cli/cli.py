@@ -222,9 +222,9 @@ def _flags(
 @contextlib.contextmanager
 def _user_border() -> Iterator[None]:
     """Mistakes and stops end in a sentence and an exit code; a bug of ours keeps its traceback."""
-    from empg_cli.benchmarks.base import DataError
     from empg_cli.config.problems import ConfigError
     from empg_cli.console import show_config_error, show_error
+    from empg_cli.errors import JobFailed, UserError
     from empg_cli.training.stop import Stopped
 
     try:
@@ -232,16 +232,12 @@ def _user_border() -> Iterator[None]:
     except ConfigError as error:
         show_config_error(error)
         raise typer.Exit(2) from None
-    except DataError as error:
+    except UserError as error:
+        show_error(str(error))
+        raise typer.Exit(2) from None
+    except JobFailed as error:
         show_error(str(error))
         raise typer.Exit(1) from None
     except Stopped as stop:
         print(f"To go on:  {stop.hint}", file=sys.stderr)
         raise typer.Exit(stop.exit_code) from None
-    except Exception as error:
-        from empg_cli.commands.launch import JobFailed
-
-        if not isinstance(error, JobFailed):
-            raise
-        show_error(str(error))
-        raise typer.Exit(1) from None

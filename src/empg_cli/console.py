@@ -1,4 +1,4 @@
-"""What the command line writes for people: one rich console, log lines, errors. All on stderr; stdout is for results."""
+"""What the command line writes for people: console, log lines, errors. All on stderr; stdout is for results."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
-from empg_cli.tracking.terminal import is_live_terminal, printable
+from empg_cli.tracking.terminal import is_live_terminal, printable, write_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from empg_cli.config.problems import ConfigError
+
+PLAIN = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
 
 @cache
@@ -34,27 +36,30 @@ class ConsoleHandler(logging.Handler):
 
     def __init__(self, level: int = logging.NOTSET) -> None:
         super().__init__(level)
-        self._inner: logging.Handler
+        self._rich: logging.Handler | None = None
         if is_watched():
             from rich.logging import RichHandler
 
-            self._inner = RichHandler(
+            self._rich = RichHandler(
                 console=get_console(), show_path=False, rich_tracebacks=True, log_time_format="%H:%M:%S"
             )
-            self._inner.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
-        else:
-            self._inner = logging.StreamHandler(sys.stderr)
-            self._inner.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+            self._rich.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 (logging's own name)
-        """Each inner handler has the format that fits it."""
+        """Logging configurations name a formatter; each form above has the one that fits it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._inner.emit(record)
+        if self._rich is not None:
+            self._rich.emit(record)
+            return
+        try:
+            write_line(sys.stderr, PLAIN.format(record))
+        except (OSError, ValueError):  # a closed stream
+            self.handleError(record)
 
 
 def show_error(message: str) -> None:
-    print(f"error: {printable(message)}", file=sys.stderr)
+    write_line(sys.stderr, f"error: {printable(message)}")
 
 
 def show_config_error(error: ConfigError) -> None:

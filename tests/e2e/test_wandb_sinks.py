@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("wandb", reason="wandb is not installed (pip install wandb)")
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 """A run that prompts or hangs is stopped, and fails its test, after this."""
 
 PLAY = """

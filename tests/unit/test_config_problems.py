@@ -1,4 +1,4 @@
-"""What a mistake on the command line is answered with: every problem at once, with the key, the value and the way out."""
+"""What a mistake on the command line is answered with: every problem at once, with key, value and way out."""
 
 from __future__ import annotations
 
@@ -44,8 +44,12 @@ def problem(*overrides: str) -> Problem:
         ("trainer.device=gpu", "trainer.device", "must be auto, cpu, cuda or cuda:N (got gpu)"),
         ("algo.credit.kind=emgp", "algo.credit.kind", "did you mean empg?"),
         ("rollout.history=2", "rollout.history", "is not read when context=transcript"),
-        ("rollout.max_new_tokens=5000", "rollout.max_new_tokens", "must be below max_context_tokens (2048)"),
-        ("trainer.minibatches=1000", "trainer.minibatches", "must not exceed the 128 trajectories of an update"),
+        ("rollout.max_new_tokens=5000", "rollout.max_new_tokens", "must be below max_context_tokens (2048) (got 5000)"),
+        (
+            "trainer.minibatches=1000",
+            "trainer.minibatches",
+            "must not exceed the trajectories of an update (128 = 16 tasks x group of 8)",
+        ),
         ("model.init=pretrained", "model.path", "must name a model folder or hub id"),
         ("model.prompt=chat", "model.prompt", "must be compact when init=packaged"),
         ("benchmark.task_types=[]", "benchmark.task_types", "at least 1 item"),

@@ -86,7 +86,7 @@ def test_panel_at_90_columns():
     state = state_after(29)
     state.evaluated(20, EVALUATION)
     state.evaluated(25, EVALUATION | {"success_rate": 0.5, "lo": 0.4, "hi": 0.6})
-    state.phase = ("rollout", 12, 64)
+    state.enter("rollout", 12, 64)
     text = drawn(state, 90)
     assert all(len(line) == 90 for line in text.splitlines())
     assert "alfworld-empg, seed 0" in text
@@ -296,6 +296,19 @@ def test_eta_counts_down_between_updates_and_forgets_a_slow_start():
     assert state.eta_s == pytest.approx(40)  # 20 to go at 2 s, the mean of the last 20
     clock.now += 1.5
     assert state.eta_s == pytest.approx(38.5)
+
+
+def test_eta_does_not_count_what_came_before_the_first_rollout():
+    clock = Clock()
+    state = RunState("t", 11, clock=clock)
+    state.enter("warm start", 0, 100)
+    clock.now += 600
+    state.enter("rollout", 0, 8)
+    clock.now += 4
+    state.enter("rollout", 8, 8)
+    state.record(1, {})
+    assert state.eta_s == pytest.approx(40)  # 10 to go at 4 s
+    assert state.elapsed_s == pytest.approx(604)
 
 
 def test_a_resumed_run_starts_where_it_left_off():

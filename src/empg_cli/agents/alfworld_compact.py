@@ -102,7 +102,7 @@ class AlfworldCompact:
             if name == verb and template.count("{") == len(things):
                 command = template.format(*things)
                 return Parsed(command, well_formed=pattern.fullmatch(command) is not None)
-        return Parsed(" ".join([verb, *things]), well_formed=False)
+        return Parsed(response.replace("_", " ").strip(), well_formed=False)
 
     def phrase(self, action: str) -> str:
         for pattern, verb, _ in ACTIONS:

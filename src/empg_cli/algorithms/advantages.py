@@ -48,7 +48,7 @@ def group_relative_over_steps(
 def leave_one_out(
     reward_N: Tensor, group_N: Tensor, *, scale_by_std: bool = True, unbiased: bool = False, eps: float = 1e-6
 ) -> Tensor:
-    """Each return against the mean of the others of its group (RLOO, arXiv 2402.14740, Eq. 8).
+    """Each return against the mean of the others of its group (RLOO, arXiv 2402.14740).
 
     A_i = R_i - 1/(n-1) sum_{j != i} R_j = n/(n-1) (R_i - mean(R))
 

@@ -111,7 +111,7 @@ def clipped_surrogate(
     Args:
         advantage_S: the credit of each step, shared by its tokens.
         mask_ST: bool, True on sampled tokens only; observations never train.
-        dual_clip: c > 1 bounds the objective of negative advantages from below by c A (arXiv 1912.09729, Eq. 5);
+        dual_clip: c > 1 bounds the objective of negative advantages from below by c A (arXiv 1912.09729);
             verl uses 3.
         num_tokens: trained tokens in the whole optimiser step, over all micro-batches and ranks. Passing it in is
             what makes the gradient independent of the split. Read when `weight_ST` is not given.

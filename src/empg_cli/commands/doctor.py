@@ -58,9 +58,8 @@ def installation() -> Iterator[Finding]:
     if missing:
         advice = f"{sys.executable} -m pip install {' '.join(missing)}"
         yield Finding("empg", "packages", Status.BROKEN, f"missing: {', '.join(missing)}", advice)
-    yield Finding(
-        "empg", "packages", Status.OK, "  ".join(f"{name} {_version(name)}" for name in CORE if _version(name))
-    )
+    installed = "  ".join(f"{name} {_version(name)}" for name in CORE if name not in missing)
+    yield Finding("empg", "packages", Status.OK, installed)
 
 
 def machine() -> Iterator[Finding]:

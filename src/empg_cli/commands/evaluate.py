@@ -40,7 +40,7 @@ def _evaluate(cfg: DictConfig) -> dict[str, Any]:
     with job_border(run_dir, "eval"):
         who = config.run or (config.model.name if config.policy == "model" else config.policy)
         log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
-        from empg_cli.evaluation.evaluate import run_eval  # brings torch: seconds
+        from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
 
         return run_eval(config, run_dir)
 

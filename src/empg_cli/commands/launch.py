@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.errors import JobFailed, UserError
 from empg_cli.training.stop import Stopped
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ Config = TypeVar("Config", bound=BaseModel)
 MAIN_PID = "EMPG_MAIN_PID"
 COMMAND_LINE = list(sys.argv)
 """As the user wrote it; wandb records sys.argv."""
-
-
-class JobFailed(Exception):  # noqa: N818 (the error is its cause)
-    """A job raised, and its own log says more. A plain text, so that it travels home from a launcher's worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +135,11 @@ def job_border(run_dir: Path, name: str) -> Iterator[None]:
         if not in_main_process():
             raise  # comes home as an exception; SystemExit would kill a launcher's worker
         leave(stop)  # not as an exception: Hydra would go on to the next job of the sweep
-    except ConfigError:
+    except UserError as error:
+        if _is_sweep():  # of a sweep, Hydra brings only the first error home
+            log.error("%s", error)
         raise
     except Exception as error:
-        from empg_cli.policy.loading import ModelError  # not at the top: torch
-
-        if isinstance(error, DataError | ModelError):
-            log.error("%s", error)
-            raise JobFailed(str(error)) from error
         log.exception("%s failed", name)
         raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
 
@@ -159,6 +152,13 @@ def leave(stop: Stopped) -> NoReturn:
 def in_main_process() -> bool:
     """False in the worker of a launcher such as joblib or submitit."""
     return os.environ.get(MAIN_PID) == str(os.getpid())
+
+
+def _is_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _folder_overrides(sweep: Sweep) -> list[str]:

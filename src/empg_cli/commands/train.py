@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.commands.launch import HydraFlags, job_border, launch, prepare
-from empg_cli.config import write
 from empg_cli.config.compose import INVALID, load_job
 from empg_cli.config.problems import ConfigError, Problem
-from empg_cli.config.run_folder import CONFIG_FILE, changes, find_run_folder, primary_config
+from empg_cli.config.run_folder import changes, find_run_folder, primary_config
 from empg_cli.config.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ def train_task(cfg: DictConfig) -> float | None:
     """One job: the success rate of its last evaluation, which sweepers maximise or list."""
     config, run_dir = prepare(cfg, TrainConfig)
     with job_border(run_dir, "train"):
-        write(config, run_dir / CONFIG_FILE)
         names = config.algo.name, config.model.name, config.benchmark.name
         log.info("%s with %s on %s, seed %d -> %s", *names, config.seed, run_dir)
         from empg_cli.training.loop import train  # brings torch and transformers: seconds

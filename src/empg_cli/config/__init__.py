@@ -41,9 +41,13 @@ def write(cfg: TrainConfig | EvalConfig, path: Path) -> None:
 
 def read(path: Path) -> TrainConfig:
     """The configuration that a run folder holds in config.yaml."""
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
-    from empg_cli.config.compose import validate
+    from empg_cli.config.compose import INVALID, validate
+    from empg_cli.config.problems import ConfigError, Problem
     from empg_cli.config.schema import TrainConfig
 
-    return validate(OmegaConf.create(path.read_text(encoding="utf-8")), TrainConfig)
+    cfg = OmegaConf.load(path)
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(INVALID, [Problem(str(path), "is not a configuration: it holds a list")])
+    return validate(cfg, TrainConfig)

@@ -96,8 +96,7 @@ def compose_job(
                 bad_groups.append(key)
             elif key.split(".")[0] in bad_groups:
                 continue  # cannot be judged before the group is right
-            values = OmegaConf.to_container(cfg, resolve=False)
-            assert isinstance(values, dict)
+            values: Any = OmegaConf.to_container(cfg, resolve=False)
             problems.append(explain.from_override(error, word, schema, values))
     return cfg, problems
 

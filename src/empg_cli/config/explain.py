@@ -50,10 +50,10 @@ def _from_detail(detail: ErrorDetails, schema: type[BaseModel], values: dict[str
 
 
 def _from_validator(key: str, model: type[BaseModel] | None, message: str) -> Problem:
-    """Messages of the schema's own checks start with the field, or the dotted key, that they are about."""
-    field, _, rest = message.partition(" ")
-    if model is not None and field.split(".")[0] in model.model_fields:
-        return Problem(f"{key}.{field}" if key else field, rest)
+    """The schema's own checks say `key must ...` or `key (value) must ...`; the key is seen from their model."""
+    said = re.fullmatch(r"([\w.]+)(?: \((\S+)\))? (.+)", message, re.DOTALL)
+    if said and model is not None and said[1].split(".")[0] in model.model_fields:
+        return Problem(f"{key}.{said[1]}" if key else said[1], said[3], said[2])
     return Problem(key, message)
 
 

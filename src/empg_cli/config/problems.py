@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from empg_cli.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Problem:
 
 
 @dataclass
-class ConfigError(Exception):
+class ConfigError(UserError):
     """Everything that is wrong with one command line. Shown without a traceback; exit code 2."""
 
     title: str
@@ -39,9 +41,6 @@ class ConfigError(Exception):
     def __str__(self) -> str:
         lines = [self.title, *(f"  {problem}" for problem in self.problems)]
         return "\n".join([*lines, f"  {self.where}"] if self.where else lines)
-
-    def at(self, where: str) -> ConfigError:
-        return replace(self, where=where)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:

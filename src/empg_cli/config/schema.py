@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 
 class Node(BaseModel):
@@ -364,7 +372,7 @@ class Rollout(Node):
     def is_consistent(self) -> Rollout:
         if self.context == "transcript" and self.history != 0:
             raise ValueError(
-                f"history is not read when context=transcript (got {self.history}); leave it 0, or choose rollout=window"
+                f"history ({self.history}) is not read when context=transcript; leave it 0, or choose rollout=window"
             )
         if self.max_new_tokens >= self.max_context_tokens:
             raise ValueError(
@@ -382,7 +390,7 @@ class WarmStart(Node):
     """Demonstrations in a step, each a new game."""
     lr: PositiveFloat
     mistakes: float = Field(ge=0, le=1)
-    """Probability that a demonstration inserts a random admissible action; the expert recovers. Mistakes never train."""
+    """Probability of a random admissible action in a demonstration; the expert recovers. Mistakes never train."""
     prompt_weight: float = Field(ge=0, le=1)
     """Weight of the loss on observation tokens; 0 = actions only."""
 
@@ -453,7 +461,16 @@ class TrainConfig(Node):
         if isinstance(loss, SequenceLoss) and loss.sequence == "trajectory" and self.rollout.context != "transcript":
             raise ValueError(
                 "algo.loss.sequence=trajectory needs rollout.context=transcript: in a window context the steps of a "
-                "trajectory are rows of their own and may land in different micro-batches; choose algo.loss.sequence=step"
+                "trajectory are rows of their own, maybe in different micro-batches; choose algo.loss.sequence=step"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def importance_cap_has_a_second_opinion(self) -> TrainConfig:
+        if self.algo.loss.importance_cap is not None and self.trainer.old_logprobs == "rollout":
+            raise ValueError(
+                "algo.loss.importance_cap is not read when trainer.old_logprobs=rollout: the sampler's log-probs are "
+                "the old ones, so every importance weight is 1; set trainer.old_logprobs=recompute, or leave it null"
             )
         return self
 
@@ -462,8 +479,8 @@ class TrainConfig(Node):
         trajectories = self.trainer.tasks_per_update * self.algo.group_size
         if self.trainer.minibatches > trajectories:
             raise ValueError(
-                f"trainer.minibatches ({self.trainer.minibatches}) must not exceed the {trajectories} trajectories of an "
-                f"update (trainer.tasks_per_update {self.trainer.tasks_per_update} x algo.group_size {self.algo.group_size})"
+                f"trainer.minibatches ({self.trainer.minibatches}) must not exceed the trajectories of an update "
+                f"({trajectories} = {self.trainer.tasks_per_update} tasks x group of {self.algo.group_size})"
             )
         return self
 

@@ -93,7 +93,7 @@ class Dashboard:
 
     def phase(self, name: str, done: int, total: int) -> None:
         """Progress inside an update or an evaluation, such as ("rollout", 12, 64): a long phase must not look dead."""
-        self.state.phase = (printable(name), done, total)
+        self.state.enter(name, done, total)
         if self._mode == "plain" and self._is_due():
             self._say(plain_phase(self.state))
 

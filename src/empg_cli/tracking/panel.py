@@ -23,6 +23,8 @@ _PROGRESS_TEXT = 50
 """Columns that the progress line needs besides its bar."""
 TREND_WINDOW = 5
 """Updates: the mean of the last five against the five before."""
+PACE_STARTS_WITH = "rollout"
+"""The phase that an update begins with."""
 ETA_WINDOW = 20
 """Updates whose mean duration predicts the rest."""
 
@@ -86,15 +88,26 @@ class RunState:
     best: tuple[int, Evaluation] | None = None
     _started: float = 0.0
     _finished: list[float] = field(default_factory=list)
+    """Times at which the last updates were done, the first one's start before them."""
+    _pace_known: bool = False
 
     def __post_init__(self) -> None:
         self.title = printable(self.title)
         self._started = self.clock()
         self._finished = [self._started]
 
+    def enter(self, phase: str, done: int, total: int) -> None:
+        """Where the current update or evaluation is. The pace is measured from the first rollout on: what comes
+        before it (warm start, evaluation of the initial policy) says nothing about the updates to come."""
+        if phase == PACE_STARTS_WITH and not self._pace_known:
+            self._pace_known = True
+            self._finished = [self.clock()]
+        self.phase = (printable(phase), done, total)
+
     def record(self, update: int, row: Mapping[str, float]) -> None:
         self.update = update
         self.phase = None
+        self._pace_known = True
         self._finished = [*self._finished, self.clock()][-ETA_WINDOW - 1 :]
         for shown in SHOWN:
             if shown.metric in row:

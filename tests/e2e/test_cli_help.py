@@ -1,0 +1,122 @@
+"""The command line as a stranger meets it: help, completion, versions; quick, and without loading what it does not need."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from empg_cli import __version__
+from empg_cli.cli import app
+from empg_cli.commands.completion import complete_word
+
+HEAVY = {"torch", "transformers", "wandb", "hydra", "omegaconf", "numpy", "pydantic", "rich"}
+IDLE_TYPER_IMPORT_S = 0.09  # measured on an idle core; tells how slow this machine is right now
+
+
+def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env={**os.environ, **environ}, check=False
+    )
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """CPU time of a Python process, the least of three runs."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        python(*arguments)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    return min(times)
+
+
+def loaded_modules(code: str) -> set[str]:
+    shown = python("-c", f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})")
+    assert shown.returncode == 0, shown.stderr
+    return set(shown.stdout.splitlines()[-1].split())
+
+
+def test_the_command_line_itself_loads_nothing_heavy() -> None:
+    assert loaded_modules("import empg_cli.cli") & HEAVY == set()
+
+
+def test_help_draws_with_rich_and_loads_nothing_else() -> None:
+    shown = loaded_modules("from typer.testing import CliRunner\nfrom empg_cli.cli import app\n"
+                           "CliRunner().invoke(app, ['--help'])")  # fmt: skip
+    assert shown & HEAVY == {"rich"}
+
+
+def test_configurations_are_validated_before_torch_is_loaded() -> None:
+    assert loaded_modules("from empg_cli.config import load\nload([])") & {"torch", "transformers", "wandb"} == set()
+
+
+def test_playing_needs_no_torch() -> None:
+    assert loaded_modules("import empg_cli.commands.play") & {"torch", "transformers", "wandb", "numpy"} == set()
+
+
+def test_help_takes_less_than_a_third_of_a_second_of_cpu() -> None:
+    slowness = max(1.0, cpu_seconds("-c", "import typer") / IDLE_TYPER_IMPORT_S)
+    assert cpu_seconds("-m", "empg_cli", "--help") / slowness < 0.33
+
+
+def test_help_lists_the_commands() -> None:
+    shown = CliRunner().invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    for command in ("train", "eval", "play", "doctor", "--install-completion"):
+        assert command in shown.output
+
+
+def test_help_of_train_lists_flags_groups_and_presets() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"]).output
+    for word in ("--multirun", "--cfg", "--resume", "benchmark", "alfworld", "dapo_empg", "qwen2.5-1.5b", "transcript"):
+        assert word in shown
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"empg {__version__}\n"
+
+
+def test_a_misspelt_flag_is_named_with_its_neighbour() -> None:
+    shown = CliRunner().invoke(app, ["train", "--multirn"])
+    assert shown.exit_code == 2
+    assert "--multirun" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("benchmark=al", ["benchmark=alfworld"]),
+        ("rollout=", ["rollout=transcript", "rollout=window"]),
+        ("trainer.warm", [f"trainer.warm_start.{key}=" for key in ("steps", "batch_size", "lr")]),
+        ("+algo.credit.ze", ["+algo.credit.zeta="]),
+        ("resu", ["resume="]),
+        ("rolloutx", []),
+    ],
+)
+def test_overrides_complete(typed: str, offered: list[str]) -> None:
+    assert [word for word in offered if word not in complete_word(typed, {})] == []
+    assert all(word.startswith(typed) for word in complete_word(typed, {}))
+
+
+def test_bash_cuts_words_at_the_equals_sign() -> None:
+    # `empg train benchmark=al<TAB>` arrives as the words empg, train, benchmark, =, al
+    cut = {"COMP_WORDS": "empg train benchmark = al", "COMP_CWORD": "4"}
+    assert complete_word("al", cut) == ["alfworld"]
+    nothing_yet = {"COMP_WORDS": "empg train rollout =", "COMP_CWORD": "3"}
+    assert complete_word("=", nothing_yet) == ["transcript", "window"]
+
+
+def test_completion_through_the_shell_protocol() -> None:
+    shown = python(
+        "-c",
+        "import sys; sys.argv = ['empg']\nfrom empg_cli.cli import app\napp(prog_name='empg')",
+        _EMPG_COMPLETE="complete_bash",
+        COMP_WORDS="empg train rollout = w",
+        COMP_CWORD="4",
+    )
+    assert shown.stdout.split() == ["window"], shown.stderr

@@ -1,0 +1,105 @@
+"""What the gradient may not depend on, and which tokens it may not come from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from empg_cli.algorithms.assemble import compute_credit
+from empg_cli.config.schema import TrainConfig
+from empg_cli.policy.policy import Policy
+from empg_cli.training.batching import make_batch, microbatches, minibatches
+from empg_cli.training.update import accumulate_gradient, score_batch
+from empg_cli.types import Batch
+from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
+
+
+def scored_batch(cfg: TrainConfig, policy: Policy) -> Batch:
+    """A rollout batch in which every trajectory earned something else."""
+    trajectories = tiny_rollout(cfg, policy)
+    for number, trajectory in enumerate(trajectories):
+        trajectory.steps[-1].reward += 0.7 * number
+    batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
+    batch.ref_logprob_ST, _ = score_batch(policy, batch, cfg)
+    batch.ref_logprob_ST = batch.ref_logprob_ST - 0.3 * batch.mask_ST
+    batch.credit_S, _ = compute_credit(cfg.algo, batch)
+    return batch
+
+
+def gradient(policy: Policy, batch: Batch, cfg: TrainConfig) -> torch.Tensor:
+    policy.model.zero_grad()
+    accumulate_gradient(policy, batch, torch.arange(batch.num_steps), cfg)
+    return torch.cat([parameter.grad.flatten() for parameter in policy.model.parameters()])
+
+
+@pytest.mark.parametrize("context", ["transcript", "window"])
+@pytest.mark.parametrize("weighting", ["token", "step", "trajectory"])
+def test_gradient_does_not_depend_on_micro_batches(context: str, weighting: str) -> None:
+    base = tiny_config(f"rollout={context}", f"algo.loss.weighting={weighting}", "algo.loss.kl_coef=0.1")
+    policy = tiny_policy(base)
+    batch = scored_batch(base, policy)
+    whole = gradient(policy, batch, base.model_copy(update={"trainer": base.trainer.model_copy(update={"tokens_per_microbatch": 10**9})}))
+    counts = set()
+    for tokens in (1, 200, 500, 1000):
+        cfg = base.model_copy(update={"trainer": base.trainer.model_copy(update={"tokens_per_microbatch": tokens})})
+        counts.add(len(list(microbatches(batch, torch.arange(batch.num_steps), tokens))))
+        torch.testing.assert_close(gradient(policy, batch, cfg), whole, atol=1e-6, rtol=1e-4)
+    assert len(counts) >= 3, "the budgets must give different splits, or this shows nothing"
+    assert whole.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("context", ["transcript", "window"])
+def test_only_positions_before_sampled_tokens_receive_gradient(
+    context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny_config(f"rollout={context}", "trainer.tokens_per_microbatch=100000")
+    policy = tiny_policy(cfg)
+    batch = scored_batch(cfg, policy)
+    seen: list[tuple[list[torch.Tensor], torch.Tensor]] = []
+    plain = Policy.hidden
+
+    def hidden(self: Policy, rows: list[torch.Tensor]) -> torch.Tensor:
+        output = plain(self, rows)
+        output.retain_grad()
+        seen.append((rows, output))
+        return output
+
+    monkeypatch.setattr(Policy, "hidden", hidden)
+    accumulate_gradient(policy, batch, torch.arange(batch.num_steps), cfg)
+    trained = [torch.zeros(len(row), dtype=torch.bool) for row in batch.row_ids]
+    for step in range(batch.num_steps):
+        start, size = int(batch.step_start_S[step]), int(batch.mask_ST[step].sum())
+        trained[int(batch.step_row_S[step])][start - 1 : start - 1 + size] = True
+    checked = 0
+    for rows, output in seen:
+        for row, grad_TD in zip(rows, output.grad, strict=True):
+            mask_T = trained[next(i for i, other in enumerate(batch.row_ids) if other is row)]
+            nonzero_T = grad_TD.abs().sum(-1) != 0
+            assert not nonzero_T[: len(row)][~mask_T].any(), "a prompt or observation token trains"
+            assert not nonzero_T[len(row) :].any(), "padding trains"
+            checked += int(nonzero_T.sum())
+    assert checked > 50
+
+
+def test_minibatches_are_whole_trajectories_and_cover_everything_once() -> None:
+    cfg = tiny_config()
+    batch = make_batch(tiny_rollout(cfg, tiny_policy(cfg)), append_only=True)
+    parts = list(minibatches(batch, 4, torch.tensor([3, 0, 5, 1, 4, 2])))
+    assert sorted(torch.cat(parts).tolist()) == list(range(batch.num_steps))
+    owners = [set(batch.trajectory_S[part].tolist()) for part in parts]
+    assert owners == [{3, 0}, {5, 1}, {4, 2}]
+
+
+def test_both_contexts_give_the_same_steps() -> None:
+    """One episode laid out as one row and as a row per step: the same step tensors, other rows."""
+    cfg = tiny_config()
+    trajectories = tiny_rollout(cfg, tiny_policy(cfg), tasks=2)
+    joined, apart = (make_batch(trajectories, append_only=flag) for flag in (True, False))
+    assert len(joined.row_ids) == 4 and len(apart.row_ids) == joined.num_steps == apart.num_steps
+    for name in ("mask_ST", "token_ST", "old_logprob_ST", "entropy_ST", "trajectory_S", "next_S", "reward_N"):
+        torch.testing.assert_close(getattr(joined, name), getattr(apart, name))
+    for batch in (joined, apart):
+        for step in range(batch.num_steps):
+            row, start = batch.row_ids[int(batch.step_row_S[step])], int(batch.step_start_S[step])
+            tokens = batch.token_ST[step][batch.mask_ST[step]]
+            assert row[start : start + len(tokens)].tolist() == tokens.tolist()

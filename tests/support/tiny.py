@@ -1,0 +1,67 @@
+"""A very small policy on generated ALFWorld games, as real as the shipped one but random."""
+
+from __future__ import annotations
+
+import torch
+
+from empg_cli import config
+from empg_cli.agents.agent import AgentMaker, agent_maker
+from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks.base import Benchmark
+from empg_cli.config.schema import TrainConfig
+from empg_cli.policy.loading import load_policy
+from empg_cli.policy.policy import Policy
+from empg_cli.rollout.collect import collect, episode_rules
+from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.types import Trajectory
+
+SCRATCH = [
+    "model=tiny-scratch",
+    "model.arch.hidden_size=32",
+    "model.arch.num_layers=2",
+    "model.arch.num_heads=4",
+    "model.arch.num_kv_heads=2",
+    "model.arch.mlp_size=48",
+]
+
+
+def tiny_config(*overrides: str) -> TrainConfig:
+    """A run of seconds; later overrides win."""
+    return config.load(
+        [
+            *SCRATCH,
+            "trainer.threads=1",
+            "trainer.device=cpu",
+            "benchmark.max_steps=6",
+            "rollout.max_new_tokens=5",
+            "logger.console=quiet",
+            *overrides,
+        ]
+    )
+
+
+def tiny_policy(cfg: TrainConfig) -> Policy:
+    return load_policy(cfg.model, cfg.benchmark.name, seed=0, device=torch.device("cpu"))
+
+
+def tiny_agents(cfg: TrainConfig, policy: Policy) -> AgentMaker:
+    return agent_maker(
+        cfg.benchmark.name, cfg.model.prompt, policy, context=cfg.rollout.context, history=cfg.rollout.history
+    )
+
+
+def tiny_rollout(
+    cfg: TrainConfig, policy: Policy, *, tasks: int = 3, group_size: int = 2, temperature: float = 1.0
+) -> list[Trajectory]:
+    benchmark: Benchmark = make_benchmark(**cfg.benchmark.model_dump())
+    make_agent = tiny_agents(cfg, policy)
+    engine = TorchEngine(policy, make_agent().codec.stop_ids)
+    return collect(
+        engine,
+        benchmark,
+        make_agent,
+        benchmark.tasks("train")[:tasks],
+        group_size=group_size,
+        rules=episode_rules(cfg.rollout, cfg.benchmark, temperature=temperature),
+        stream=(0,),
+    )
