@@ -1,5 +1,5 @@
-"""The official small set: goals, order, splits, search results and the expert, against counts and digests that were taken
-when search, goals, rewards and pages had been found equal to the official code and to Lucene.
+"""The official small set: goals, order, splits, search results and the expert, against counts and digests that were
+taken when search, goals, rewards and pages had been found equal to the official code and to Lucene.
 
 Set EMPG_TEST_DATA to a folder that holds `webshop/` with WebShop's items_shuffle_1000, items_ins_v2_1000 and
 items_human_ins (.json or .json.gz).

@@ -92,7 +92,7 @@ def test_split_by_product_shares_no_product() -> None:
     products = [{goals[task.data].asin for task in benchmark.tasks(split)} for split in benchmark.splits]
     assert sum(map(len, products)) == len(set().union(*products))
     assert sum(len(benchmark.tasks(split)) for split in benchmark.splits) == len(goals)
-    with pytest.raises(DataError, match="at least 10 goals|without goals"):
+    with pytest.raises(DataError, match=r"at least 10 goals|without goals"):
         make(split_scheme="by_product", goals="human", num_products=12)
 
 
