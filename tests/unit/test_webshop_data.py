@@ -208,6 +208,8 @@ def test_the_full_set_wants_to_be_compiled(tmp_path: Path) -> None:
     )
     shop, source = open_shop(str(out), **KEYS)
     assert (source, len(shop.products)) == ("official", 70)
+    with pytest.raises(DataError, match="no human goals"):
+        open_shop(str(out), **(KEYS | {"goals": "human"}))
 
 
 def test_human_goals_need_their_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 NO_PRICE = 100.0
 """What WebShop charges for a product that lists no price."""
@@ -60,6 +61,13 @@ class Product:
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options.items())
         first_bullet = self.bullets[0] if self.bullets else ""
         return " ".join((self.title, self.description, first_bullet, options)).lower()
+
+
+class Catalog(Protocol):
+    """Products by row, in memory or on disk."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int, /) -> Product: ...
 
 
 def encode(product: Product) -> bytes:

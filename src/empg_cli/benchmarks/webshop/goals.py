@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from empg_cli.benchmarks.webshop.catalog import Product
+from empg_cli.benchmarks.webshop.catalog import Catalog, Product
 
 GoalKind = Literal["synthetic", "human"]
 GOAL_KINDS: tuple[GoalKind, ...] = ("synthetic", "human")
@@ -101,10 +101,10 @@ def draw_ceiling(price: float, rng: random.Random) -> float:
     return max(rng.sample(within_reach, 2)) if len(within_reach) >= 2 else NO_CEILING
 
 
-class GoalList(Sequence[Goal]):
+class GoalList:
     """Goals made on demand from a table and the products, both possibly on disk."""
 
-    def __init__(self, products: Sequence[Product], table: NDArray[Any], kind: GoalKind) -> None:
+    def __init__(self, products: Catalog, table: NDArray[Any], kind: GoalKind) -> None:
         self._products = products
         self.table = table
         self.kind: GoalKind = kind
@@ -112,7 +112,7 @@ class GoalList(Sequence[Goal]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> Goal:
         if not 0 <= index < len(self.table):
             raise IndexError(f"goal {index} of {len(self.table)}")
         row = self.table[index]
@@ -120,7 +120,7 @@ class GoalList(Sequence[Goal]):
         make = _human_wish if self.kind == "human" else _synthetic_wish
         text, attributes, options = make(product, variant)
         return Goal(
-            index=int(index),
+            index=index,
             asin=product.asin,
             title=product.title,
             department=product.department,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from empg_cli.benchmarks.webshop import actions
-from empg_cli.benchmarks.webshop.catalog import RATING, Product
+from empg_cli.benchmarks.webshop.catalog import RATING, Catalog, Product
 
 PER_PAGE = 10
 
@@ -103,7 +103,7 @@ def start_page(instruction: str) -> Page:
     return build.page(PageKind.START)
 
 
-def results_page(instruction: str, found: Sequence[int], number: int, products: Sequence[Product]) -> Page:
+def results_page(instruction: str, found: Sequence[int], number: int, products: Catalog) -> Page:
     """Page `number` (from 1) of the found catalogue rows; past the last one it lists nothing."""
     build = _header(instruction)
     build.text(f"Page {number} (Total results: {len(found)})")

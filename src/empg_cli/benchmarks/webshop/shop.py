@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from empg_cli.benchmarks.webshop.bm25 import Index, build_index
-from empg_cli.benchmarks.webshop.catalog import Product, encode
+from empg_cli.benchmarks.webshop.catalog import Catalog, Product, encode
 from empg_cli.benchmarks.webshop.goals import GoalKind, GoalList, draw_prices, goal_sources, make_table
 from empg_cli.benchmarks.webshop.nouns import NounTagger
 from empg_cli.benchmarks.webshop.reward import Reward
@@ -22,10 +22,14 @@ MAX_RESULTS = 50
 """Products that a search lists at most."""
 
 
+class Prices(Protocol):
+    def __getitem__(self, row: int, /) -> float: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shop:
-    products: Sequence[Product]
-    prices: Sequence[float]
+    products: Catalog
+    prices: Prices
     """By catalogue row: what a purchase costs (a range of prices is settled here)."""
     buckets: NDArray[np.uint8]
     """By catalogue row: where `split_scheme=by_product` puts the product's goals."""

@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ def _write(
         "version": _VERSION,
         "source": source,
         "products": len(asins),
+        "goals": {kind: len(arrays[f"goals_{kind}"]) for kind in GOAL_KINDS},
         "price_seed": price_seed,
         "digest": digest.hexdigest(),
         "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
@@ -149,6 +150,8 @@ def open_store(
 ) -> tuple[Shop, str]:
     """The compiled shop, mapped, and where its products came from (`official` or `generated`)."""
     manifest = read_manifest(folder)
+    if not manifest["goals"][goals]:
+        raise DataError(f"{folder} holds no {goals} goals; its official files had none")
     if manifest["price_seed"] != price_seed:
         raise DataError(
             f"{folder} was compiled with price_seed={manifest['price_seed']}, the run asks for {price_seed}: "
@@ -165,7 +168,7 @@ def open_store(
     )
     shop = Shop(
         products=products,
-        prices=mapped("price"),  # type: ignore[arg-type]  # read by index only
+        prices=mapped("price"),
         buckets=mapped("bucket"),
         index=Index(StoredTerms(folder / _TERMS, mapped("term_offset")), postings),
         goals=GoalList(products, mapped(f"goals_{goals}"), goals),
@@ -178,7 +181,7 @@ def open_store(
     return shop, manifest["source"]
 
 
-class StoredProducts(Sequence[Product]):
+class StoredProducts:
     """Products read from a mapped file when asked for; the last few hundred are kept."""
 
     def __init__(self, path: Path, offsets: NDArray[np.int64]) -> None:
@@ -189,7 +192,7 @@ class StoredProducts(Sequence[Product]):
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, row: Any) -> Any:
+    def __getitem__(self, row: int, /) -> Product:
         product = self._recent.get(row)
         if product is None:
             product = decode(self._lines[int(self._offsets[row]) : int(self._offsets[row + 1])])
