@@ -2,7 +2,7 @@
 
 Deterministic: same arguments, same weights (one thread). It stops early on purpose: at the first evaluation that
 reaches the target success, so that reinforcement learning has room. Writes a Hugging Face model folder, `record.json`
-(settings, versions, the learning curve) and a model card.
+(settings, versions, the learning curve); the card beside them is written by hand.
 
     python scripts/make_tiny_agent.py --benchmark alfworld --out src/empg_cli/assets/tiny-alfworld
 """
@@ -11,49 +11,47 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from empg_cli import config
 from empg_cli.agents.agent import agent_maker
 from empg_cli.benchmarks import make_benchmark
-from empg_cli.config.schema import Architecture, Model, TrainConfig, WarmStart
+from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import Evaluation, evaluate
 from empg_cli.policy.loading import load_policy, model_fingerprint
 from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.training.record import package_versions
 from empg_cli.training.warm_start import imitate
+
+EVALUATION_GAMES = 1
+"""Seed of the games that decide when to stop: not those that users evaluate on (seed 0)."""
 
 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
-    cfg = config.load([f"benchmark={args.benchmark}", f"benchmark.train_games={args.train_games}", *args.overrides])
-    arch = Architecture(
-        hidden_size=args.hidden,
-        num_layers=args.layers,
-        num_heads=args.heads,
-        num_kv_heads=args.kv_heads,
-        mlp_size=args.mlp,
+    cfg = config.load(
+        [
+            f"benchmark={args.benchmark}",
+            "model=tiny-scratch",
+            f"benchmark.train_games={args.train_games}",
+            f"benchmark.game_seed={EVALUATION_GAMES}",
+            f"trainer.warm_start.steps={args.steps}",
+            f"trainer.warm_start.lr={args.lr}",
+            f"trainer.warm_start.batch_size={args.batch}",
+            f"trainer.warm_start.mistakes={args.mistakes}",
+            f"trainer.warm_start.prompt_weight={args.prompt_weight}",
+            *args.overrides,
+        ]
     )
-    model = Model(
-        name="tiny",
-        init="scratch",
-        path=None,
-        prompt="compact",
-        dtype="float32",
-        gradient_checkpointing=False,
-        arch=arch,
-    )
-    settings = WarmStart(
-        steps=args.steps, batch_size=args.batch, lr=args.lr, mistakes=args.mistakes, prompt_weight=args.prompt_weight
-    )
-    benchmark = make_benchmark(**cfg.benchmark.model_dump())
-    policy = load_policy(model, cfg.benchmark.name, seed=args.seed, device=torch.device("cpu"))
+    held_out = make_benchmark(**cfg.benchmark.model_dump())
+    benchmark = make_benchmark(**cfg.benchmark.model_copy(update={"game_seed": 0}).model_dump())
+    policy = load_policy(cfg.model, cfg.benchmark.name, seed=args.seed, device=torch.device("cpu"))
     make_agent = agent_maker(cfg.benchmark.name, "compact", policy, context="transcript", history=0)
     engine = TorchEngine(policy, make_agent().codec.stop_ids)
     print(f"{policy.num_parameters:,} parameters, {len(policy.tokenizer)} words", flush=True)
@@ -62,17 +60,16 @@ def main() -> None:
     started = time.process_time()
 
     def on_step(step: int, loss: float) -> bool:
-        if step % args.eval_every and step != settings.steps:
+        if step % args.eval_every and step != args.steps:
             return False
         policy.model.eval()
-        sampled = _play(cfg, engine, benchmark, make_agent, temperature=1.0)
-        greedy = _play(cfg, engine, benchmark, make_agent, temperature=0.0)
+        sampled, greedy = (_play(cfg, engine, held_out, make_agent, temperature=t) for t in (1.0, 0.0))
         policy.model.train()
         row = {
             "step": step,
             "loss": round(loss, 4),
-            "success_sampled": sampled.success_rate,
-            "success_greedy": greedy.success_rate,
+            "success_sampled": round(sampled.success_rate, 4),
+            "success_greedy": round(greedy.success_rate, 4),
             "valid_actions": round(sampled.total.valid_actions, 4),
             "steps": round(sampled.total.steps, 2),
             "n": sampled.total.n,
@@ -83,22 +80,21 @@ def main() -> None:
             policy.save(args.out / f"step-{step:06d}")
         return sampled.success_rate >= args.stop_at
 
-    imitate(policy, benchmark, make_agent, settings, seed=args.seed, on_step=on_step)
+    imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, seed=args.seed, on_step=on_step)
     policy.save(args.out)
     record = {
-        "arguments": {key: value for key, value in vars(args).items() if key != "out"},
-        "architecture": arch.model_dump(),
-        "warm_start": settings.model_dump(),
-        "benchmark": benchmark.fingerprint(),
+        "command": "python scripts/make_tiny_agent.py " + " ".join(sys.argv[1:]),
+        "architecture": cfg.model.arch.model_dump() if cfg.model.arch else None,
+        "warm_start": cfg.trainer.warm_start.model_dump(),
+        "seed": args.seed,
+        "stop_at": args.stop_at,
+        "demonstrations": benchmark.fingerprint(),
+        "held_out": {"split": cfg.benchmark.split, "game_seed": EVALUATION_GAMES, "max_steps": cfg.benchmark.max_steps},
         "model": model_fingerprint(policy),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": package_versions(),
         "curve": curve,
     }
-    (args.out / "record.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    (args.out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _play(cfg: TrainConfig, engine: TorchEngine, benchmark: Any, make_agent: Any, *, temperature: float) -> Evaluation:
@@ -111,19 +107,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--benchmark", default="alfworld")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=8000, help="length of the learning-rate schedule")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--mistakes", type=float, default=0.15)
     parser.add_argument("--prompt-weight", type=float, default=0.1)
     parser.add_argument("--train-games", type=int, default=200_000, help="demonstrations are drawn from these")
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--kv-heads", type=int, default=2)
-    parser.add_argument("--mlp", type=int, default=256)
-    parser.add_argument("--eval-every", type=int, default=500)
-    parser.add_argument("--stop-at", type=float, default=2.0, help="sampled success on the evaluation split")
+    parser.add_argument("--eval-every", type=int, default=250)
+    parser.add_argument("--stop-at", type=float, default=0.35, help="sampled success on held-out games")
     parser.add_argument("--keep-all", action="store_true", help="save the policy at every evaluation")
     parser.add_argument("overrides", nargs="*", help="further settings, e.g. benchmark.max_steps=30")
     return parser.parse_args()

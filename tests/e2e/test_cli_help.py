@@ -1,4 +1,4 @@
-"""The command line as a stranger meets it: help, completion, versions; quick, and without loading what it does not need."""
+"""The command line as a stranger meets it: help, completion, version; quick, and without loading what it need not."""
 
 from __future__ import annotations
 

@@ -52,21 +52,20 @@ def play(benchmark: Benchmark, task: Task, max_steps: int, console: Console, key
     console.print(f"[bold]{task.task_id}[/bold]  ({task.kind}, at most {max_steps} steps)", soft_wrap=True)
     console.print(HELP, style="dim")
     _show(console, observation.text)
-    actions, steps, score = observation.actions, 0, 0.0
-    while steps < max_steps:
+    actions, steps = observation.actions, 0
+    while True:
         action = _choose(console, keyboard, actions, expert)
         if action is None:
             console.print(f"left after {steps} steps", style="dim")
             return None
         result = env.step(action)
         expert.saw(action)
-        steps, score, actions = steps + 1, result.score, result.actions
+        steps, actions = steps + 1, result.actions
         _show_result(console, result)
         if result.done:
-            console.print(_verdict(result.success, steps, score), style="bold green" if result.success else "bold red")
+            verdict = f"{'solved' if result.success else 'failed'} after {steps} steps (score {result.score:g})"
+            console.print(verdict, style="bold green" if result.success else "bold red")
             return result.success
-    console.print(f"no success within {steps} steps (score {score:g})", style="bold red")
-    return False
 
 
 class Expert:
@@ -118,10 +117,6 @@ def _show_result(console: Console, result: StepResult) -> None:
     _show(console, result.text)
     if not result.valid:
         console.print("(refused: nothing changed; ? lists what can be done)", style="yellow")
-
-
-def _verdict(success: bool, steps: int, score: float) -> str:
-    return f"{'solved' if success else 'failed'} after {steps} steps (score {score:g})"
 
 
 def _keyboard(console: Console) -> Keyboard:

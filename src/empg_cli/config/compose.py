@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,23 +31,43 @@ REFUSALS = (HydraException, OmegaConfBaseException)
 Config = TypeVar("Config", bound=BaseModel)
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Hydra's compose API, ready for one primary config."""
+
+    config_name: str
+    loader: ConfigLoader
+    search: tuple[str, ...]
+    """Override that adds a second folder of configs."""
+
+    def compose(self, words: Sequence[str]) -> DictConfig:
+        return compose(self.config_name, overrides=[*self.search, *words])
+
+
 @contextmanager
-def hydra_session() -> Iterator[ConfigLoader]:
-    """Hydra's compose API on the shipped conf/; inside of a running Hydra job, that job's state is put back."""
+def hydra_session(config_name: str, config_dir: str | None = None) -> Iterator[Session]:
+    """Compose from the shipped conf/, and from the user's own folder if given; a running Hydra job's state is put back.
+
+    Hydra looks for the primary config in the main folder only, so that is the user's when it holds one of this name.
+    """
+    main, other = conf_dir(), Path(config_dir).resolve() if config_dir is not None else None
+    if other is not None and (other / f"{config_name}.yaml").is_file():
+        main, other = other, main
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-            yield GlobalHydra.instance().config_loader()
+        with initialize_config_dir(str(main), version_base=VERSION_BASE):
+            search = () if other is None else (f"hydra.searchpath=['file://{other}']",)
+            yield Session(config_name, GlobalHydra.instance().config_loader(), search)
     finally:
         GlobalHydra.instance().hydra = outer
 
 
 def load_job(config_name: str, overrides: Sequence[str], schema: type[Config], config_dir: str | None = None) -> Config:
     """Compose and validate a single job."""
-    with hydra_session() as loader:
-        parsed, problems = parse(overrides, loader)
-        cfg, refused = compose_job(config_name, parsed, schema, loader, config_dir)
+    with hydra_session(config_name, config_dir) as session:
+        parsed, problems = parse(overrides, session.loader)
+        cfg, refused = compose_job(parsed, schema, session)
         return validate(cfg, schema, [*problems, *refused])
 
 
@@ -65,34 +86,28 @@ def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override
 
 
 def compose_job(
-    config_name: str,
-    overrides: Sequence[Override],
-    schema: type[BaseModel],
-    loader: ConfigLoader,
-    config_dir: str | None = None,
+    overrides: Sequence[Override], schema: type[BaseModel], session: Session
 ) -> tuple[DictConfig, list[Problem]]:
     """The composed configuration without the overrides that Hydra refuses, and what is wrong with those."""
-    search = [] if config_dir is None else [f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
-    words = [str(override.input_line) for override in overrides]
     try:
-        return compose(config_name, overrides=[*search, *words]), []
+        return session.compose([str(override.input_line) for override in overrides]), []
     except REFUSALS:
         pass
     # Hydra stops at the first bad word. Add them one by one to find all, groups first, as Hydra applies them.
     try:
-        cfg = compose(config_name, overrides=search)
+        cfg = session.compose([])
     except REFUSALS as error:  # no word is to blame: the primary config itself
-        raise ConfigError(INVALID, [Problem(config_name, explain.first_line(error))]) from None
+        raise ConfigError(INVALID, [Problem(session.config_name, explain.first_line(error))]) from None
     kept: list[str] = []
     problems: list[Problem] = []
     bad_groups: list[str] = []
-    for override in sorted(overrides, key=lambda override: not is_group(override, loader)):
+    for override in sorted(overrides, key=lambda override: not is_group(override, session.loader)):
         word, key = str(override.input_line), str(override.key_or_group)
         try:
-            cfg = compose(config_name, overrides=[*search, *kept, word])
+            cfg = session.compose([*kept, word])
             kept.append(word)
         except REFUSALS as error:
-            if is_group(override, loader):
+            if is_group(override, session.loader):
                 bad_groups.append(key)
             elif key.split(".")[0] in bad_groups:
                 continue  # cannot be judged before the group is right

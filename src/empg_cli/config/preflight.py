@@ -16,14 +16,16 @@ from empg_cli.config.compose import INVALID, compose_job, hydra_session, parse, 
 from empg_cli.config.problems import ConfigError, Problem
 
 MAX_COMBINATIONS = 32  # composed in full; a larger sweep is checked by axis, about 0.15 CPU-s a job
+LONGEST_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """What the command line says about a sweep, for Hydra's folder settings."""
 
-    swept_keys: tuple[str, ...]
-    fixed_keys: tuple[str, ...]
+    naming_keys: tuple[str, ...]
+    """Swept keys whose values can be part of a folder's name."""
+    other_keys: tuple[str, ...]
     run_dir: str | None
     """The user's own `run_dir=...`, as written."""
 
@@ -37,20 +39,20 @@ def preflight(
     config_dir: str | None = None,
 ) -> Sweep | None:
     """Raise ConfigError with every problem of every job checked; return the sweep, or None for a single run."""
-    with hydra_session() as loader:
-        words, problems = parse(overrides, loader)
+    with hydra_session(config_name, config_dir) as session:
+        words, problems = parse(overrides, session.loader)
         multirun = multirun or any(word.key_or_group == "hydra.mode" and word.value() == "MULTIRUN" for word in words)
         if not multirun:
             for word in [word for word in words if word.is_sweep_override()]:
                 words.remove(word)
                 problems.append(_sweep_without_flag(word))
-            cfg, refused = compose_job(config_name, words, schema, loader, config_dir)
+            cfg, refused = compose_job(words, schema, session)
             validate(cfg, schema, [*problems, *refused])
             return None
         failed_in: dict[Problem, list[str]] = {problem: [] for problem in problems}
-        jobs = list(_jobs(words, loader))
+        jobs = list(_jobs(words, session.loader))
         for job, name in jobs:
-            cfg, refused = compose_job(config_name, job, schema, loader, config_dir)
+            cfg, refused = compose_job(job, schema, session)
             try:
                 validate(cfg, schema, refused)
             except ConfigError as error:
@@ -99,7 +101,15 @@ def _all_or_by_axis(axes: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
 
 
 def _sweep(words: Sequence[Override]) -> Sweep:
-    swept = tuple(word.get_key_element() for word in words if word.is_sweep_override())
-    fixed = tuple(word.get_key_element() for word in words if not word.is_sweep_override())
+    naming = tuple(word.get_key_element() for word in words if _can_name_a_folder(word))
+    other = tuple(word.get_key_element() for word in words if not _can_name_a_folder(word))
     folders: list[Any] = [word.get_value_string() for word in words if word.key_or_group == "run_dir"]
-    return Sweep(swept, fixed, folders[-1] if folders else None)
+    return Sweep(naming, other, folders[-1] if folders else None)
+
+
+def _can_name_a_folder(word: Override) -> bool:
+    """Swept, and neither a path nor long."""
+    if not word.is_sweep_override():
+        return False
+    values = word.sweep_string_iterator() if word.is_discrete_sweep() else []
+    return all("/" not in value and len(value) <= LONGEST_NAME for value in values)

@@ -32,8 +32,8 @@ def find_run_folder(path: Path) -> Path:
 
 def run_given(overrides: Sequence[str]) -> Path | None:
     """The folder in `run=DIR`, for `empg eval`."""
-    with hydra_session() as loader:
-        words, _ = parse(overrides, loader)
+    with hydra_session("eval") as session:
+        words, _ = parse(overrides, session.loader)
     given = [word for word in words if word.key_or_group == "run"]
     if any(word.is_sweep_override() for word in given):
         raise ConfigError(INVALID, [Problem("run", "cannot be swept", hint="call `empg eval` once for each run")])
@@ -48,9 +48,9 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     Hydra's ConfigStore, which every launcher sends to its workers.
     """
     saved = saved_values(folder)
-    with hydra_session() as loader:
-        words, _ = parse(overrides, loader)
-        chosen = {str(word.key_or_group) for word in words if is_group(word, loader)}
+    with hydra_session(command) as session:
+        words, _ = parse(overrides, session.loader)
+        chosen = {str(word.key_or_group) for word in words if is_group(word, session.loader)}
     if "experiment" in chosen:
         hint = "give its settings one by one"
         raise ConfigError(INVALID, [Problem("experiment", f"cannot be laid over the run {folder}", hint=hint)])

@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from empg_cli.policy.scoring import logprob_and_entropy
 from empg_cli.types import Batch
+
+transformers_logging.disable_progress_bar()  # the dashboard shows what takes long
 
 
 @dataclass

@@ -122,9 +122,10 @@ class Belief:
     def _learn_refusal(self, action: str) -> None:
         self.refused.add(action)
         destination = action.removeprefix("go to ")
-        if action.startswith("go to ") and destination in self.receptacles and self.at is not None:
+        if action.startswith("go to ") and destination in self.receptacles:
             # The engine has no `go to` for what is already here.
-            self._join([self.at, destination])
+            self._join([self.at or destination, destination])
+            self.at = self.at or destination
 
     def _neighbours(self, receptacle: str) -> set[str]:
         return self._same_place.get(receptacle, {receptacle})

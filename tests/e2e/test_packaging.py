@@ -1,0 +1,98 @@
+"""What people install: a wheel with conf/ and the tables in it, that works without the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FROM_MAKE_TEST = ("PYTHONPATH", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "TORCH_BACKEND", "UV_FIND_LINKS")
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if key not in FROM_MAKE_TEST}
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=cwd, env=environment)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the tracked and untracked sources as they are, without build isolation and so without a network."""
+    pytest.importorskip("hatchling", reason="needs hatchling: make test installs it")
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=REPOSITORY)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_and_the_whole_configuration(wheel: Path) -> None:
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    configs = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "conf").rglob("*.yaml")}
+    assert {f"empg_cli/{name}" for name in configs} <= inside
+    sources = (path for path in (REPOSITORY / "src" / "empg_cli").rglob("*") if "__pycache__" not in path.parts)
+    assert {path.relative_to(REPOSITORY / "src").as_posix() for path in sources if path.is_file()} <= inside
+    tops = {name.split("/")[0] for name in inside}
+    assert {top for top in tops if not top.startswith("empg_cli")} <= {"hydra_plugins"}
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_composes_and_plays_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    # An environment of its own whose dependencies are those of this one; the checkout is not on its path.
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path)
+    python = tmp_path / "env" / "bin" / "python"
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    ours = [path for path in sys.path if Path(path).name == "site-packages"]
+    # Plain folders on the path: their .pth files, and with them an editable checkout, are not followed.
+    (site / "dependencies.pth").write_text("\n".join(ours) + "\n")
+    zipfile.ZipFile(wheel).extractall(site)
+    shown = yaml.safe_load(run(python, "-m", "empg_cli", "train", "--cfg", "job", "algo=dapo_empg", cwd=tmp_path))
+    assert shown["algo"]["name"] == "dapo_empg"
+    where = run(python, "-m", "empg_cli", "train", "--info", "searchpath", cwd=tmp_path)
+    assert f"file://{site.resolve()}/empg_cli/conf" in where
+    played = run(python, "-m", "empg_cli", "eval", "policy=expert", "benchmark.eval_tasks=2", cwd=tmp_path)
+    assert "100.0%" in played
+
+
+def test_the_make_targets_that_the_readme_promises() -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("needs make, which `make test` has")
+    shown = run(make, "help", cwd=REPOSITORY)
+    for target in ("demo", "test", "check", "lint", "types", "format", "build", "clean"):
+        assert f"make {target} " in shown
+
+
+@pytest.mark.parametrize(
+    ("find_links", "wheel_name", "expected"),
+    [
+        ("", None, "--torch-backend=cpu"),
+        ("{folder}", None, "--torch-backend=cpu"),
+        ("{folder}", "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl", ""),
+        ("https://example.org/wheels", None, "--torch-backend=cpu"),
+    ],
+)
+def test_make_never_takes_a_cuda_torch_unasked(
+    tmp_path: Path, find_links: str, wheel_name: str | None, expected: str
+) -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("needs make, which `make test` has")
+    if wheel_name:
+        (tmp_path / wheel_name).touch()
+    given = f"PIP_FIND_LINKS={find_links.format(folder=tmp_path)}"
+    unset = ["env", "-u", "UV_FIND_LINKS", given, make, "-n", "install", f"VENV={tmp_path}/env"]
+    install = next(
+        line for line in run(*unset, cwd=REPOSITORY).splitlines() if "pip install" in line and "torch" in line
+    )
+    assert ("--torch-backend" in install) is bool(expected)
+    assert expected in install
+    chosen = run(*command, "TORCH_BACKEND=auto", cwd=REPOSITORY)
+    assert ("--torch-backend=auto" in chosen) is bool(expected)
