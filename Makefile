@@ -1,4 +1,5 @@
-# Every target makes the environment it needs. GPU machine: make demo TORCH_BACKEND=auto
+# Every target makes the environment it needs.
+# GPU machine: make demo TORCH_BACKEND=auto      torch from PyPI or a mirror of it: make demo TORCH_BACKEND=
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
@@ -13,7 +14,7 @@ ifneq ($(strip $(PIP_FIND_LINKS)),)
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 endif
 LOCAL_TORCH := $(firstword $(wildcard $(addsuffix /torch-*.whl,$(subst $(comma),$(space),$(UV_FIND_LINKS)))))
-TORCH_SOURCE := $(if $(LOCAL_TORCH),,--torch-backend=$(TORCH_BACKEND))
+TORCH_SOURCE := $(if $(LOCAL_TORCH),,$(addprefix --torch-backend=,$(TORCH_BACKEND)))
 
 BIN := $(VENV)/bin
 UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_SOURCE) "$(TORCH)" --constraint constraints.txt
@@ -33,10 +34,12 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet uv
 
 $(USER_ENV): pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "installing empg and torch into $(VENV) ..."
 	$(UV_INSTALL) --editable .
 	@touch $@
 
 $(DEV_ENV): pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "installing empg, torch and the tools of development into $(VENV) ..."
 	$(UV_INSTALL) --editable ".[$(EXTRAS)]" --group dev
 	@touch $@ $(USER_ENV)
 

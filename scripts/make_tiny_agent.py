@@ -114,7 +114,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--prompt-weight", type=float, default=0.1)
     parser.add_argument("--train-games", type=int, default=200_000, help="demonstrations are drawn from these")
     parser.add_argument("--eval-every", type=int, default=250)
-    parser.add_argument("--stop-at", type=float, default=0.35, help="sampled success on held-out games")
+    parser.add_argument("--stop-at", type=float, default=0.40, help="sampled success on held-out games")
     parser.add_argument("--keep-all", action="store_true", help="save the policy at every evaluation")
     parser.add_argument("overrides", nargs="*", help="further settings, e.g. benchmark.max_steps=30")
     return parser.parse_args()

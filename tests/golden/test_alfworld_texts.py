@@ -201,6 +201,16 @@ def test_objects_that_hold_objects_are_normal_however_they_were_treated() -> Non
     ]
 
 
+def test_a_lamp_that_can_be_carried_is_on_for_ever_once_used() -> None:
+    """No official lamp can be picked up; the wording is the grammar's."""
+    problem = KITCHEN.replace("(toggleable DeskLamp_bar_a)", "(toggleable DeskLamp_bar_a) (pickupable DeskLamp_bar_a)")
+    game = parse_game({"pddl_problem": problem + HOT[0] + ")", "grammar": '"Your task is to: cook."'})
+    env = AlfworldEnv(Task("t", "kind", "train"), game)
+    env.reset()
+    commands = ("go to sidetable 1", "use desklamp 1", "use desklamp 1", "take desklamp 1 from sidetable 1")
+    assert answers(env, *commands, "examine desklamp 1")[-1] == "This desklamp 1 is on."
+
+
 def test_what_was_cool_at_the_start_is_examined_as_cold() -> None:
     env = kitchen()
     commands = ("go to fridge 1", "open fridge 1", "take apple 2 from fridge 1", "examine apple 2")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from empg_cli.benchmarks.alfworld.engine import AlfworldEnv
 from empg_cli.benchmarks.alfworld.expert import explore, read_goal
 from empg_cli.benchmarks.alfworld.pddl import parse_game
 from empg_cli.benchmarks.alfworld.planner import oracle_plan
-from empg_cli.benchmarks.alfworld.tables import SPLITS, rules
+from empg_cli.benchmarks.alfworld.tables import SPLITS, rules, table_bytes
 from empg_cli.types import Task
 
 DATA = Path(os.environ.get("EMPG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -71,3 +73,12 @@ def test_explorer_and_planner_win_official_games(official: OfficialGames, split:
         steps += env.steps
     assert won >= least
     assert steps / len(official.games[split]) < 12
+
+
+@pytest.mark.slow
+def test_shipped_tables_are_what_the_script_counts(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    script = root / "scripts" / "build_alfworld_tables.py"
+    subprocess.run([sys.executable, str(script), str(ARCHIVE), str(tmp_path)], check=True, capture_output=True)
+    for name in ("rooms.json", "rules.json"):
+        assert (tmp_path / name).read_bytes() == table_bytes(name)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from empg_cli.benchmarks.alfworld.belief import Belief
-from empg_cli.benchmarks.alfworld.expert import Explorer, read_goal
+from empg_cli.benchmarks.alfworld.engine import AlfworldEnv
+from empg_cli.benchmarks.alfworld.expert import Explorer, explore, read_goal
 from empg_cli.benchmarks.alfworld.game import Goal
+from empg_cli.benchmarks.alfworld.generator import generate
+from empg_cli.benchmarks.alfworld.planner import oracle_plan
+from empg_cli.types import Task
 
 ROOM = (
     "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see "
@@ -178,3 +183,55 @@ def test_a_lamp_that_was_seen_on_the_way_is_remembered() -> None:
     assert agent.next_action() == "go to sidetable 1"
     agent.observe("go to sidetable 1", "You arrive at sidetable 1. On the sidetable 1, you see a desklamp 1.")
     assert agent.next_action() == "use desklamp 1"
+    agent.observe("use desklamp 1", "Nothing happens.")  # whatever the reason: try another lamp
+    assert agent.next_action() == "go to garbagecan 1"
+
+
+def test_cleaning_is_remembered_and_survives_heating() -> None:
+    agent = explorer(
+        "put a clean apple in garbagecan",
+        ("inventory", "You are carrying: a apple 1."),
+        ("clean apple 1 with sinkbasin 1", "You clean the apple 1 using the sinkbasin 1."),
+        ("heat apple 1 with microwave 1", "You heat the apple 1 using the microwave 1."),
+    )
+    assert agent.belief.states == {"apple 1": {"clean", "hot"}}
+    assert agent.next_action() == "go to garbagecan 1"
+
+
+def test_explore_stops_at_a_dead_end_and_starts_an_untouched_episode() -> None:
+    for index in range(200):
+        env = AlfworldEnv(Task("t", "k", "train"), generate("train", 0, index))
+        first = next(explore(env))  # resets by itself
+        assert first.startswith("go to")
+        roll = next((t for t in env.game.things if t.type == "papertowelroll"), None)
+        if roll is not None and not env.game.receptacles[roll.receptacles[0]].openable:
+            place = env.game.receptacles[roll.receptacles[0]].name
+            env.step(f"go to {place}")
+            assert env.step(f"take {roll.name} from {place}").valid
+            assert list(explore(env)) == []
+            with pytest.raises(ValueError, match="can hold papertowelroll"):
+                oracle_plan(env)
+            return
+    raise AssertionError("no game with a paper towel roll in sight")
+
+
+def test_planner_says_why_a_goal_cannot_be_reached() -> None:
+    for index, missing in ((0, "things"), (0, "receptacles")):
+        game = generate("valid_unseen", 0, index)  # clean something
+        if missing == "things":
+            game = replace(game, things=())
+        else:
+            game = replace(game, room=replace(game.room, receptacles=game.receptacles[:1]), things=())
+        env = AlfworldEnv(Task("t", "k", "valid_unseen"), game)
+        env.reset()
+        with pytest.raises(ValueError, match=r"0 \w+ to be had|no \w+ in the room"):
+            oracle_plan(env)
+
+
+def test_planner_has_nothing_to_do_in_a_won_game() -> None:
+    env = AlfworldEnv(Task("t", "k", "train"), generate("train", 0, 0))
+    env.reset()
+    for action in oracle_plan(env):
+        env.step(action)
+    assert env.won
+    assert oracle_plan(env) == []

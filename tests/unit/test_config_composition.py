@@ -49,8 +49,7 @@ def test_a_bigger_model_brings_its_trainer_and_context_but_the_command_line_wins
     assert (chosen.trainer.lr, chosen.rollout.context, chosen.rollout.history) == (1e-6, "window", 2)
     overruled = load(["model=qwen2.5-7b", "trainer=default", "rollout=transcript"])
     assert (overruled.trainer.lr, overruled.rollout.context) == (load([]).trainer.lr, "transcript")
-    assert overruled.rollout.max_new_tokens == 512  # a thinking chat model, unlike tiny
-    assert load([]).rollout.max_new_tokens == 16
+    assert overruled.rollout.max_new_tokens > 10 * load([]).rollout.max_new_tokens  # it thinks; tiny does not
 
 
 def test_the_kind_of_credit_can_be_switched_on_the_command_line() -> None:
@@ -61,7 +60,7 @@ def test_the_kind_of_credit_can_be_switched_on_the_command_line() -> None:
 
 def test_experiment_files_may_set_any_key_and_the_command_line_wins() -> None:
     assert load(["experiment=smoke"]).trainer.updates == 2
-    assert load(["experiment=smoke", "trainer.updates=3"]).trainer.updates == 3
+    assert load(["experiment=smoke", "trainer.updates=7"]).trainer.updates == 7
 
 
 def test_run_dir_names_benchmark_algorithm_model_and_seed() -> None:

@@ -44,9 +44,13 @@ def problem(*overrides: str) -> Problem:
         ("trainer.device=gpu", "trainer.device", "must be auto, cpu, cuda or cuda:N (got gpu)"),
         ("algo.credit.kind=emgp", "algo.credit.kind", "did you mean empg?"),
         ("rollout.history=2", "rollout.history", "is not read when context=transcript"),
-        ("rollout.max_new_tokens=5000", "rollout.max_new_tokens", "must be below max_context_tokens (2048) (got 5000)"),
         (
-            "trainer.minibatches=1000",
+            "rollout.max_new_tokens=5000 rollout.max_context_tokens=2048",
+            "rollout.max_new_tokens",
+            "must be below max_context_tokens (2048) (got 5000)",
+        ),
+        (
+            "trainer.minibatches=1000 trainer.tasks_per_update=16 algo.group_size=8",
             "trainer.minibatches",
             "must not exceed the trajectories of an update (128 = 16 tasks x group of 8)",
         ),
@@ -55,7 +59,7 @@ def problem(*overrides: str) -> Problem:
         ("benchmark.task_types=[]", "benchmark.task_types", "at least 1 item"),
         ("benchmark.task_types=[cook]", "benchmark.task_types[0]", "must be pick_and_place_simple"),
         ("benchmark.data_dir=/no/such/data", "benchmark.data_dir", "does not exist (got /no/such/data)"),
-        ("model.path=/no/such/model", "model.path", "no such folder"),
+        ("model.init=pretrained model.path=/no/such/model", "model.path", "no such folder"),
         ("resume=/no/such/run", "resume", "no such folder"),
         ("+trainer.lr=1", "trainer.lr", "leave the plus out: trainer.lr=1"),
         ("~trainer.lrr", "trainer.lrr", "cannot be removed: it is not there; did you mean trainer.lr"),
@@ -66,8 +70,7 @@ def problem(*overrides: str) -> Problem:
     ],
 )
 def test_one_mistake_is_one_problem_with_its_key_and_a_way_out(override: str, key: str, text: str) -> None:
-    overrides = [override, "model.init=pretrained"] if override.startswith("model.path") else [override]
-    found = problem(*overrides)
+    found = problem(*override.split())
     assert found.key == key
     assert text in str(found)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from empg_cli.benchmarks.base import Benchmark
 
-_BELONGS_ELSEWHERE = frozenset({"name", "split", "eval_tasks", "invalid_action_penalty", "invalid_action_scope"})
+_BELONGS_ELSEWHERE = frozenset({"split", "eval_tasks", "invalid_action_penalty", "invalid_action_scope"})
 """Keys of a benchmark node that evaluation and rollout read."""
 
 

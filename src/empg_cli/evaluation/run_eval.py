@@ -12,7 +12,7 @@ from empg_cli.agents.agent import agent_maker
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import Evaluation, evaluate, evaluate_expert
-from empg_cli.policy.loading import load_folder, load_policy, model_fingerprint, pick_device
+from empg_cli.policy.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.tracking.dashboard import Dashboard
@@ -41,6 +41,7 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
             evaluation = evaluate_expert(benchmark, cfg.benchmark, seed=cfg.seed, progress=progress)
         else:
             policy, source = _policy(cfg)
+            check_context(policy, cfg.rollout.max_context_tokens)
             model = {"source": source, **model_fingerprint(policy)}
             make_agent = agent_maker(
                 cfg.benchmark.name, cfg.model.prompt, policy, context=cfg.rollout.context, history=cfg.rollout.history

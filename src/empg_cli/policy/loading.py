@@ -13,6 +13,7 @@ import torch
 from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
 from empg_cli.config.schema import Model
 from empg_cli.errors import UserError
+from empg_cli.policy.attention import GROUPED
 from empg_cli.policy.policy import Policy
 from empg_cli.policy.tiny import scratch_model, word_tokenizer
 
@@ -89,7 +90,19 @@ def _vocabulary(benchmark: str) -> list[str]:
 
 
 def _policy(network: Any, tokenizer: Any, device: torch.device) -> Policy:
+    if device.type == "cpu":
+        network.set_attn_implementation(GROUPED)
     return Policy(network.to(device).eval(), tokenizer, device)
+
+
+def check_context(policy: Policy, max_context_tokens: int) -> None:
+    """Refuse a context longer than the positions that the model knows."""
+    positions = getattr(policy.model.config, "max_position_embeddings", None)
+    if positions is not None and max_context_tokens > positions:
+        raise ModelError(
+            f"rollout.max_context_tokens={max_context_tokens} is more than the {positions} positions of this model; "
+            f"set rollout.max_context_tokens={positions} or less"
+        )
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import Evaluation, evaluate
-from empg_cli.policy.loading import load_folder, load_policy, pick_device
+from empg_cli.policy.loading import check_context, load_folder, load_policy, pick_device
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.training.batching import make_batch
@@ -94,6 +94,7 @@ def initial_policy(cfg: TrainConfig, benchmark: Benchmark, run: Run) -> Policy:
     """The policy before RL, warm start included: the KL term's reference, and what a new run trains."""
     device = pick_device(cfg.trainer.device)
     policy = load_policy(cfg.model, cfg.benchmark.name, seed=cfg.seed, device=device)
+    check_context(policy, cfg.rollout.max_context_tokens)
     settings = cfg.trainer.warm_start
     if settings.steps == 0:
         return policy

@@ -97,6 +97,7 @@ class Run:
             **(evaluation.metrics() if evaluation else {}),
             **self._seconds,
             "perf/time_per_step": seconds,
+            "perf/throughput": (state.tokens - self._last_row.get("env/tokens", 0.0)) / seconds,
             "perf/mem_gb": peak_memory_gb(),
         }
         self._seconds.clear()

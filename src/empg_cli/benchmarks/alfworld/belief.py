@@ -62,9 +62,6 @@ class Belief:
     def is_here(self, receptacle: str) -> bool:
         return self.at is not None and receptacle in self._neighbours(self.at)
 
-    def where(self, name: str) -> str | None:
-        return next((receptacle for receptacle, things in self.contents.items() if name in things), None)
-
     def observe(self, action: str, text: str) -> None:
         if text == REFUSED:
             self._learn_refusal(action.strip())
