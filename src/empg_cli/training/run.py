@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -54,13 +54,14 @@ class Run:
         *,
         title: str,
         data: dict[str, Any],
+        task_kinds: Sequence[str],
         sinks: Fan,
         dashboard: Dashboard,
         stop: Stopper,
         resume_from: Path | None,
     ) -> None:
         self.cfg, self.run_dir, self.title, self.stop, self.resume_from = cfg, run_dir, title, stop, resume_from
-        self._data = data
+        self._data, self._task_kinds = data, task_kinds
         self._sinks, self._dashboard = sinks, dashboard
         self._seconds: dict[str, float] = defaultdict(float)
         self._started = self._last_log = time.perf_counter()
@@ -144,7 +145,7 @@ class Run:
             total_updates=self.cfg.trainer.updates,
             wall_s=time.perf_counter() - self._started,
             data=self._data["source"],
-            task_kinds=self.cfg.benchmark.task_types,
+            task_kinds=self._task_kinds,
             first=evaluations[0] if evaluations else None,
             best=best,
             last=evaluations[-1] if evaluations else None,
@@ -189,6 +190,7 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
                 run_dir,
                 title=title,
                 data=data,
+                task_kinds=sorted({task.kind for task in benchmark.tasks("train")}),
                 sinks=sinks,
                 dashboard=dashboard,
                 stop=stop,
