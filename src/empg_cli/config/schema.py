@@ -144,6 +144,9 @@ class Webshop(BenchmarkNode):
     """Give items a sub-page with the attributes that the reward compares; off in published results."""
     reward: Literal["success", "score"]
     """success: success_reward for a score of 1, else 0; score: the score, 0 to 1 (success_reward is not read)."""
+    expert: Literal["shopper", "goal"]
+    """Who demonstrates, hints and plays `empg eval policy=expert`: a shopper that decides by what an agent sees, or one
+    that knows the product that is wanted (the ceiling of what can be reached)."""
 
     @model_validator(mode="after")
     def split_is_of_the_scheme(self) -> Webshop:

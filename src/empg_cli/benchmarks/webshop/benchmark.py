@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from empg_cli.benchmarks.base import Env
 from empg_cli.benchmarks.webshop.env import RewardKind, WebShopEnv
@@ -15,9 +15,12 @@ from empg_cli.benchmarks.webshop.load import open_shop
 from empg_cli.benchmarks.webshop.nouns import NounSource
 from empg_cli.benchmarks.webshop.official import OfficialSet
 from empg_cli.benchmarks.webshop.shop import Shop
+from empg_cli.benchmarks.webshop.shopper import shopper_actions
 from empg_cli.benchmarks.webshop.splits import GoalIndices, SplitScheme, split_goals
 from empg_cli.benchmarks.webshop.views import View
 from empg_cli.types import Task
+
+ExpertKind = Literal["shopper", "goal"]
 
 _SOLVABLE_SAMPLE = 500
 """Goals of a split, from its start, that the fingerprint's `solvable` is measured on."""
@@ -65,6 +68,7 @@ class WebShopBenchmark:
         max_steps: int,
         reward: RewardKind,
         success_reward: float,
+        expert: ExpertKind,
     ) -> None:
         """The keys are those of conf/benchmark/webshop.yaml. Raises DataError for data that is missing or broken."""
         self.shop, self._source = open_shop(
@@ -83,6 +87,7 @@ class WebShopBenchmark:
         self._view: View = observation
         self._reward: RewardKind = reward
         self._success_reward = success_reward
+        self._expert: ExpertKind = expert
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -112,7 +117,7 @@ class WebShopBenchmark:
     def expert(self, env: Env, rng: random.Random | None = None) -> Iterator[str]:
         if not isinstance(env, WebShopEnv):
             raise TypeError(f"the WebShop expert plays WebShopEnv, not {type(env).__name__}")
-        return expert_actions(env.session, rng)
+        return shopper_actions(env) if self._expert == "shopper" else expert_actions(env.session, rng)
 
     def fingerprint(self) -> dict[str, Any]:
         """Also what moves results silently: the noun tagger, and how many goals the right purchase solves at all."""

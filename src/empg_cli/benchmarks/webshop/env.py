@@ -48,6 +48,13 @@ class WebShopEnv:
     def is_done(self) -> bool:
         return self.session.is_done or self.steps >= self.max_steps
 
+    @property
+    def observation(self) -> Observation:
+        """What the agent sees now."""
+        if self._text is None:
+            raise RuntimeError("observation before reset(): call reset() once to start the episode")
+        return Observation(self._text, self.session.page.actions)
+
     def step(self, action: str) -> StepResult:
         """Buying ends the episode, whatever was bought. After the end nothing changes any more."""
         if self._text is None:
