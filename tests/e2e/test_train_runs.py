@@ -122,19 +122,15 @@ def test_dynamic_sampling_fills_the_update_or_says_so(algo: str, tmp_path: Path)
 @pytest.mark.parametrize("context", ["transcript", "window"])
 def test_a_chat_model_trains(context: str, tmp_path: Path) -> None:
     model = save_chat_model(tmp_path / "model")
-    cfg = config(
-        "model=qwen2.5-0.5b",
-        f"model.path={model}",
-        "model.dtype=float32",
+    cfg = tiny_config(
+        *SMALL,
         f"rollout={context}",
+        "trainer.updates=1",
+        "trainer.old_logprobs=recompute",
         "rollout.max_new_tokens=8",
         "rollout.max_context_tokens=8000",
         "benchmark.max_steps=2",
-        "trainer.updates=1",
-        "trainer.device=cpu",
-        "trainer.threads=1",
-        "trainer.old_logprobs=recompute",
-        *SMALL[1:],
+        model=("model=qwen2.5-0.5b", f"model.path={model}", "model.dtype=float32"),
     )
     train(cfg, tmp_path / "run")
     row = rows(tmp_path / "run")[1]

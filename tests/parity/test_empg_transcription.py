@@ -1,7 +1,8 @@
 """EMPG against a slow transcription of the paper's pseudo-code (arXiv 2509.09265, Algorithms 2 and 3).
 
 The transcription works as the pseudo-code does: Python floats, one sample after the other, segments of the token row,
-1e-8 in both denominators, and the mean over first tokens at the end.
+and the mean over first tokens at the end. The pseudo-code adds 1e-8 to the mean in the denominator of g, which we leave
+out: without it both agree to rounding, with it to 1e-8 / mean times the advantage.
 """
 
 import math
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from empg_cli.algorithms.empg import modulate, step_entropy
 
 
-def credit_by_loops(advantages, episodes, k, k_future, zeta):
+def credit_by_loops(advantages, episodes, k, k_future, zeta, scale_eps):
     """`episodes`: per sample, per step, the entropies of its tokens. Returns one credit per sample and step."""
     entropies = [[sum(tokens) / len(tokens) for tokens in steps] for steps in episodes]
     everything = [h for steps in entropies for h in steps]
@@ -27,7 +28,7 @@ def credit_by_loops(advantages, episodes, k, k_future, zeta):
     for advantage, steps in zip(advantages, normalised, strict=True):
         row = []
         for t, h in enumerate(steps):
-            value = advantage * math.exp(-k * h) / (mean_scale + 1e-8)
+            value = advantage * math.exp(-k * h) / (mean_scale + scale_eps)
             if t + 1 < len(steps):
                 value += zeta * math.exp(-k_future * steps[t + 1])
             row.append(value)
@@ -69,11 +70,13 @@ advantage = st.floats(-3, 3)
 @example([[[0.5], [0.5]], [[0.5]]], [1.0, -1.0] + [0.0] * 4, 1.0, 1.0, 0.05, Random(0))  # all equal
 def test_modulate_is_the_pseudo_code_in_any_row_order(episodes, advantages, k, k_future, zeta, rng):
     advantages = advantages[: len(episodes)]
-    expected = [value for row in credit_by_loops(advantages, episodes, k, k_future, zeta) for value in row]
     advantage_S, entropy_S, next_S = tensors(advantages, episodes)
-
     credit_S = modulate(advantage_S, entropy_S, next_S, k=k, k_future=k_future, zeta=zeta)
-    torch.testing.assert_close(credit_S, torch.tensor(expected, dtype=torch.float64), atol=2e-7, rtol=0)
+    # |A| <= 3, g <= e^2 and mean >= e^-2: the published epsilon moves a credit by at most 2 * 3 e^4 1e-8 = 3.3e-6
+    for scale_eps, tolerance in ((0.0, 1e-10), (1e-8, 3.3e-6)):
+        rows = credit_by_loops(advantages, episodes, k, k_future, zeta, scale_eps)
+        expected = torch.tensor([value for row in rows for value in row], dtype=torch.float64)
+        torch.testing.assert_close(credit_S, expected, atol=tolerance, rtol=0)
 
     order = list(range(len(next_S)))
     rng.shuffle(order)

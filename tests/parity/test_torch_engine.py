@@ -56,7 +56,9 @@ def test_an_episode_does_not_depend_on_its_company() -> None:
     second = together.respond([[20, 21]], draws[:1], max_new_tokens=8, temperature=1.0)
 
     alone = TorchEngine(policy, [3]).start(1, append_only=True)
-    assert alone.respond(prompts[2:], draws[2:], max_new_tokens=8, temperature=1.0)[0].token_ids == all_three[2].token_ids
+    assert (
+        alone.respond(prompts[2:], draws[2:], max_new_tokens=8, temperature=1.0)[0].token_ids == all_three[2].token_ids
+    )
     assert alone.respond([[20, 21]], draws[:1], max_new_tokens=8, temperature=1.0)[0].token_ids == second[0].token_ids
 
 

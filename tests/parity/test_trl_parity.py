@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
-from empg_cli.config.schema import CispoLoss, ClipLoss, SequenceLoss
+from empg_cli.config.algo import CispoLoss, ClipLoss, SequenceLoss
 
 pytest.importorskip("trl", reason="TRL is not installed (extra: parity)")
 from trl.trainer.grpo_trainer import GRPOTrainer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from empg_cli.algorithms.advantages import group_relative, leave_one_out
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.algorithms.empg import modulate
-from empg_cli.config.schema import CispoLoss, ClipLoss, SequenceLoss
+from empg_cli.config.algo import CispoLoss, ClipLoss, SequenceLoss
 
 SHARED = {
     "weighting": "token",

@@ -38,7 +38,11 @@ def test_gradient_does_not_depend_on_micro_batches(context: str, weighting: str)
     base = tiny_config(f"rollout={context}", f"algo.loss.weighting={weighting}", "algo.loss.kl_coef=0.1")
     policy = tiny_policy(base)
     batch = scored_batch(base, policy)
-    whole = gradient(policy, batch, base.model_copy(update={"trainer": base.trainer.model_copy(update={"tokens_per_microbatch": 10**9})}))
+    whole = gradient(
+        policy,
+        batch,
+        base.model_copy(update={"trainer": base.trainer.model_copy(update={"tokens_per_microbatch": 10**9})}),
+    )
     counts = set()
     for tokens in (1, 200, 500, 1000):
         cfg = base.model_copy(update={"trainer": base.trainer.model_copy(update={"tokens_per_microbatch": tokens})})
@@ -49,9 +53,7 @@ def test_gradient_does_not_depend_on_micro_batches(context: str, weighting: str)
 
 
 @pytest.mark.parametrize("context", ["transcript", "window"])
-def test_only_positions_before_sampled_tokens_receive_gradient(
-    context: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_positions_before_sampled_tokens_receive_gradient(context: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = tiny_config(f"rollout={context}", "trainer.tokens_per_microbatch=100000")
     policy = tiny_policy(cfg)
     batch = scored_batch(cfg, policy)

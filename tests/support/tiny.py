@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from empg_cli import config
@@ -25,11 +27,11 @@ SCRATCH = [
 ]
 
 
-def tiny_config(*overrides: str) -> TrainConfig:
+def tiny_config(*overrides: str, model: Sequence[str] = SCRATCH) -> TrainConfig:
     """A run of seconds; later overrides win."""
     return config.load(
         [
-            *SCRATCH,
+            *model,
             "trainer.threads=1",
             "trainer.device=cpu",
             "benchmark.max_steps=6",

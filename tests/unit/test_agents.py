@@ -109,7 +109,7 @@ def test_chat_answers(answer: str, action: str, well_formed: bool) -> None:
 
 
 def test_chat_transcript_equals_the_template_over_all_messages() -> None:
-    """Turn by turn, the ids are those of the whole conversation rendered at once, when answers encode back to themselves."""
+    """Turn by turn, the ids are those of the whole conversation rendered at once."""
     tokenizer = chat_tokenizer()
     agent = Agent(AlfworldChat(), ChatCodec(tokenizer), context="transcript", history=0)
     ids = agent.start(OPENING)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from empg_cli.config.schema import Algo, ClipLoss, EmpgCredit, NoOverlong
+from empg_cli.config.algo import Algo, ClipLoss, EmpgCredit, NoOverlong
 
 ROOT = Path(__file__).parents[2]
 

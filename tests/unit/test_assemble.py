@@ -14,7 +14,8 @@ from empg_cli.algorithms.empg import modulate
 from empg_cli.algorithms.gigpo import anchor_groups, step_relative
 from empg_cli.algorithms.normalise import normalise_between_quantiles, normalise_within_anchors
 from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline
-from empg_cli.config.schema import Algo
+from empg_cli.algorithms.table import StepTable, merge_tables, step_table
+from empg_cli.config.algo import Algo
 from empg_cli.types import Batch
 
 CONF = Path(__file__).parents[2] / "conf" / "algo"
@@ -222,3 +223,20 @@ def test_a_complex_state_is_not_taken_for_an_unsure_agent():
     # state 0 is always hard (1.0, 1.2), state 1 always easy (0.1, 0.3): within each, the same spread
     normalised_S = normalise_within_anchors(torch.tensor([1.0, 1.2, 0.1, 0.3]), torch.tensor([0, 0, 1, 1]))
     torch.testing.assert_close(normalised_S, torch.tensor([0.0, 1.0, 0.0, 1.0]), atol=1e-5, rtol=0)
+
+
+def test_an_empty_batch_gives_empty_credit_and_no_nan():
+    nothing, no_ids = torch.empty(0), torch.empty(0, dtype=torch.long)
+    table = StepTable(nothing, no_ids, no_ids, no_ids, nothing, no_ids, nothing, ())
+    for name in PRESETS:
+        credit_S, metrics = compute_credit(settings(name), table)
+        assert credit_S.shape == (0,)
+        assert all(value == value for value in metrics.values())  # no NaN
+
+
+def test_merged_tables_point_at_their_own_rows():
+    table = step_table(BATCH)
+    merged = merge_tables([table, table])
+    assert merged.next_S.tolist() == [*BATCH.next_S.tolist(), 9, 10, -1, -1, 14, 15, -1, -1]
+    assert merged.trajectory_S.tolist() == [*BATCH.trajectory_S.tolist(), 4, 4, 4, 5, 6, 7, 6, 7]
+    assert merged.tokens_of_trajectory.tolist() == [6, 3, 5, 3, 6, 3, 5, 3]

@@ -1,4 +1,4 @@
-"""ALFWorld for chat models: one user message per step, reasoning and action in tags (paper appendix; verl-agent's form).
+"""ALFWorld for chat models: one user message per step, reasoning and action in tags (verl-agent's form).
 
 The structure follows the set-up of arXiv 2509.09265 and 2505.10978 (task, last observations and actions, admissible
 actions, think-then-act tags); the sentences are our own.

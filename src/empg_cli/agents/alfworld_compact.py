@@ -21,7 +21,17 @@ RECEPTACLES = {
 }  # fmt: skip
 """Receptacle types and the highest number seen of each, in generated and official rooms."""
 
-OBJECTS = ["alarmclock", "apple", "baseballbat", "basketball", "blinds", "book", "boots", "bowl", "box", "bread", "butterknife", "candle", "cd", "cellphone", "chair", "cloth", "creditcard", "cup", "curtains", "desklamp", "dishsponge", "egg", "floorlamp", "footstool", "fork", "glassbottle", "handtowel", "houseplant", "kettle", "keychain", "knife", "ladle", "laptop", "laundryhamperlid", "lettuce", "lightswitch", "mirror", "mug", "newspaper", "painting", "pan", "papertowelroll", "pen", "pencil", "peppershaker", "pillow", "plate", "plunger", "poster", "pot", "potato", "remotecontrol", "saltshaker", "scrubbrush", "showerdoor", "showerglass", "sink", "bathtub", "soapbar", "soapbottle", "spatula", "spoon", "spraybottle", "statue", "stoveknob", "teddybear", "television", "tennisracket", "tissuebox", "toiletpaper", "tomato", "towel", "vase", "watch", "wateringcan", "window", "winebottle"]
+OBJECTS = [
+    "alarmclock", "apple", "baseballbat", "basketball", "blinds", "book", "boots", "bowl", "box", "bread",
+    "butterknife", "candle", "cd", "cellphone", "chair", "cloth", "creditcard", "cup", "curtains", "desklamp",
+    "dishsponge", "egg", "floorlamp", "footstool", "fork", "glassbottle", "handtowel", "houseplant", "kettle",
+    "keychain", "knife", "ladle", "laptop", "laundryhamperlid", "lettuce", "lightswitch", "mirror", "mug",
+    "newspaper", "painting", "pan", "papertowelroll", "pen", "pencil", "peppershaker", "pillow", "plate", "plunger",
+    "poster", "pot", "potato", "remotecontrol", "saltshaker", "scrubbrush", "showerdoor", "showerglass", "sink",
+    "bathtub", "soapbar", "soapbottle", "spatula", "spoon", "spraybottle", "statue", "stoveknob", "teddybear",
+    "television", "tennisracket", "tissuebox", "toiletpaper", "tomato", "towel", "vase", "watch", "wateringcan",
+    "window", "winebottle",
+]  # fmt: skip
 COPIES = 8
 """Highest number of an object."""
 
@@ -61,7 +71,10 @@ _EVENTS = (
     (re.compile(r"You cool the (\w+ \d+)"), "cool"),
     (re.compile(r"You turn on the (\w+ \d+)"), "use"),
 )
-_STATE_WORDS = ["task", "room", "at", "see", "nothing", "open", "closed", "refused", "other", "took", "put", "hold", "none", "want", ".", "<act>"]
+_STATE_WORDS = [
+    "task", "room", "at", "see", "nothing", "open", "closed", "refused", "other", "took", "put", "hold", "none",
+    "want", ".", "<act>",
+]  # fmt: skip
 _THING = re.compile(r"a (\w+) (\d+)")
 
 

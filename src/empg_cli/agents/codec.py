@@ -13,7 +13,10 @@ PAD, UNKNOWN = "<pad>", "<unk>"
 
 
 class Codec(Protocol):
-    stop_ids: tuple[int, ...]
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a response."""
+        ...
 
     def opening(self, text: str) -> list[int]:
         """A prompt that stands alone."""

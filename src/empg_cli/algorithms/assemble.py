@@ -20,7 +20,7 @@ from empg_cli.algorithms.losses import PolicyLoss, clipped_surrogate, token_weig
 from empg_cli.algorithms.normalise import normalise_between_quantiles, normalise_within_anchors
 from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline
 from empg_cli.algorithms.table import StepTable, step_table
-from empg_cli.config import schema
+from empg_cli.config import algo as schema
 from empg_cli.types import Batch
 
 Metrics = dict[str, float]

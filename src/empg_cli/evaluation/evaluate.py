@@ -106,17 +106,21 @@ def evaluate(
     tasks = evaluation_tasks(benchmark, settings)
     rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature)
     trajectories: list[Trajectory] = []
+
+    def report(done: int, _: int) -> None:
+        if progress:
+            progress(len(trajectories) + done, len(tasks))
+
     for start in range(0, len(tasks), TASKS_AT_ONCE):
-        part = tasks[start : start + TASKS_AT_ONCE]
         trajectories += collect(
             engine,
             benchmark,
             make_agent,
-            part,
+            tasks[start : start + TASKS_AT_ONCE],
             group_size=1,
             rules=rules,
             stream=(_STREAM, seed, start),
-            progress=(lambda done, _, start=start: progress(start + done, len(tasks))) if progress else None,
+            progress=report,
         )
     return summarise(trajectories, split=settings.split, temperature=rollout.eval_temperature)
 

@@ -77,5 +77,7 @@ def logprob_and_entropy(
         temperature: the sampling temperature; logits are divided by it, as they were when the tokens were drawn.
         chunk: tokens whose logits exist at the same time.
     """
-    logprob_T, entropy_T = _LogprobEntropy.apply(hidden_TD, weight_VD, target_T, temperature, chunk)
+    logprob_T, entropy_T = _LogprobEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_TD, weight_VD, target_T, temperature, chunk
+    )
     return logprob_T, entropy_T

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from empg_cli.tracking.rows import Row, write_atomically
+from empg_cli.tracking.rows import Row
+from empg_cli.tracking.rows import write_atomically as write_atomically  # run.py and others take it from here
 
 
 class JsonlSink:

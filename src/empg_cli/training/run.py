@@ -121,7 +121,7 @@ class Run:
         if self.stop.requested:
             self.finish(state)
             self.stop.hand_over()
-            raise Stopped(self.stop.signum, resume_command(self.run_dir))
+            raise Stopped(self.stop.signum, resume_command(from_here(self.run_dir)))
 
     def finish(self, state: TrainState) -> None:
         """Write the summary and print it; also when the run was stopped."""
@@ -131,16 +131,17 @@ class Run:
             "updates": state.update,
             "config_hash": config_hash(self.cfg),
             "env/episodes": state.episodes,
-            **{f"last/{key}": value for key, value in (evaluations[-1][1] if evaluations else {}).items()},
         }
+        if evaluations:
+            summary |= {f"last/{key}": value for key, value in evaluations[-1][1].items()}
         if best:
             summary |= {"best/update": best[0], "best/success_rate": best[1]["success_rate"]}
         self._sinks.summary(summary)
         checkpoints = all_checkpoints(self.run_dir)
         report = RunReport(
             title=self.title,
-            run_dir=self.run_dir,
-            checkpoint=checkpoints[-1] if checkpoints else None,
+            run_dir=from_here(self.run_dir),
+            checkpoint=from_here(checkpoints[-1]) if checkpoints else None,
             updates=state.update,
             total_updates=self.cfg.trainer.updates,
             wall_s=time.perf_counter() - self._started,
@@ -222,6 +223,11 @@ def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Path | None:
     if resume is None:
         return None
     return newest_good_checkpoint(run_dir) if resume == "auto" else find_checkpoint(Path(resume))
+
+
+def from_here(path: Path) -> Path:
+    """Relative to the working directory where it lies below it: shorter to read and to paste."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def read_evaluations(run_dir: Path) -> list[tuple[int, ShownEvaluation]]:

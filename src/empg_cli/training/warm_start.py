@@ -75,7 +75,7 @@ def imitate(
     settings: WarmStart,
     *,
     seed: int,
-    on_step: Callable[[int, float], bool] | None = None,
+    on_step: Callable[[int, float], bool | None] | None = None,
 ) -> None:
     """Train `policy` on fresh demonstrations of the train split, in place.
 
@@ -156,7 +156,7 @@ def warm_started(
     settings: WarmStart,
     *,
     seed: int,
-    on_step: Callable[[int, float], bool] | None = None,
+    on_step: Callable[[int, float], bool | None] | None = None,
 ) -> Policy:
     """`imitate`, cached by the digest of everything it depends on (settings, seed, data, initial weights)."""
     identity = json.dumps(
