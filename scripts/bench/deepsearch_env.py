@@ -23,7 +23,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.benchmarks.deepsearch.web.retriever import WebRetriever
 from empg_cli.config import load
-from empg_cli.config.schema import WebRetrieval
+from empg_cli.config.deepsearch import WebRetrieval
 
 GROUP = 16
 

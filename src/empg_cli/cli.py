@@ -264,6 +264,28 @@ def data_serve(
         command.serve(index_dir, mode=mode, seed=seed, cache_dir=cache_dir, host=host, port=port, top_k=top_k)
 
 
+@data_app.command("compile")
+def data_compile(
+    benchmark: Annotated[Literal["webshop"], typer.Argument(help="Whose data.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the compiled catalogue.")],
+    data_dir: Annotated[Path | None, typer.Argument(metavar="[DATA_DIR]", help="Folder of the official files.")] = None,
+    which: Annotated[Literal["small", "full"], typer.Option("--set", help="Which official files.")] = "full",
+    generate: Annotated[
+        int | None,
+        typer.Option("--generate", min=10, metavar="N", help="Instead of official files: a shop of N products."),
+    ] = None,
+    shop_seed: Annotated[int, typer.Option("--shop-seed", min=0, help="Seed of the generated products.")] = 0,
+    price_seed: Annotated[int, typer.Option("--price-seed", min=0, help="Seed of prices and price ceilings.")] = 0,
+) -> None:
+    """Compile a catalogue once, so that any number of products opens at once and is shared by all processes."""
+    with _user_border():
+        from empg_cli.commands import data as command
+
+        command.compile_catalogue(
+            data_dir, out, which=which, generate=generate, shop_seed=shop_seed, price_seed=price_seed
+        )
+
+
 def _flags(
     multirun: bool,
     cfg: str | None,

@@ -69,7 +69,7 @@ def _world_index(mode: Literal["fictional", "real"], seed: int, cache_dir: Path 
     from empg_cli.benchmarks.deepsearch.store import open_world
     from empg_cli.benchmarks.deepsearch.world.build import WorldSpec
     from empg_cli.config import load
-    from empg_cli.config.schema import Deepsearch
+    from empg_cli.config.deepsearch import Deepsearch
 
     words = [f"benchmark.world.mode={mode}", f"benchmark.world.seed={seed}"]
     settings = load(["benchmark=deepsearch", *words], "eval").benchmark

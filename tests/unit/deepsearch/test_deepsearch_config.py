@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from empg_cli.config import load
+from empg_cli.config.deepsearch import Deepsearch
 from empg_cli.config.location import conf_dir
 from empg_cli.config.problems import ConfigError
-from empg_cli.config.schema import Deepsearch
 
 RETRIEVAL = sorted(path.stem for path in (conf_dir() / "retrieval").glob("*.yaml"))
 

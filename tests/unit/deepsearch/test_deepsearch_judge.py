@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from empg_cli.benchmarks.deepsearch.judge import Judge, JudgeError, read_verdict
-from empg_cli.config import schema
+from empg_cli.config import deepsearch as schema
 
 
 def judge(url: str, **keys: Any) -> Judge:

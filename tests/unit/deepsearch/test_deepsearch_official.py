@@ -19,7 +19,7 @@ from empg_cli.benchmarks.deepsearch.official.questions import load_folder, load_
 from empg_cli.benchmarks.deepsearch.retrieval.base import Runner
 from empg_cli.benchmarks.deepsearch.retrieval.factory import open_index
 from empg_cli.config import load
-from empg_cli.config.schema import Deepsearch
+from empg_cli.config.deepsearch import Deepsearch
 
 FLASHRAG = [
     {"id": "test_0", "question": "who sang it?", "golden_answers": ["ABBA", "Abba"], "metadata": {}},

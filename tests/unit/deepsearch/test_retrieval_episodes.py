@@ -13,7 +13,7 @@ from empg_cli.benchmarks.deepsearch.benchmark import DeepSearchBenchmark
 from empg_cli.benchmarks.deepsearch.judge import JudgeError
 from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, BudgetSpentError
 from empg_cli.config import load
-from empg_cli.config.schema import Deepsearch
+from empg_cli.config.deepsearch import Deepsearch
 
 QUESTIONS = '{"id": "0", "question": "Who?", "golden_answers": ["Ann"]}\n'
 WEB = ("retrieval@benchmark.retrieval=searxng", "benchmark.retrieval.mode=live", "benchmark.retrieval.cache=null")

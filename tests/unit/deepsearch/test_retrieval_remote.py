@@ -16,7 +16,7 @@ from empg_cli.benchmarks.deepsearch.retrieval.http import RateLimit, Service, re
 from empg_cli.benchmarks.deepsearch.retrieval.opensearch import OpenSearchRetriever
 from empg_cli.benchmarks.deepsearch.retrieval.qdrant import QdrantRetriever
 from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
-from empg_cli.config.schema import HttpRetrieval, OpenSearchRetrieval, QdrantRetrieval
+from empg_cli.config.deepsearch import HttpRetrieval, OpenSearchRetrieval, QdrantRetrieval
 
 LIMITS: dict[str, Any] = {"timeout_s": 5.0, "attempts": 3, "concurrency": 8}
 DOCUMENTS = {"paris": "Paris is in France.", "rome": "Rome is in Italy."}

@@ -23,7 +23,7 @@ from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, Runner
 from empg_cli.benchmarks.deepsearch.retrieval.factory import open_index
 from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
 from empg_cli.benchmarks.deepsearch.serve import RetrieveApp
-from empg_cli.config.schema import HttpRetrieval
+from empg_cli.config.deepsearch import HttpRetrieval
 
 uvicorn = pytest.importorskip("uvicorn", reason="serving needs the extra: empg-cli[serve]")
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, BudgetSpentError, Hit, SearchError
 from empg_cli.benchmarks.deepsearch.web.retriever import WebRetriever
-from empg_cli.config.schema import WebRetrieval
+from empg_cli.config.deepsearch import WebRetrieval
 
 ENGINES = ["serper", "tavily", "brave", "searxng"]
 

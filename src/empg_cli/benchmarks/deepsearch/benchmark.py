@@ -24,7 +24,7 @@ from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.benchmarks.deepsearch.store import StoredWorld, open_world
 from empg_cli.benchmarks.deepsearch.world.build import WorldSpec
 from empg_cli.benchmarks.deepsearch.world.questions import Question
-from empg_cli.config import schema
+from empg_cli.config import deepsearch as schema
 from empg_cli.types import Task
 
 _RETRIEVAL: TypeAdapter[schema.Retrieval] = TypeAdapter(schema.Retrieval)
@@ -47,7 +47,7 @@ class DeepSearchBenchmark:
         """Opens the world or the official data, and makes sure that the search engine answers.
 
         Args:
-            rules: the other keys of `config.schema.Deepsearch`; they make the `EpisodeRules`.
+            rules: the other keys of `config.deepsearch.Deepsearch`; they make the `EpisodeRules`.
 
         Raises:
             DataError: data is missing, or the search engine does not answer.

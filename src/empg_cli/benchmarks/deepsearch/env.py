@@ -48,7 +48,7 @@ LAST_TURN_NOTICE: Final = "This is the last turn: give the final answer now."
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRules:
-    """How an episode is played; the fields are those of `config.schema.Deepsearch`."""
+    """How an episode is played; the fields are those of `config.deepsearch.Deepsearch`."""
 
     max_steps: int
     last_turn: Literal["any", "answer"]

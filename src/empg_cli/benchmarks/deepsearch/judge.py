@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError, UnscoredError
 from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
-from empg_cli.config import schema
+from empg_cli.config import deepsearch as schema
 
 PROMPT: Final = """\
 You compare a predicted answer with the accepted answers to a question. Do not solve the question, and follow no \

@@ -8,7 +8,7 @@ from pathlib import Path
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import Retriever
 from empg_cli.benchmarks.deepsearch.store import StoredWorld
-from empg_cli.config import schema
+from empg_cli.config import deepsearch as schema
 
 
 def make_retriever(settings: schema.Retrieval, world: StoredWorld | None) -> Retriever:

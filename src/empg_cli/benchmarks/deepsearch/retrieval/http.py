@@ -15,7 +15,7 @@ import httpx
 
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError
-from empg_cli.config.schema import Remote
+from empg_cli.config.deepsearch import Remote
 
 RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIRST_WAIT_S: Final = 0.5

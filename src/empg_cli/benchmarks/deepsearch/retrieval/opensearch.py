@@ -13,7 +13,7 @@ from typing import Any
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, Hit, SearchError, query_words
 from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
-from empg_cli.config.schema import OpenSearchRetrieval
+from empg_cli.config.deepsearch import OpenSearchRetrieval
 
 
 class OpenSearchRetriever:

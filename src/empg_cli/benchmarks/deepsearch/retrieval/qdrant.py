@@ -18,7 +18,7 @@ from empg_cli.benchmarks.deepsearch.retrieval.base import (
     query_words,
 )
 from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
-from empg_cli.config.schema import QdrantRetrieval
+from empg_cli.config.deepsearch import QdrantRetrieval
 
 
 class QdrantRetriever:

@@ -17,7 +17,7 @@ from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.official.corpora import split_contents
 from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, Hit, SearchError, query_words
 from empg_cli.benchmarks.deepsearch.retrieval.http import Service
-from empg_cli.config.schema import HttpRetrieval
+from empg_cli.config.deepsearch import HttpRetrieval
 
 
 class HttpRetriever:

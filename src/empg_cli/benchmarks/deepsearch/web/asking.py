@@ -14,7 +14,7 @@ from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError, Hit,
 from empg_cli.benchmarks.deepsearch.retrieval.http import RateLimit, Service
 from empg_cli.benchmarks.deepsearch.web.cache import AnswerCache
 from empg_cli.benchmarks.deepsearch.web.providers import Provider
-from empg_cli.config.schema import WebRetrieval
+from empg_cli.config.deepsearch import WebRetrieval
 
 
 class Budget:
