@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_BACKEND ?= cpu
-EXTRAS ?= report,joblib
+EXTRAS ?= report,joblib,bm25s,dense,parquet,serve
 PYTEST_ARGS ?=
 
 # uv does not read pip's setting. A torch wheel found there is taken; else PyTorch's own index for TORCH_BACKEND.
@@ -70,7 +70,8 @@ build: $(DEV_ENV)  ## Build the wheel and the source archive into dist/
 
 constraints: $(BIN)/uv  ## Resolve the pinned versions again (all but torch)
 	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --python-version 3.11 --upgrade --constraint - --no-emit-package torch \
-		--extra report --extra joblib --group dev --output-file constraints.txt pyproject.toml
+		--extra report --extra joblib \
+		--extra bm25s --extra dense --extra parquet --extra serve --group dev --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment, caches and build results; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

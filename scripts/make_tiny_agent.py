@@ -28,8 +28,17 @@ from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.training.record import package_versions
 from empg_cli.training.warm_start import imitate
 
-EVALUATION_GAMES = 1
-"""Seed of the games that decide when to stop: not those that users evaluate on (seed 0)."""
+DEMONSTRATIONS: dict[str, dict[str, Any]] = {
+    "alfworld": {"train_games": 200_000, "game_seed": 0},
+    "webshop": {"num_products": 5000, "shop_seed": 1},
+}
+"""Where demonstrations come from: many tasks, none of which users evaluate on."""
+
+HELD_OUT: dict[str, dict[str, Any]] = {
+    "alfworld": {"train_games": 200_000, "game_seed": 1},
+    "webshop": {"num_products": 1000, "shop_seed": 2, "eval_tasks": 200},
+}
+"""What decides when to stop: neither demonstrated nor what users evaluate on (seed 0)."""
 
 
 def main() -> None:
@@ -39,8 +48,8 @@ def main() -> None:
         [
             f"benchmark={args.benchmark}",
             "model=tiny-scratch",
-            f"benchmark.train_games={args.train_games}",
-            f"benchmark.game_seed={EVALUATION_GAMES}",
+            "benchmark.data_dir=null",
+            *(f"benchmark.{key}={value}" for key, value in HELD_OUT[args.benchmark].items()),
             f"trainer.warm_start.steps={args.steps}",
             f"trainer.warm_start.lr={args.lr}",
             f"trainer.warm_start.batch_size={args.batch}",
@@ -50,7 +59,7 @@ def main() -> None:
         ]
     )
     held_out = make_benchmark(**cfg.benchmark.model_dump())
-    benchmark = make_benchmark(**cfg.benchmark.model_copy(update={"game_seed": 0}).model_dump())
+    benchmark = make_benchmark(**cfg.benchmark.model_dump() | DEMONSTRATIONS[args.benchmark])
     policy = load_policy(cfg.model, cfg.benchmark.name, seed=args.seed, device=torch.device("cpu"))
     make_agent = agent_maker(cfg.benchmark.name, "compact", policy, context="transcript", history=0)
     engine = TorchEngine(policy, make_agent().codec.stop_ids)
@@ -70,6 +79,7 @@ def main() -> None:
             "loss": round(loss, 4),
             "success_sampled": round(sampled.success_rate, 4),
             "success_greedy": round(greedy.success_rate, 4),
+            "score_sampled": round(sampled.total.score, 4),
             "valid_actions": round(sampled.total.valid_actions, 4),
             "steps": round(sampled.total.steps, 2),
             "n": sampled.total.n,
@@ -89,7 +99,11 @@ def main() -> None:
         "seed": args.seed,
         "stop_at": args.stop_at,
         "demonstrations": benchmark.fingerprint(),
-        "held_out": {"split": cfg.benchmark.split, "game_seed": EVALUATION_GAMES, "max_steps": cfg.benchmark.max_steps},
+        "held_out": {
+            "split": cfg.benchmark.split,
+            "max_steps": cfg.benchmark.max_steps,
+            **HELD_OUT[args.benchmark],
+        },
         "model": model_fingerprint(policy),
         "versions": package_versions(),
         "curve": curve,
@@ -104,7 +118,7 @@ def _play(cfg: TrainConfig, engine: TorchEngine, benchmark: Any, make_agent: Any
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--benchmark", default="alfworld")
+    parser.add_argument("--benchmark", default="alfworld", choices=sorted(HELD_OUT))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8000, help="length of the learning-rate schedule")
@@ -112,7 +126,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--mistakes", type=float, default=0.15)
     parser.add_argument("--prompt-weight", type=float, default=0.1)
-    parser.add_argument("--train-games", type=int, default=200_000, help="demonstrations are drawn from these")
     parser.add_argument("--eval-every", type=int, default=250)
     parser.add_argument("--stop-at", type=float, default=0.40, help="sampled success on held-out games")
     parser.add_argument("--keep-all", action="store_true", help="save the policy at every evaluation")

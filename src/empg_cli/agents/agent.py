@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from empg_cli.agents.alfworld_chat import AlfworldChat
 from empg_cli.agents.alfworld_compact import AlfworldCompact
 from empg_cli.agents.codec import ChatCodec, Codec, CompactCodec
+from empg_cli.agents.deepsearch_chat import DeepSearchChat
+from empg_cli.agents.webshop_chat import WebshopChat
+from empg_cli.agents.webshop_compact import WebshopCompact
 from empg_cli.agents.wording import Exchange, Parsed, Wording
 from empg_cli.benchmarks.base import Observation
 from empg_cli.policy.policy import Policy
@@ -67,5 +70,11 @@ def wording_class(benchmark: str, prompt: str) -> Callable[[], Wording]:
             return AlfworldCompact
         case "alfworld", "chat":
             return AlfworldChat
+        case "deepsearch", "chat":
+            return DeepSearchChat
+        case "webshop", "compact":
+            return WebshopCompact
+        case "webshop", "chat":
+            return WebshopChat
         case _:
             raise ValueError(f"no {prompt} wording for benchmark {benchmark!r}")

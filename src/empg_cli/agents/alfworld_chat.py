@@ -6,19 +6,13 @@ actions, think-then-act tags); the sentences are our own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from empg_cli.agents.tags import INSTRUCTIONS, parse_tags, phrase_tags
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Observation
 
 ROLE = "You are an agent acting in a household that you can only see through text."
-INSTRUCTIONS = (
-    "Think step by step about what to do next, inside <think> </think> tags. Then choose exactly one of the admissible "
-    "actions and write it inside <action> </action> tags."
-)
-_ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
-_CJK = re.compile("[\u4e00-\u9fff]")
 FALLBACK_CHARACTERS = 30
 """Without action tags, this many last characters are sent to the environment (verl-agent does the same)."""
 
@@ -51,19 +45,7 @@ class AlfworldChat:
         return parse_tags(response, fallback_characters=FALLBACK_CHARACTERS)
 
     def phrase(self, action: str) -> str:
-        return f"<think>The next step is clear.</think><action>{action}</action>"
-
-
-def parse_tags(response: str, *, fallback_characters: int) -> Parsed:
-    """Text of the first action tags, lower case. Malformed without tags, without reasoning, or with CJK characters.
-
-    A malformed answer is still carried out, as in verl-agent; only `invalid_action_penalty` tells it apart.
-    """
-    text = response.lower()
-    match = _ACTION.search(text)
-    action = match[1].strip() if match else text[-fallback_characters:].strip()
-    has_thought = "<think>" in text and "</think>" in text
-    return Parsed(action, well_formed=match is not None and has_thought and not _CJK.search(text))
+        return phrase_tags(action)
 
 
 def _admissible(observation: Observation) -> str:

@@ -18,5 +18,13 @@ def make_benchmark(name: str, **keys: Any) -> Benchmark:
             from empg_cli.benchmarks.alfworld.benchmark import AlfworldBenchmark
 
             return AlfworldBenchmark(**own)
+        case "webshop":
+            from empg_cli.benchmarks.webshop.benchmark import WebShopBenchmark
+
+            return WebShopBenchmark(**own)
+        case "deepsearch":
+            from empg_cli.benchmarks.deepsearch.benchmark import DeepSearchBenchmark
+
+            return DeepSearchBenchmark(**own)
         case _:
-            raise ValueError(f"unknown benchmark {name!r}; known: alfworld")
+            raise ValueError(f"unknown benchmark {name!r}; known: alfworld, webshop, deepsearch")

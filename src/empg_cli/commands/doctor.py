@@ -21,6 +21,22 @@ from empg_cli.tracking.terminal import write_line
 
 FREE_DISK_WARNING_GB = 5
 
+OFFICIAL_DATA = {
+    "alfworld": (
+        "ALFWORLD_DATA",
+        "generated games are played",
+        "official games: pip install alfworld && ALFWORLD_DATA=DIR alfworld-download, then set ALFWORLD_DATA=DIR "
+        "or benchmark.data_dir=DIR",
+    ),
+    "webshop": (
+        "WEBSHOP_DATA",
+        "a generated shop is played",
+        "official products: download them with the setup.sh of princeton-nlp/WebShop, then set WEBSHOP_DATA=DIR "
+        "or benchmark.data_dir=DIR",
+    ),
+}
+"""Per benchmark: the environment variable, what is played without it, how to get the data."""
+
 
 class Status(StrEnum):
     OK = "ok"
@@ -114,21 +130,18 @@ def data() -> Iterator[Finding]:
     from empg_cli.config import load
     from empg_cli.config.problems import ConfigError
 
-    get_it = (
-        "official games: pip install alfworld && ALFWORLD_DATA=DIR alfworld-download, then set ALFWORLD_DATA=DIR "
-        "or benchmark.data_dir=DIR"
-    )
-    path = os.environ.get("ALFWORLD_DATA")
-    if path is None:
-        yield Finding("data", "alfworld", Status.NOTE, "ALFWORLD_DATA is not set: generated games are played", get_it)
-        return
-    try:
-        found = make_benchmark(**load([], "eval").benchmark.model_dump()).fingerprint()
-    except (ConfigError, DataError) as error:
-        yield Finding("data", "alfworld", Status.NOTE, f"ALFWORLD_DATA={path}: {' '.join(str(error).split())}", get_it)
-        return
-    games = ", ".join(f"{split} {count}" for split, count in found["tasks"].items())
-    yield Finding("data", "alfworld", Status.OK, f"{found['source']} games in {path}: {games}")
+    for name, (variable, generated, advice) in OFFICIAL_DATA.items():
+        path = os.environ.get(variable)
+        if path is None:
+            yield Finding("data", name, Status.NOTE, f"{variable} is not set: {generated}", advice)
+            continue
+        try:
+            found = make_benchmark(**load([f"benchmark={name}"], "eval").benchmark.model_dump()).fingerprint()
+        except (ConfigError, DataError) as error:
+            yield Finding("data", name, Status.NOTE, f"{variable}={path}: {' '.join(str(error).split())}", advice)
+            continue
+        tasks = ", ".join(f"{split} {count}" for split, count in found["tasks"].items())
+        yield Finding("data", name, Status.OK, f"{found['source']} tasks in {path}: {tasks}")
 
 
 def models() -> Iterator[Finding]:

@@ -16,11 +16,15 @@ def conf_dir() -> Path:
     raise FileNotFoundError(f"the conf/ folder of empg-cli is missing beside {package}; reinstall empg-cli")
 
 
+_NOT_AT_TOP = frozenset({"hydra", "judge", "retrieval"})
+"""Hydra's own, and the groups of parts of a benchmark: retrieval@benchmark.retrieval=serper (docs/deepsearch.md)."""
+
+
 def groups() -> dict[str, list[str]]:
     """Config group -> its options, both sorted: what can stand left and right of `group=option`."""
     found: dict[str, list[str]] = {}
     for folder in sorted(conf_dir().iterdir()):
-        if folder.is_dir() and folder.name != "hydra" and (options := _options(folder)):
+        if folder.is_dir() and folder.name not in _NOT_AT_TOP and (options := _options(folder)):
             found[folder.name] = options
     return found
 

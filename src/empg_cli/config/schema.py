@@ -1,12 +1,12 @@
 """Every setting of a run: type, range, unit, and what 0 or null means. Defaults live in conf/, nowhere else.
 
 Frozen and closed: an unknown key is an error, and so is a knob that the chosen algorithm does not read. The settings of
-algorithms are in config/algo.py.
+algorithms are in config/algo.py, those of benchmarks in config/benchmarks.py and config/deepsearch.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from empg_cli.config.algo import Algo, SequenceLoss
+from empg_cli.config.benchmarks import Benchmark
 from empg_cli.config.node import Node
 
 # --- model ---------------------------------------------------------------------------------------
@@ -68,52 +69,6 @@ class Model(Node):
                 f"prompt must be compact when init={self.init}: only pretrained models have a chat template"
             )
         return self
-
-
-# --- benchmark -----------------------------------------------------------------------------------
-
-
-class BenchmarkNode(Node):
-    data_dir: str | None
-    """Official data; null plays generated data, and every report says so."""
-    split: str
-    """The split that evaluation plays. Training tasks always come from `train`."""
-    eval_tasks: PositiveInt | None
-    """The first n tasks of the split; null = all of them, each exactly once."""
-    max_steps: int = Field(ge=1, le=200)
-    """Model calls in an episode; refused actions count."""
-    success_reward: PositiveFloat
-    """Reward of a solved task (0 otherwise). verl-agent uses 10."""
-    invalid_action_penalty: NonNegativeFloat
-    """Subtracted from the reward for every step whose action is invalid; 0 = off."""
-    invalid_action_scope: Literal["format", "admissible"]
-    """format: only malformed responses are invalid (verl-agent); admissible: refused actions too."""
-
-
-class Alfworld(BenchmarkNode):
-    name: Literal["alfworld"]
-    split: Literal["train", "valid_seen", "valid_unseen"]
-    task_types: Annotated[
-        list[
-            Literal[
-                "pick_and_place_simple",
-                "look_at_obj_in_light",
-                "pick_clean_then_place_in_recep",
-                "pick_heat_then_place_in_recep",
-                "pick_cool_then_place_in_recep",
-                "pick_two_obj_and_place",
-            ]
-        ],
-        Field(min_length=1),
-    ]
-    """Task types to play, in training and evaluation."""
-    train_games: PositiveInt
-    """Generated games in the train split; official data brings its own count."""
-    game_seed: NonNegativeInt
-    """Seed of the generated games."""
-
-
-Benchmark = Alfworld  # grows into a union tagged by `name`
 
 
 # --- rollout, trainer, logger --------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 from empg_cli.agents.agent import AgentMaker
 from empg_cli.benchmarks.base import Benchmark
-from empg_cli.config.schema import BenchmarkNode as BenchmarkConfig
+from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.evaluation.statistics import wilson_interval
 from empg_cli.rollout.collect import Progress, collect, episode_rules

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
+from empg_cli.agents.webshop_compact import vocabulary as webshop_vocabulary
 from empg_cli.config.schema import Architecture, Model
 from empg_cli.errors import UserError
 from empg_cli.policy.attention import GROUPED
@@ -100,6 +101,8 @@ def _vocabulary(benchmark: str) -> list[str]:
     match benchmark:
         case "alfworld":
             return alfworld_vocabulary()
+        case "webshop":
+            return webshop_vocabulary()
         case _:
             raise ModelError(f"benchmark={benchmark} has no compact vocabulary; use a chat model")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult
-from empg_cli.config.schema import BenchmarkNode as BenchmarkConfig
+from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.rollout.engine import Engine, Response
 from empg_cli.types import Status, Step, Task, Trajectory

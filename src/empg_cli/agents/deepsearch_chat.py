@@ -1,0 +1,75 @@
+"""Deep Search for chat models: reason in <think>, then one tagged action (Search-R1's form; the sentences are our own).
+
+The environment reads the response itself, so the action is the whole response. Run it with `benchmark.action_form=any`
+or `tag`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from empg_cli.agents.wording import Exchange, Parsed
+from empg_cli.benchmarks.base import Observation
+from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, parse_action, render_action
+
+_ROLE = "You answer a question with the help of a search engine; the facts are in its documents, not in your memory."
+_INSIDE = "Each time, first reason inside <think> </think> about what is known and what is missing. Then do one thing:"
+_USES = {
+    TEMPLATES["search"]: "- look something up: <search> your query </search>",
+    TEMPLATES["open"]: "- read a whole document: <open> its id </open>",
+    TEMPLATES["answer"]: "- finish: <answer> the answer alone, without explanation </answer>",
+}
+_SHOWN = "What you look up comes back between <information> and </information>."
+_CONTINUE = "Reason inside <think> </think>, then do one thing:"
+_NO_ACTION = "(no complete action)"
+_THOUGHT = "The next step is clear."
+
+
+class DeepSearchChat:
+    def __init__(self) -> None:
+        self._question = ""
+
+    def opening(self, observation: Observation) -> str:
+        self._question = observation.text
+        return f"{self._task(observation)}\n\nQuestion: {self._question}"
+
+    def turn(self, action: str, observation: Observation) -> str:
+        return f"{_information(observation.text)}\n\n{_CONTINUE}\n{_uses(observation)}"
+
+    def window(self, past: Sequence[Exchange], steps_taken: int, observation: Observation) -> str:
+        shown = [exchange.observation for exchange in past[1:]] + [observation.text]
+        pairs = zip(past, shown, strict=True) if past else ()
+        steps = [f"{_act(exchange.action)}\n{_information(text)}" for exchange, text in pairs]
+        first = steps_taken - len(past) + 1
+        listed = "\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, first))
+        return (
+            f"{self._task(observation)}\n\nQuestion: {self._question}\n\n"
+            f"Steps taken so far: {steps_taken}. The most recent {len(past)}:\n{listed or _information(observation.text)}"
+        )
+
+    def parse(self, response: str) -> Parsed:
+        """Well formed: closed thoughts and a complete tagged action. Other forms are the environment's to judge."""
+        has_thought = "<think>" in response and "</think>" in response
+        return Parsed(response, well_formed=has_thought and parse_action(response, "tag") is not None)
+
+    def phrase(self, action: str) -> str:
+        parsed = parse_action(action, "any")
+        return render_action(parsed.tool, parsed.argument, "tag", _THOUGHT) if parsed else action
+
+    @staticmethod
+    def _task(observation: Observation) -> str:
+        return f"{_ROLE}\n{_INSIDE}\n{_uses(observation)}\n{_SHOWN}"
+
+
+def _uses(observation: Observation) -> str:
+    return "\n".join(_USES[template] for template in observation.actions)
+
+
+def _information(text: str) -> str:
+    return text if text.startswith("<information>") else f"<information>{text}</information>"
+
+
+def _act(response: str) -> str:
+    """A past response without its reasoning."""
+    action = parse_action(response, "any")
+    return f"<{action.tool}>{action.argument}</{action.tool}>" if action else _NO_ACTION

@@ -1,0 +1,37 @@
+"""Corpora to index: wiki-18 jsonl (`id`, `contents`: quoted title, line break, text) and `{"title", "text"}` files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.deepsearch.corpus import Passage
+from empg_cli.benchmarks.deepsearch.official.rows import Row, read_rows
+
+
+def read_corpus(path: Path) -> Iterator[Passage]:
+    """The passages of a corpus file, in order. Ids are the file's own, else row numbers from 0."""
+    if not path.is_file():
+        raise DataError(f"no such corpus file: {path}")
+    for number, row in read_rows(path):
+        title, text = _title_and_text(row)
+        if not title and not text:
+            raise DataError(
+                f'{path}, row {number}: a passage needs "contents" (title on its first line), or "title" and "text"; '
+                f"got the keys {', '.join(sorted(row)) or 'none'}"
+            )
+        id_ = row.get("id", row.get("_id", number - 1))
+        yield Passage(str(id_), title, text, str(row.get("url") or ""))
+
+
+def split_contents(contents: str) -> tuple[str, str]:
+    """Title and text of wiki-18's `contents`: the title is the first line, in quotes."""
+    title, _, text = contents.partition("\n")
+    return title.strip().strip('"'), text.strip()
+
+
+def _title_and_text(row: Row) -> tuple[str, str]:
+    if row.get("contents"):
+        return split_contents(str(row["contents"]))
+    return str(row.get("title") or "").strip(), str(row.get("text") or row.get("content") or "").strip()

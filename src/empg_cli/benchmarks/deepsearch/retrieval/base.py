@@ -1,0 +1,125 @@
+"""What a search engine is to the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+T = TypeVar("T")
+
+MAX_QUERY_CHARS: Final = 2_000
+"""Longer queries are cut, as ASearcher does; the environment counts them."""
+_WORDS: Final = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    id: str
+    """What `open` takes: a passage id, or a URL on the web."""
+    title: str
+    text: str
+    score: float = 0.0
+    url: str = ""
+
+
+class SearchError(Exception):
+    """This search gave no answer (after retries). The agent is told so and the episode goes on; metrics count it."""
+
+
+class UnscoredError(Exception):
+    """The episode cannot be judged fairly, for a reason that is not the agent's: it ends in an error, outside training
+    and scores, never with a reward of 0."""
+
+
+class BudgetSpentError(UnscoredError):
+    """The budget of paid calls is used up."""
+
+
+class AccessDeniedError(UnscoredError):
+    """The service refused the credentials (HTTP 401 or 403); trying again cannot help."""
+
+
+class Retriever(Protocol):
+    """A search engine. All methods are safe to call from many tasks at once."""
+
+    name: str
+    is_local: bool
+    """True promises that the coroutines never wait, so they can run without an event loop."""
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        """The best hits of each query, best first; an empty list for a query without words. Raises SearchError."""
+        ...
+
+    async def open(self, id_: str) -> Hit | None:
+        """The whole page of a hit, None if there is no such document. Raises SearchError."""
+        ...
+
+    async def check(self) -> None:
+        """Raise DataError with what to do if the engine cannot answer at all. Called once before the first episode."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Engine and index digest: a changed index changes the task."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def query_words(query: str) -> list[str]:
+    """The words of a query, lower case; a query language's operators and grammar characters never get through."""
+    return _WORDS.findall(query[:MAX_QUERY_CHARS].lower())
+
+
+class Runner:
+    """Runs a retriever's coroutines from synchronous code.
+
+    Local engines run in place (a thread hop costs more than the search). For the others one event loop lives in a
+    daemon thread: environments stepped from several threads share it, so their identical queries meet in flight.
+    """
+
+    def __init__(self, *, is_local: bool) -> None:
+        self._is_local = is_local
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._is_local:
+            return _run_in_place(coroutine)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+
+    def run_all(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+        """All of them at once, on remote engines truly so; a failure stands in the list in its place."""
+        if not self._is_local:
+            return asyncio.run_coroutine_threadsafe(_gather(coroutines), self._running_loop()).result()
+        results: list[T | BaseException] = []
+        for coroutine in coroutines:
+            try:
+                results.append(_run_in_place(coroutine))
+            except Exception as error:  # the border: the caller decides, episode by episode
+                results.append(error)
+        return results
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="deepsearch", daemon=True).start()
+            return self._loop
+
+
+async def _gather(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+    return await asyncio.gather(*coroutines, return_exceptions=True)
+
+
+def _run_in_place(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        result: T = finished.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a retriever with is_local=True waited for something")

@@ -1,0 +1,89 @@
+"""The search engine that a config asks for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.deepsearch.retrieval.base import Retriever
+from empg_cli.benchmarks.deepsearch.store import StoredWorld
+from empg_cli.config import deepsearch as schema
+
+
+def make_retriever(settings: schema.Retrieval, world: StoredWorld | None) -> Retriever:
+    """Engines are imported here, so that only the chosen one has to be installed.
+
+    Args:
+        world: the generated world; embedded engines without an `index_dir` search it.
+    """
+    match settings:
+        case schema.EmbeddedRetrieval():
+            return _open(_index_dir(settings, world), settings.engine)
+        case schema.DenseRetrieval():
+            from empg_cli.benchmarks.deepsearch.retrieval.dense import DenseRetriever
+
+            return DenseRetriever(Path(settings.index_dir).expanduser(), device=settings.device)
+        case schema.HttpRetrieval():
+            from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
+
+            return HttpRetriever(settings)
+        case schema.OpenSearchRetrieval():
+            from empg_cli.benchmarks.deepsearch.retrieval.opensearch import OpenSearchRetriever
+
+            return OpenSearchRetriever(settings)
+        case schema.QdrantRetrieval():
+            from empg_cli.benchmarks.deepsearch.retrieval.qdrant import QdrantRetriever
+
+            return QdrantRetriever(settings)
+        case schema.WebRetrieval():
+            from empg_cli.benchmarks.deepsearch.web.retriever import WebRetriever
+
+            return WebRetriever(settings)
+
+
+def open_index(directory: Path) -> Retriever:
+    """The index in a folder, with the engine that its manifest names."""
+    try:
+        manifest = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{directory} holds no finished index; build it: empg data index deepsearch --corpus FILE --out {directory}"
+        ) from None
+    return _open(directory, manifest["engine"])
+
+
+def _open(directory: Path, engine: str) -> Retriever:
+    match engine:
+        case "tantivy":
+            from empg_cli.benchmarks.deepsearch.retrieval.tantivy import TantivyRetriever
+
+            return TantivyRetriever(directory)
+        case "bm25s":
+            from empg_cli.benchmarks.deepsearch.retrieval.bm25s import Bm25sRetriever
+
+            return Bm25sRetriever(directory)
+        case "dense":
+            from empg_cli.benchmarks.deepsearch.retrieval.dense import DenseRetriever
+
+            return DenseRetriever(directory, device="auto")
+        case _:
+            raise DataError(f"unknown search engine {engine!r}; embedded ones: tantivy, bm25s, dense")
+
+
+def _index_dir(settings: schema.EmbeddedRetrieval, world: StoredWorld | None) -> Path:
+    if settings.index_dir:
+        directory = Path(settings.index_dir).expanduser()
+        if not (directory / "index.json").is_file():
+            raise DataError(
+                f"benchmark.retrieval.index_dir={directory} holds no finished index; build it: "
+                f"empg data index deepsearch --engine {settings.engine} --corpus FILE --out {directory}"
+            )
+        return directory
+    if world is None:
+        raise DataError(
+            "official questions need something to search: benchmark.retrieval.index_dir=DIR (built by "
+            "`empg data index deepsearch --corpus FILE --out DIR`), or another engine such as "
+            "retrieval@benchmark.retrieval=http"
+        )
+    return world.index_dir(settings.engine)

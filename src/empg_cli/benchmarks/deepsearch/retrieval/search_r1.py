@@ -1,0 +1,100 @@
+"""Client of a `/retrieve` server in both dialects of the field, with `/access` for whole pages.
+
+POST /retrieve {"queries": [...], "topk": 3, "return_scores": true}      Search-R1, verl, ASearcher
+POST /retrieve {"query": "...",   "topk": 3, "return_scores": true}      SkyRL, verl-agent
+-> {"result": [[{"document": {"id", "contents"}, "score"}, ...], ...]}
+POST /access   {"urls": [...]} -> {"result": [{"url", "contents"} | null, ...]}      ASearcher, ours
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
+
+from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.deepsearch.official.corpora import split_contents
+from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, Hit, SearchError, query_words
+from empg_cli.benchmarks.deepsearch.retrieval.http import Service
+from empg_cli.config.deepsearch import HttpRetrieval
+
+
+class HttpRetriever:
+    name = "http"
+    is_local = False
+
+    def __init__(self, settings: HttpRetrieval) -> None:
+        self._urls = tuple(url.rstrip("/") for url in settings.urls)
+        self._turn = cycle(self._urls)
+        self._takes_lists = settings.dialect == "queries"
+        self._service = Service.of("the /retrieve server", settings)
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        asked = [query for query in queries if query_words(query)]
+        if self._takes_lists:
+            found = await self._retrieve({"queries": asked}, top_k, len(asked)) if asked else []
+        else:
+            answers = await asyncio.gather(*(self._retrieve({"query": query}, top_k, 1) for query in asked))
+            found = [answer[0] for answer in answers]
+        results = iter(found)
+        return [next(results) if query_words(query) else [] for query in queries]
+
+    async def open(self, id_: str) -> Hit | None:
+        """Through `/access`, which Search-R1's own server does not have: then no page can be opened."""
+        answer = await self._service.call("POST", f"{next(self._turn)}/access", json={"urls": [id_]})
+        try:
+            page = answer["result"][0]
+            if page is None:
+                return None
+            title, text = split_contents(page["contents"])
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise SearchError(f"/access answered in an unknown form: {str(answer)[:120]}") from None
+        return Hit(id_, title, text, url=str(page.get("url", "")))
+
+    async def check(self) -> None:
+        for url in self._urls:
+            try:
+                await self._retrieve({"queries": ["test"]} if self._takes_lists else {"query": "test"}, 1, 1, url)
+            except (SearchError, AccessDeniedError) as error:
+                raise DataError(
+                    f"no search engine at {url}/retrieve: {error}. Start one (empg data serve deepsearch, or "
+                    "Search-R1's retrieval_server.py), or fix benchmark.retrieval.urls"
+                ) from None
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"engine": self.name, "urls": list(self._urls)}
+
+    async def close(self) -> None:
+        await self._service.close()
+
+    async def _retrieve(
+        self, question: dict[str, Any], top_k: int, expected: int, url: str | None = None
+    ) -> list[list[Hit]]:
+        """One list of hits per query."""
+        body = question | {"topk": top_k, "return_scores": True}
+        try:
+            answer = await self._service.call("POST", f"{url or next(self._turn)}/retrieve", json=body)
+        except SearchError as error:
+            if "HTTP 422" in str(error):
+                other = "query" if self._takes_lists else "queries"
+                raise SearchError(f"{error}; the other dialect may help: benchmark.retrieval.dialect={other}") from None
+            raise
+        try:
+            rows = answer["result"]
+            if not self._takes_lists and rows and isinstance(rows[0], dict):
+                rows = [rows]  # some single-query servers leave the outer list out
+            hits = [[_hit(item) for item in row] for row in rows]
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise SearchError(f"/retrieve answered in an unknown form: {str(answer)[:120]}") from None
+        if len(hits) != expected:
+            raise SearchError(f"/retrieve answered {len(hits)} queries of {expected}")
+        return hits
+
+
+def _hit(item: dict[str, Any]) -> Hit:
+    """A scored document, or the bare document that servers send with return_scores=false."""
+    document = item.get("document", item)
+    title, text = split_contents(document["contents"])
+    url = str(document.get("url") or "")
+    return Hit(str(document.get("id") or url), title, text, float(item.get("score") or 0.0), url)

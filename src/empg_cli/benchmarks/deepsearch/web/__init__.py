@@ -1,0 +1,1 @@
+"""Web search engines: one `Provider` each, everything else shared (`retriever.WebRetriever`)."""

@@ -1,0 +1,105 @@
+"""Asking a provider: single flight, cache or replay, budget, cost, rate limit, retries."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError, Hit, SearchError
+from empg_cli.benchmarks.deepsearch.retrieval.http import RateLimit, Service
+from empg_cli.benchmarks.deepsearch.web.cache import AnswerCache
+from empg_cli.benchmarks.deepsearch.web.providers import Provider
+from empg_cli.config.deepsearch import WebRetrieval
+
+
+class Budget:
+    """Calls sent (retries too) and what the successful ones cost; shared by all providers of a retriever."""
+
+    def __init__(self, max_calls: int | None, usd_per_call: float) -> None:
+        self._max_calls, self._usd_per_call = max_calls, usd_per_call
+        self.calls = 0
+        self.cost_usd = 0.0
+
+    def take(self) -> None:
+        if self._max_calls is not None and self.calls >= self._max_calls:
+            raise BudgetSpentError(f"all {self._max_calls} search calls of benchmark.retrieval.max_calls are spent")
+        self.calls += 1
+
+    def charge(self) -> None:
+        self.cost_usd += self._usd_per_call
+
+
+class Asker:
+    """One provider behind a cache. `counts` tells calls, cache hits and joined calls apart."""
+
+    def __init__(self, provider: Provider, settings: WebRetrieval, cache: AnswerCache | None, budget: Budget) -> None:
+        self._provider, self._cache, self._budget = provider, cache, budget
+        self._only_replays = settings.mode == "replay"
+        self._rate = RateLimit(settings.requests_per_second)
+        self._service = Service.of(provider.name, settings, before_attempt=self._before_attempt)
+        self._in_flight: dict[str, asyncio.Task[bytes]] = {}
+        self.counts: Counter[str] = Counter()
+
+    async def ask(self, query: str, count: int) -> list[Hit]:
+        """The hits of a query. The members of a group that ask the same thing at once share one call."""
+        count = min(count, self._provider.max_results)
+        key = self._key(query, count)
+        body = self._cache.get(key) if self._cache is not None else None
+        if body is not None:
+            self.counts["cached"] += 1
+            return self._parse(body, count)
+        if self._only_replays:
+            raise SearchError(f"{query[:80]!r} is not in the recording")
+        call = self._in_flight.get(key)
+        if call is None:
+            call = self._in_flight[key] = asyncio.ensure_future(self._call(key, query, count))
+            call.add_done_callback(lambda _: self._in_flight.pop(key, None))
+        else:
+            self.counts["joined"] += 1
+        return self._parse(await asyncio.shield(call), count)
+
+    async def close(self) -> None:
+        await self._service.close()
+
+    async def _call(self, key: str, query: str, count: int) -> bytes:
+        request = self._provider.request(query, count)
+        body = await self._service.call_text(
+            request.method, request.url, headers=request.headers, params=request.params, json=request.json
+        )
+        self.counts["answered"] += 1
+        self._budget.charge()
+        self._parse(body, count)  # an answer that cannot be read is not worth keeping
+        if self._cache is not None:
+            self._cache.put(key, query, body)
+        return body
+
+    async def _before_attempt(self) -> None:
+        self._budget.take()
+        await self._rate.wait()
+
+    def _parse(self, body: bytes, count: int) -> list[Hit]:
+        try:
+            return self._provider.parse(json.loads(body))[:count]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise SearchError(f"{self._provider.name} answered in an unknown form: {body[:120]!r}") from None
+
+    def _key(self, query: str, count: int) -> str:
+        """Case and spaces of a query do not matter."""
+        normal = [self._provider.name, " ".join(query.split()).lower(), count]
+        return hashlib.sha256(json.dumps(normal).encode()).hexdigest()
+
+
+def host_of(url: str) -> str:
+    try:
+        return httpx.URL(url).host.lower()
+    except (httpx.InvalidURL, TypeError):
+        return ""
+
+
+def open_cache(path: str | None, mode: str) -> AnswerCache | None:
+    return AnswerCache(Path(path).expanduser(), must_exist=mode == "replay") if path else None

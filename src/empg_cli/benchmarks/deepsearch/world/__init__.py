@@ -1,0 +1,1 @@
+"""A deterministic multi-hop world: knowledge graph -> encyclopedia -> questions with ID and OOD splits."""

@@ -1,0 +1,202 @@
+"""The settings of Deep Search: its world, its retrieval, its rewards."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from empg_cli.config.node import BenchmarkNode, Node
+
+
+class World(Node):
+    """The generated encyclopedia and its questions; not read with official questions and an index of their own."""
+
+    mode: Literal["fictional", "real"]
+    """fictional: invented, nothing a language model can know; real: countries, cities, airports, elements."""
+    seed: NonNegativeInt
+    scale: PositiveFloat
+    """Times 6,610 entities; read by mode=fictional, 1 otherwise."""
+    train_questions: PositiveInt
+    test_questions: PositiveInt
+    """Of each kind in each test split."""
+
+    @model_validator(mode="after")
+    def scale_belongs_to_fictional(self) -> World:
+        if self.mode == "real" and self.scale != 1.0:
+            raise ValueError(f"scale is not read when mode=real (got {self.scale}); leave it 1.0")
+        return self
+
+
+class Remote(Node):
+    """A service reached over HTTP."""
+
+    timeout_s: PositiveFloat
+    """Of one attempt."""
+    attempts: PositiveInt
+    """Tries of one call in all; waits grow from 0.5 s, or are what the server's Retry-After says."""
+    concurrency: PositiveInt
+    """Calls in flight."""
+
+
+class EmbeddedRetrieval(Node):
+    engine: Literal["tantivy", "bm25s"]
+    index_dir: str | None
+    """Folder made by `empg data index deepsearch`; null = the generated world's own index."""
+
+
+class DenseRetrieval(Node):
+    engine: Literal["dense"]
+    index_dir: str
+    """Folder made by `empg data index deepsearch --engine dense`; it remembers its encoder."""
+    device: str = Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    """Where queries are encoded."""
+
+
+class HttpRetrieval(Remote):
+    """A server that speaks Search-R1's `/retrieve`, such as `empg data serve deepsearch`."""
+
+    engine: Literal["http"]
+    urls: Annotated[list[str], Field(min_length=1)]
+    """Base addresses, used in turn."""
+    dialect: Literal["queries", "query"]
+    """queries: a list per request (Search-R1, verl, ASearcher); query: a single one (SkyRL, verl-agent)."""
+
+
+class OpenSearchRetrieval(Remote):
+    """Elasticsearch or OpenSearch, by `_msearch`."""
+
+    engine: Literal["opensearch"]
+    url: str
+    index: str
+    title_field: str
+    text_field: str
+    title_boost: NonNegativeFloat
+    api_key_env: str | None
+    """Environment variable that holds the API key (`Authorization: ApiKey`); null = none."""
+
+
+class QdrantRetrieval(Remote):
+    """Qdrant `points/query`, with query vectors from an OpenAI-compatible `/embeddings`."""
+
+    engine: Literal["qdrant"]
+    url: str
+    collection: str
+    title_field: str
+    text_field: str
+    api_key_env: str | None
+    embeddings_url: str
+    """Base address, such as http://127.0.0.1:8001/v1."""
+    embeddings_model: str
+    embeddings_key_env: str | None
+    query_prefix: str
+    """Put before a query, such as `query: ` for E5."""
+
+
+class WebRetrieval(Remote):
+    engine: Literal["serper", "tavily", "brave", "searxng"]
+    base_url: str | None
+    """null = the provider's own address; searxng has none and needs one."""
+    api_key_env: str | None
+    """Environment variable that holds the key; null = none is sent."""
+    reader: Literal["jina"] | None
+    """Reads the pages that `open` names; null = pages cannot be opened."""
+    reader_url: str | None
+    """null = the reader's own address."""
+    reader_key_env: str | None
+    mode: Literal["live", "record", "replay"]
+    """live: always ask; record: ask once and keep the answer in `cache`; replay: answer from `cache` only."""
+    cache: str | None
+    """SQLite file; read by record and replay."""
+    requests_per_second: PositiveFloat | None
+    """null = no limit of our own."""
+    max_calls: PositiveInt | None
+    """Hard budget of calls sent; null = none. When it is spent, episodes that still search end unscored."""
+    usd_per_call: NonNegativeFloat
+    """For the cost counter."""
+    blocked_domains: list[str]
+    """Hits from these hosts are dropped (sites that host the questions)."""
+
+    @model_validator(mode="after")
+    def has_what_it_reads(self) -> WebRetrieval:
+        if self.mode == "live" and self.cache is not None:
+            raise ValueError("cache is not read when mode=live; leave it null, or choose mode=record")
+        if self.mode != "live" and self.cache is None:
+            raise ValueError(f"cache must name a file when mode={self.mode}")
+        if self.engine == "searxng" and self.base_url is None:
+            raise ValueError("base_url must be given when engine=searxng, for instance http://127.0.0.1:8080")
+        if self.reader is None and (self.reader_url or self.reader_key_env):
+            raise ValueError("reader must be given when reader_url or reader_key_env is")
+        return self
+
+
+Retrieval = EmbeddedRetrieval | DenseRetrieval | HttpRetrieval | OpenSearchRetrieval | QdrantRetrieval | WebRetrieval
+
+
+class Judge(Remote):
+    """A language model that compares answers, behind an OpenAI-compatible `/chat/completions`."""
+
+    base_url: str
+    """Such as http://127.0.0.1:8000/v1."""
+    model: str
+    api_key_env: str | None
+    temperature: NonNegativeFloat
+    max_tokens: PositiveInt
+    max_answer_chars: PositiveInt
+    """The judged answer is cut here: a trained policy learns to talk to its judge."""
+
+
+class FormatShaping(Node):
+    """Parts of the reward that go to form, as shares of success_reward; all 0 = off. Needs the transcript's tags."""
+
+    structure: float = Field(ge=0, le=1)
+    """Taken from a right answer in a malformed episode, given to a wrong one in a well-formed one (Search-R1: 0.2)."""
+    answered: float = Field(ge=0, le=1)
+    """Given to a wrong answer in a malformed episode (Search-R1: 0.1)."""
+    evidence: float = Field(ge=0, le=1)
+    """Added to `structure` of a wrong answer when a gold answer had been found."""
+    penalty: float = Field(ge=0, le=1)
+    """Subtracted from a malformed episode (DeepResearcher: 1)."""
+
+
+class Deepsearch(BenchmarkNode):
+    name: Literal["deepsearch"]
+    split: Literal[
+        "train", "dev", "test", "id", "ood", "ood_composition", "ood_depth3", "ood_depth4", "ood_intersection"
+    ]
+    """test = id and ood, as in the paper's Table 2; ood_...: parts of the generated world; dev: official data."""
+    world: World
+    retrieval: Annotated[Retrieval, Field(discriminator="engine")]
+    cache_dir: str | None
+    """Generated worlds and their indexes; null = $XDG_CACHE_HOME/empg, else ~/.cache/empg."""
+    last_turn: Literal["any", "answer"]
+    """answer: the last of max_steps calls may only answer (Search-R1); any: it may search in vain (verl-agent)."""
+    top_k: int = Field(ge=1, le=100)
+    """Documents that a search shows."""
+    snippet_words: NonNegativeInt
+    """Words shown of each document; 0 = all of it."""
+    open_tool: bool
+    """Documents show an id, and open[id] gives the whole page."""
+    max_observation_chars: int = Field(ge=100)
+    """A longer observation is cut, and counted."""
+    action_form: Literal["any", "tag", "react", "json"]
+    """<search>..</search> (Search-R1), search[..] (ReAct), JSON tool calls; any: whichever comes."""
+    reward: Literal["em", "f1", "sub_em", "cover_em", "judge"]
+    """Value of an answer, times success_reward. judge: exact match, else the judge's verdict."""
+    shaping: FormatShaping
+    judge: Judge | None
+    """Read by reward=judge; null otherwise."""
+
+    @model_validator(mode="after")
+    def reward_has_what_it_reads(self) -> Deepsearch:
+        if self.reward == "judge" and self.judge is None:
+            raise ValueError("judge must be given when reward=judge: +judge@benchmark.judge=openai")
+        if self.reward != "judge" and self.judge is not None:
+            raise ValueError(f"judge is not read when reward={self.reward}; leave it null")
+        return self
+
+    @model_validator(mode="after")
+    def a_search_comes_before_the_last_turn(self) -> Deepsearch:
+        if self.last_turn == "answer" and self.max_steps < 2:
+            raise ValueError("max_steps must be at least 2 when last_turn=answer")
+        return self
