@@ -71,7 +71,7 @@ def main() -> int:
 def _benchmark(**changes: Any) -> WebShopBenchmark:
     keys = (
         yaml.safe_load((ROOT / "conf/benchmark/webshop.yaml").read_text(encoding="utf-8"))
-        | {"data_dir": None}
+        | {"data_dir": None, "expert": "goal"}
         | changes
     )
     for key in ("name", "split", "eval_tasks", "invalid_action_penalty", "invalid_action_scope"):

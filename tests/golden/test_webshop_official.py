@@ -43,6 +43,7 @@ def official(**changes: Any) -> WebShopBenchmark:
         "max_steps": 15,
         "reward": "success",
         "success_reward": 10.0,
+        "expert": "goal",
     }
     benchmark = make_benchmark("webshop", **(keys | changes))
     assert isinstance(benchmark, WebShopBenchmark)

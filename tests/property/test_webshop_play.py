@@ -35,6 +35,7 @@ KEYS: dict[str, Any] = {
     "max_steps": 15,
     "reward": "success",
     "success_reward": 10.0,
+    "expert": "goal",
 }
 BENCHMARK = WebShopBenchmark(**KEYS)
 TASKS = BENCHMARK.tasks("train")

@@ -22,7 +22,7 @@ CONF = Path(__file__).parents[2] / "conf" / "benchmark" / "webshop.yaml"
 
 def settings(**changes: Any) -> dict[str, Any]:
     keys: dict[str, Any] = yaml.safe_load(CONF.read_text(encoding="utf-8"))
-    return keys | {"data_dir": None, "num_products": 300} | changes
+    return keys | {"data_dir": None, "num_products": 300, "expert": "goal"} | changes
 
 
 def make(**changes: Any) -> WebShopBenchmark:

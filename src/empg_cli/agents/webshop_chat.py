@@ -63,7 +63,7 @@ class WebshopChat:
 
 def _split(text: str) -> tuple[str, str]:
     """The wish, and what the page shows after it as quoted pieces; a page without instruction is one piece of it."""
-    before, found, after = text.partition("Instruction:")
+    _, found, after = text.partition("Instruction:")
     pieces = [piece for piece in after.split(SEPARATOR) if piece] if SEPARATOR in text else after.strip().split("\n")
     if not found or not pieces:
         return "", repr(text)
