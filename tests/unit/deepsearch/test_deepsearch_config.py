@@ -70,3 +70,8 @@ def test_refused_settings(words: list[str], key: str, message: str) -> None:
         settings(*words)
     found = caught.value.problems
     assert any(problem.key.startswith(key) and message in str(problem) for problem in found), found
+
+
+def test_a_retrieval_key_of_another_benchmark_says_who_reads_it() -> None:
+    with pytest.raises(ConfigError, match=r"benchmark\.name=deepsearch"):
+        load(["+benchmark.retrieval.engine=tantivy"])
