@@ -37,7 +37,6 @@ EXTRAS: Mapping[str, Extra] = {
     "submitit": Extra(("hydra-submitit-launcher",), "sweeps on Slurm: hydra/launcher=submitit_slurm"),
     "optuna": Extra(("hydra-optuna-sweeper",), "hyper-parameter search: hydra/sweeper=optuna"),
     "ray": Extra(("hydra-ray-launcher",), "sweeps on a Ray cluster: hydra/launcher=ray"),
-    "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
     "bm25s": Extra(("bm25s",), "Deep Search without tantivy: retrieval@benchmark.retrieval=bm25s"),
     "dense": Extra(("faiss-cpu",), "Deep Search by embeddings: retrieval@benchmark.retrieval=dense"),
     "parquet": Extra(("pyarrow",), "official Deep Search questions in Parquet files"),
