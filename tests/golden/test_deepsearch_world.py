@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.answers import exact_match, normalise
 from empg_cli.benchmarks.deepsearch.benchmark import DeepSearchBenchmark
 from empg_cli.benchmarks.deepsearch.retrieval.base import Runner
@@ -170,6 +171,18 @@ def test_a_world_is_found_in_the_cache_and_is_the_same(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in files] == times
     other = open_benchmark("fictional", tmp_path, *small, "benchmark.world.seed=1")
     assert other.fingerprint()["digest"] != first.fingerprint()["digest"]
+
+
+def test_a_damaged_cache_says_what_to_delete(tmp_path: Path) -> None:
+    small = ("benchmark.world.scale=0.2", "benchmark.world.train_questions=50", "benchmark.world.test_questions=5")
+    open_benchmark("fictional", tmp_path, *small)
+    (questions_file,) = tmp_path.rglob("questions.jsonl")
+    lines = questions_file.read_text().splitlines(keepends=True)
+    for damage, message in ((lines[:-1], "not complete"), ([*lines[:-1], lines[-1][:20]], "is damaged")):
+        questions_file.write_text("".join(damage))
+        with pytest.raises(DataError, match=message) as caught:
+            open_benchmark("fictional", tmp_path, *small)
+        assert str(questions_file.parent) in str(caught.value)
 
 
 @pytest.mark.slow

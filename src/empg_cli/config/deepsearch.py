@@ -196,6 +196,12 @@ class Deepsearch(BenchmarkNode):
         return self
 
     @model_validator(mode="after")
+    def open_tool_has_a_reader(self) -> Deepsearch:
+        if self.open_tool and isinstance(self.retrieval, WebRetrieval) and self.retrieval.reader is None:
+            raise ValueError("open_tool needs a reader on the web: benchmark.retrieval.reader=jina")
+        return self
+
+    @model_validator(mode="after")
     def a_search_comes_before_the_last_turn(self) -> Deepsearch:
         if self.last_turn == "answer" and self.max_steps < 2:
             raise ValueError("max_steps must be at least 2 when last_turn=answer")

@@ -77,7 +77,7 @@ def _walk(
             tag = str(field.discriminator)
             for value, variant in _variants(field):
                 for inner, inner_choice in _walk(variant, f"{key}.", Choice(f"{key}.{tag}", value)):
-                    yield inner, None if inner == f"{key}.{tag}" else inner_choice
+                    yield inner, choice if inner == f"{key}.{tag}" else inner_choice
         else:
             yield key, choice
             for inner_model in _models(field):

@@ -57,6 +57,7 @@ def test_defaults_are_offline_and_fictional() -> None:
         (["benchmark.last_turn=answer", "benchmark.max_steps=1"], "benchmark.max_steps", "at least 2"),
         (["benchmark.retrieval.engine=google"], "benchmark.retrieval.engine", "must be"),
         (["+benchmark.retrieval.urls=[http://x]"], "benchmark.retrieval.urls", "is not read"),
+        (["retrieval@benchmark.retrieval=serper", "benchmark.open_tool=true"], "benchmark.open_tool", "reader=jina"),
         (["benchmark.shaping.structure=2.0"], "benchmark.shaping.structure", "less than or equal to 1"),
         (
             ["retrieval@benchmark.retrieval=searxng", "benchmark.retrieval.base_url=null"],
@@ -70,3 +71,8 @@ def test_refused_settings(words: list[str], key: str, message: str) -> None:
         settings(*words)
     found = caught.value.problems
     assert any(problem.key.startswith(key) and message in str(problem) for problem in found), found
+
+
+def test_a_retrieval_key_of_another_benchmark_says_who_reads_it() -> None:
+    with pytest.raises(ConfigError, match=r"benchmark\.name=deepsearch"):
+        load(["+benchmark.retrieval.engine=tantivy"])

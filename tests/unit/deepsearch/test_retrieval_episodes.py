@@ -123,7 +123,10 @@ def test_judged_episodes_over_a_local_index(make: Any, fake_server: Any, reply: 
     assert benchmark.fingerprint()["judge"]["model"] == "m"
 
 
-def test_keys_that_are_missing_stop_before_the_first_episode(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_are_missing_stop_before_the_first_episode(
+    make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("SERPER_API_KEY", raising=False)
     with pytest.raises(DataError, match="SERPER_API_KEY"):
-        make("retrieval@benchmark.retrieval=serper")
+        make("retrieval@benchmark.retrieval=serper", f"benchmark.retrieval.cache={tmp_path / 'c' / 'serper.sqlite'}")
+    assert not (tmp_path / "c").exists()  # nothing is left behind by a run that did not start

@@ -127,6 +127,28 @@ def test_other_paths_and_health(address: str) -> None:
     assert health["passages"] == 3
 
 
+def test_the_client_knows_what_is_indexed_and_refuses_a_mixture(address: str, tmp_path: Path) -> None:
+    one = client(address, "queries")
+    asyncio.run(one.check())
+    assert one.fingerprint()["index"]["passages"] == 3
+    build_index(PASSAGES[:2], tmp_path / "other")
+    with running(open_index(tmp_path / "other")) as other:
+        mixed = HttpRetriever(
+            HttpRetrieval.model_validate(
+                {
+                    "engine": "http",
+                    "urls": [address, other],
+                    "dialect": "queries",
+                    "timeout_s": 20.0,
+                    "attempts": 2,
+                    "concurrency": 4,
+                }
+            )
+        )
+        with pytest.raises(DataError, match="different corpora"):
+            asyncio.run(mixed.check())
+
+
 def test_a_body_without_end_is_refused(address: str) -> None:
     answer = httpx.post(f"{address}/retrieve", content=b" " * (17 * 2**20), timeout=60)
     assert answer.status_code == 422

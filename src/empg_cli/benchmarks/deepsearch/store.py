@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, EpisodeRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, build_index
@@ -72,12 +73,14 @@ def open_world(spec: WorldSpec, cache_dir: Path | None = None) -> StoredWorld:
     if not (directory / "world.json").is_file():
         log.info("building the %s world of seed %d in %s", spec.mode, spec.seed, directory)
         _publish(directory, lambda folder: _build(spec, folder))
-    info = json.loads((directory / "world.json").read_text(encoding="utf-8"))
-    questions: dict[str, list[Question]] = {split: [] for split in SPLITS}
-    for line in (directory / "questions.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        question = Question(**row | {key: _tuples(row[key]) for key in ("answers", "path", "entities", "evidence")})
-        questions[question.split].append(question)
+    try:
+        info = json.loads((directory / "world.json").read_text(encoding="utf-8"))
+        lines = (directory / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+        questions = _group(_question(json.loads(line)) for line in lines)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the world kept in {directory} is damaged ({error}); delete that folder") from None
+    if {split: len(rows) for split, rows in questions.items()} != info["questions"]:
+        raise DataError(f"the world kept in {directory} is not complete; delete that folder")
     return StoredWorld(directory, spec, questions, info)
 
 
@@ -93,8 +96,11 @@ def _key(spec: WorldSpec) -> str:
 
 def _publish(directory: Path, build: Callable[[Path], Any]) -> None:
     """Build aside and rename, so that a reader never sees half a world; of two builders the first one wins."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    except OSError as error:
+        raise DataError(f"{directory.parent} cannot be written ({error}); set benchmark.cache_dir") from None
     try:
         build(aside)
         try:
@@ -157,6 +163,17 @@ def _is_solved(question: Question, retriever: TantivyRetriever, runner: Runner) 
     for action in Expert(env).play():
         success = env.step(action).success
     return success
+
+
+def _group(questions: Iterable[Question]) -> dict[str, list[Question]]:
+    groups: dict[str, list[Question]] = {split: [] for split in SPLITS}
+    for question in questions:
+        groups[question.split].append(question)
+    return groups
+
+
+def _question(row: dict[str, Any]) -> Question:
+    return Question(**row | {key: _tuples(row[key]) for key in ("answers", "path", "entities", "evidence")})
 
 
 def _tuples(value: Iterable[Any]) -> tuple[Any, ...]:

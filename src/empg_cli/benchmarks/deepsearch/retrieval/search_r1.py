@@ -28,6 +28,7 @@ class HttpRetriever:
         self._urls = tuple(url.rstrip("/") for url in settings.urls)
         self._turn = cycle(self._urls)
         self._takes_lists = settings.dialect == "queries"
+        self._index: dict[str, Any] = {}
         self._service = Service.of("the /retrieve server", settings)
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
@@ -53,17 +54,32 @@ class HttpRetriever:
         return Hit(id_, title, text, url=str(page.get("url", "")))
 
     async def check(self) -> None:
-        for url in self._urls:
-            try:
-                await self._retrieve({"queries": ["test"]} if self._takes_lists else {"query": "test"}, 1, 1, url)
-            except (SearchError, AccessDeniedError) as error:
-                raise DataError(
-                    f"no search engine at {url}/retrieve: {error}. Start one (empg data serve deepsearch, or "
-                    "Search-R1's retrieval_server.py), or fix benchmark.retrieval.urls"
-                ) from None
+        """Ask every server once; servers of ours also say what they have indexed, and that must be one thing."""
+        await asyncio.gather(*(self._check(url) for url in self._urls))
+        described = [await self._describe(url) for url in self._urls]
+        if len({index.get("digest") for index in described}) > 1:
+            raise DataError(f"the servers of benchmark.retrieval.urls have different corpora: {described}")
+        self._index = described[0]
+
+    async def _check(self, url: str) -> None:
+        try:
+            await self._retrieve({"queries": ["test"]} if self._takes_lists else {"query": "test"}, 1, 1, url)
+        except (SearchError, AccessDeniedError) as error:
+            raise DataError(
+                f"no search engine at {url}/retrieve: {error}. Start one (empg data serve deepsearch, or "
+                "Search-R1's retrieval_server.py), or fix benchmark.retrieval.urls"
+            ) from None
+
+    async def _describe(self, url: str) -> dict[str, Any]:
+        try:
+            answer = await self._service.call("GET", f"{url}/health")
+        except (SearchError, AccessDeniedError):
+            return {}  # Search-R1's own server has no such address
+        known = answer if isinstance(answer, dict) else {}
+        return {key: known[key] for key in ("engine", "passages", "digest") if key in known}
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"engine": self.name, "urls": list(self._urls)}
+        return {"engine": self.name, "urls": list(self._urls), "index": self._index}
 
     async def close(self) -> None:
         await self._service.close()

@@ -19,10 +19,11 @@ class WebRetriever:
     def __init__(self, settings: WebRetrieval) -> None:
         self.name: str = settings.engine
         self._settings = settings
+        provider, reader = _provider(settings), _reader(settings) if settings.reader else None
         self._cache = open_cache(settings.cache, settings.mode)
         self.budget = Budget(settings.max_calls, settings.usd_per_call)
-        self.searches = self._asker(_provider(settings))
-        self.pages = self._asker(_reader(settings)) if settings.reader else None
+        self.searches = self._asker(provider)
+        self.pages = self._asker(reader) if reader else None
         self._blocked = tuple(domain.lower().lstrip(".") for domain in settings.blocked_domains)
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
