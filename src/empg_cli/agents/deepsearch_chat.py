@@ -42,10 +42,10 @@ class DeepSearchChat:
         steps = [f"{_act(exchange.action)}\n{_information(text)}" for exchange, text in pairs]
         first = steps_taken - len(past) + 1
         listed = "\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, first))
-        shown = listed or _information(observation.text)
+        latest = listed or _information(observation.text)
         return (
             f"{self._task(observation)}\n\nQuestion: {self._question}\n\n"
-            f"Steps taken so far: {steps_taken}. The most recent {len(past)}:\n{shown}"
+            f"Steps taken so far: {steps_taken}. The most recent {len(past)}:\n{latest}"
         )
 
     def parse(self, response: str) -> Parsed:
