@@ -36,7 +36,7 @@ class HydraCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
-        _print_config_groups()
+        _print_config_groups(leave_out=() if ctx.info_name == "ablate" else ("ablation",))
 
 
 def _with_info_kind(args: list[str]) -> list[str]:
@@ -48,7 +48,7 @@ def _with_info_kind(args: list[str]) -> list[str]:
     return words
 
 
-def _print_config_groups() -> None:
+def _print_config_groups(leave_out: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
@@ -59,7 +59,8 @@ def _print_config_groups() -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     for group, options in groups().items():
-        grid.add_row(Text(group, style="bold cyan"), Text("  ".join(options)))
+        if group not in leave_out:
+            grid.add_row(Text(group, style="bold cyan"), Text("  ".join(options)))
     Console().print(Panel(grid, title="Config groups (group=option)", title_align="left", border_style="dim"))
 
 
@@ -177,6 +178,36 @@ def evaluate(
 
         flags = _flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
         command.run(overrides or [], flags, config_name or "eval", as_json=as_json)
+
+
+@app.command(cls=HydraCommand, epilog="An ablation of your own: docs/ablations.md")
+def ablate(
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at once (extra: joblib).")] = 1,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print the cells, the time they take and the seeds that are needed.")
+    ] = False,
+    detect: Annotated[
+        float, typer.Option("--detect", min=1e-6, metavar="D", help="With --plan: the difference you want to see.")
+    ] = 0.03,
+    sd: Annotated[
+        float | None,
+        typer.Option("--sd", min=0.0, metavar="SD", help="With --plan: standard deviation of the paired difference."),
+    ] = None,
+    cfg: Cfg = None,
+    resolve: Resolve = False,
+    package: Package = None,
+    info: Info = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDir = None,
+    hydra_help: HydraHelp = False,
+) -> None:
+    """Compare variants over seeds: [bold]empg ablate ablation=components seeds=5[/bold]. The same command goes on."""
+    with _user_border():
+        from empg_cli.commands import ablate as command
+
+        flags = _flags(False, cfg, resolve, package, info, config_dir, None, hydra_help, None)
+        command.run(overrides or [], flags, config_name or "ablate", jobs=jobs, wish=(detect, sd) if plan else None)
 
 
 @app.command(cls=HydraCommand)

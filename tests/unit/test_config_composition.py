@@ -15,7 +15,7 @@ from empg_cli.config.location import conf_dir, groups
 from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import EvalConfig, TrainConfig
 
-OPTIONS = [(group, option) for group, options in groups().items() for option in options]
+OPTIONS = [(group, option) for group, options in groups().items() for option in options if group != "ablation"]
 EMPG_CREDIT = yaml.safe_load((conf_dir() / "algo" / "empg.yaml").read_text())["credit"]
 
 

@@ -66,6 +66,15 @@ class HydraFlags:
         ]
 
 
+def check_flags(flags: HydraFlags) -> None:
+    from empg_cli.config.compose import INVALID
+
+    if flags.multirun and flags.only_shows:
+        raise ConfigError(INVALID, [Problem("--multirun", "cannot be combined with --cfg, --info or --hydra-help")])
+    if flags.config_dir is not None and not Path(flags.config_dir).is_dir():
+        raise ConfigError(INVALID, [Problem("--config-dir", "no such folder", flags.config_dir)])
+
+
 def launch(
     task: Callable[[DictConfig], Any],
     schema: type[BaseModel],
@@ -82,6 +91,26 @@ def launch(
         ConfigError: before any folder is made.
         Stopped, JobFailed: from a job.
     """
+    from empg_cli.config.preflight import preflight
+
+    check_flags(flags)
+    own_source = flags.config_path is not None or flags.rerun is not None
+    sweep = None
+    if not (flags.only_shows or own_source):
+        sweep = preflight(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
+    folders = _folder_overrides(sweep) if sweep else []
+    run_hydra(task, config_name, [*folders, *overrides], flags, is_sweep=sweep is not None)
+
+
+def run_hydra(
+    task: Callable[[DictConfig], Any],
+    config_name: str,
+    overrides: Sequence[str],
+    flags: HydraFlags,
+    *,
+    is_sweep: bool,
+) -> None:
+    """`task` under hydra.main, with a command line that has been checked."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -89,20 +118,11 @@ def launch(
     from empg_cli.config.compose import INVALID, VERSION_BASE
     from empg_cli.config.explain import first_line
     from empg_cli.config.location import conf_dir
-    from empg_cli.config.preflight import preflight
 
-    if flags.multirun and flags.only_shows:
-        raise ConfigError(INVALID, [Problem("--multirun", "cannot be combined with --cfg, --info or --hydra-help")])
-    if flags.config_dir is not None and not Path(flags.config_dir).is_dir():
-        raise ConfigError(INVALID, [Problem("--config-dir", "no such folder", flags.config_dir)])
-    own_source = flags.config_path is not None or flags.rerun is not None
-    sweep = None
-    if not (flags.only_shows or own_source):
-        sweep = preflight(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    argv = [sys.argv[0], *flags.words(), *(_folder_overrides(sweep) if sweep else []), *overrides]
+    argv = [sys.argv[0], *flags.words(), *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)
-    with _argv(argv), _env({"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}), _patient_sigint(sweep is not None):
+    with _argv(argv), _env({"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}), _patient_sigint(is_sweep):
         try:
             run()
         except (HydraException, OmegaConfBaseException) as error:

@@ -21,6 +21,10 @@ MAX_EXACT_PAIRS = 20
 """Pairs up to which the sign-flip test counts all 2**n cases."""
 
 
+MAX_PAIRS_NEEDED = 10_000
+"""Where `pairs_needed` gives up."""
+
+
 class Interval(NamedTuple):
     low: float
     high: float
@@ -231,3 +235,23 @@ def _checked(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie inside (0, 1), got {confidence}")
     return confidence
+
+
+def pairs_needed(difference: float, sd: float, *, confidence: float = 0.95, power: float = 0.8) -> int:
+    """Seeds per variant for a paired t interval to leave out 0 with probability `power`, if the truth is `difference`.
+
+    The smallest n with (t_{1-a/2} + t_{power}) sd / sqrt(n) <= difference, both quantiles at n - 1 degrees of freedom;
+    within one of the noncentral t's answer.
+
+    Args:
+        sd: standard deviation, over seeds, of the difference between two variants.
+    """
+    if difference <= 0 or sd < 0 or not math.isfinite(difference + sd):
+        raise ValueError(f"difference must be positive and sd not negative, got {difference} and {sd}")
+    upper = 0.5 + _checked(confidence) / 2
+    n = 2
+    while (t_quantile(upper, n - 1) + t_quantile(_checked(power), n - 1)) * sd / math.sqrt(n) > difference:
+        n += 1
+        if n > MAX_PAIRS_NEEDED:
+            raise ValueError(f"more than {MAX_PAIRS_NEEDED} seeds: {difference} is too small beside an sd of {sd}")
+    return n

@@ -21,6 +21,11 @@ def config_hash(cfg: TrainConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def cell_hash(cfg: TrainConfig) -> str:
+    """`config_hash` with the seed: runs that share it are the same experiment."""
+    return hashlib.sha256(f"{config_hash(cfg)} seed {cfg.seed}".encode()).hexdigest()[:12]
+
+
 def package_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in PACKAGES:

@@ -37,7 +37,7 @@ from empg_cli.training.checkpoint import (
     newest_good_checkpoint,
     remove_leftovers,
 )
-from empg_cli.training.record import config_hash, run_facts
+from empg_cli.training.record import cell_hash, config_hash, run_facts
 from empg_cli.training.stop import Stopped, Stopper
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ class Run:
         summary: dict[str, Any] = {
             "updates": state.update,
             "config_hash": config_hash(self.cfg),
+            "cell_hash": cell_hash(self.cfg),
             "env/episodes": state.episodes,
         }
         if evaluations:

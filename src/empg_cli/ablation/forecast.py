@@ -1,0 +1,135 @@
+"""Before a study is started: how long it will take, and how many seeds it needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empg_cli.ablation.study import Study
+from empg_cli.evaluation.statistics import pairs_needed
+from empg_cli.tracking.rows import read_rows
+
+RUN_FOLDERS = ("runs/*/*", "multirun/*/*", "ablations/*/*")
+"""Where runs lie that may have been timed, from the working directory."""
+MAX_RUNS_READ = 200
+USUAL_SDS = (0.02, 0.04, 0.06, 0.08)
+"""Standard deviations that the plan is shown for while nobody has measured one."""
+MIN_PILOT_SEEDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user wants to be able to see."""
+
+    difference: float
+    """In the units of the metric; a share for a success rate."""
+    sd: float | None = None
+    """Standard deviation over seeds of the paired difference; None = from the study's own runs if there are enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedsNeeded:
+    sd: float
+    source: str
+    seeds: int | None
+    """None: more than anyone runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    difference: float
+    pending: int
+    seconds_per_update: float | None
+    """Median over the runs below, evaluations and checkpoints included; None when no run with these settings exists."""
+    timed_runs: int
+    seconds: float | None
+    """For the pending cells, spread over the jobs."""
+    jobs: int
+    seeds_needed: tuple[SeedsNeeded, ...]
+
+
+def forecast(study: Study, wish: Wish, *, jobs: int = 1) -> Forecast:
+    timings = list(_timings(study))
+    pending = study.pending()
+    seconds = None
+    if timings:
+        median = statistics.median(timings)
+        updates = sum(int(study.facts[cell.variant]["updates"]) for cell in pending)
+        seconds = median * updates / min(jobs, max(len(pending), 1))
+    return Forecast(
+        difference=wish.difference,
+        pending=len(pending),
+        seconds_per_update=statistics.median(timings) if timings else None,
+        timed_runs=len(timings),
+        seconds=seconds,
+        jobs=jobs,
+        seeds_needed=tuple(_seeds_needed(study, wish)),
+    )
+
+
+def cost_digest(values: Mapping[str, Any]) -> str:
+    """Digest of the settings that the duration of an update depends on, from a configuration as plain data."""
+    counted = {key: values[key] for key in ("model", "benchmark", "rollout")}
+    trainer = {key: value for key, value in values["trainer"].items() if key not in ("updates", "lr", "lr_warmup")}
+    content = [counted, trainer, values["algo"]["group_size"]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _timings(study: Study) -> Iterator[float]:
+    """Seconds per update of every run at hand with the same cost as one of the study's variants."""
+    from empg_cli.config.run_folder import saved_values
+
+    wanted = set(study.costs.values())
+    found = [study.cell_dir(cell) for cell in study.cells]
+    found += [folder for pattern in RUN_FOLDERS for folder in sorted(Path().glob(pattern))]
+    for folder in dict.fromkeys(folder.resolve() for folder in found[:MAX_RUNS_READ]):
+        if not (folder / "config.yaml").is_file():
+            continue
+        values = saved_values(folder)
+        if (
+            not {"model", "benchmark", "rollout", "trainer", "algo"} <= values.keys()
+            or cost_digest(values) not in wanted
+        ):
+            continue
+        rows = read_rows(folder / "metrics.jsonl")
+        updates = max(rows, default=0)
+        seconds = math.fsum(row.get("perf/time_per_step") or 0.0 for row in rows.values())
+        if updates and seconds:
+            yield seconds / updates
+
+
+def _seeds_needed(study: Study, wish: Wish) -> Iterator[SeedsNeeded]:
+    if wish.sd is not None:
+        sources: Sequence[tuple[float, str]] = [(wish.sd, "given")]
+    elif pilot := _pilot_sds(study):
+        sources = pilot
+    else:
+        sources = [(sd, "assumed") for sd in USUAL_SDS]
+    for sd, source in sources:
+        try:
+            seeds = pairs_needed(wish.difference, sd)
+        except ValueError:
+            seeds = None
+        yield SeedsNeeded(sd, source, seeds)
+
+
+def _pilot_sds(study: Study) -> list[tuple[float, str]]:
+    """Of each variant's difference to the base, from the study's own finished runs."""
+    from empg_cli.reporting.comparison import compare
+
+    comparison = compare(study)
+    if comparison is None:
+        return []
+    pilots = []
+    for row in comparison.rows:
+        differences = comparison.differences(row)
+        if len(differences) >= MIN_PILOT_SEEDS:
+            source = f"measured: {row.variant} - {comparison.base}, {len(differences)} seeds"
+            pilots.append((statistics.stdev(differences), source))
+    return pilots

@@ -1,0 +1,54 @@
+"""The settings of `empg ablate`: variants as lists of Hydra overrides, and the seeds of the study."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
+
+from empg_cli.config.node import Node
+from empg_cli.config.schema import TrainConfig
+
+FolderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+class Ablation(Node):
+    name: FolderName
+    metric: str
+    """A name of docs/metrics.md; its value in the last row of a run that has it is compared, never the best one."""
+    base: FolderName
+    """The variant that the others are compared with."""
+    variants: dict[FolderName, list[str]] = Field(min_length=1)
+    """Name -> Hydra overrides, laid over those of the command line."""
+
+    @model_validator(mode="after")
+    def base_is_a_variant(self) -> Self:
+        if self.base not in self.variants:
+            raise ValueError(f"base ({self.base}) must be one of the variants: {', '.join(self.variants)}")
+        return self
+
+
+class StudySettings(Node):
+    ablation: Ablation
+    seeds: PositiveInt | Annotated[list[NonNegativeInt], Field(min_length=1)]
+    """A number n stands for the seeds 0 to n-1."""
+
+    @model_validator(mode="after")
+    def seeds_are_distinct(self) -> Self:
+        if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must be distinct: a seed that stands twice is the same run")
+        return self
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+
+class AblateConfig(TrainConfig):
+    """One cell as it is composed: a training configuration beside the study's own keys."""
+
+    ablation: Ablation
+    seeds: PositiveInt | list[NonNegativeInt]
+
+    def training(self) -> TrainConfig:
+        return TrainConfig.model_validate(self.model_dump(exclude={"ablation", "seeds"}))

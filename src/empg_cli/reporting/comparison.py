@@ -1,0 +1,159 @@
+"""A study as numbers: the value of every run, intervals over seeds, and differences paired by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empg_cli.ablation.study import Cell, Study
+from empg_cli.evaluation.statistics import (
+    Estimate,
+    Interval,
+    PairedDifference,
+    holm,
+    paired_difference,
+    t_interval,
+    wilson_interval,
+)
+from empg_cli.tracking.files import read_run_file
+from empg_cli.tracking.metrics import definition_of
+from empg_cli.tracking.rows import read_rows
+
+SUCCESS_RATE = "eval/success_rate"
+
+
+@dataclass(frozen=True, slots=True)
+class RunValue:
+    seed: int
+    value: float
+    update: int
+    """The update it was measured after."""
+    wilson: Interval | None
+    """Over the tasks of this run; for success rates only."""
+    tasks: int | None
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    variant: str
+    overrides: tuple[str, ...]
+    runs: tuple[RunValue, ...]
+    """By seed; cells that are not done are missing."""
+    mean: float
+    interval: Estimate | None
+    """t interval over seeds; None with a single one."""
+    difference: PairedDifference | None
+    """To the base, over the seeds that both have; None for the base itself and with fewer than two such seeds."""
+    p_holm: float | None
+
+    @property
+    def is_sure(self) -> bool:
+        """The interval of the difference leaves out 0: the only thing that a table prints bold."""
+        return self.difference is not None and (self.difference.low > 0 or self.difference.high < 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    study: str
+    metric: str
+    base: str
+    unit: str
+    rows: tuple[Row, ...]
+    seeds_planned: int
+    runs_planned: int
+    facts: Mapping[str, str]
+    """What holds for all variants, or `varies`."""
+
+    def differences(self, row: Row) -> list[float]:
+        """To the base, seed by seed, over the seeds that both have."""
+        base = next((other for other in self.rows if other.variant == self.base), None)
+        if base is None or row.variant == self.base:
+            return []
+        pairs = _paired(row.runs, base.runs)
+        return [mine - theirs for mine, theirs in pairs]
+
+
+def compare(study: Study) -> Comparison | None:
+    """Over the cells that are done; None when there is none with a value of the metric."""
+    runs: dict[str, list[RunValue]] = {}
+    cells: dict[str, Cell] = {}
+    data: set[str] = set()
+    for cell in study.done():
+        value = run_value(study.cell_dir(cell), study.metric, seed=cell.seed)
+        if value is None:
+            continue
+        runs.setdefault(cell.variant, []).append(value)
+        cells[cell.variant] = cell
+        data.add(str(read_run_file(study.cell_dir(cell)).get("data", {}).get("source", "unknown")))
+    if not runs:
+        return None
+    names = [name for name in study.variants if name in runs]
+    paired = {name: _difference(runs[name], runs.get(study.base, [])) for name in names if name != study.base}
+    tested = [name for name, difference in paired.items() if difference is not None]
+    adjusted = holm([difference.test.p_value for name in tested if (difference := paired[name]) is not None])
+    p_holm = dict(zip(tested, adjusted, strict=True))
+    rows = []
+    for name in names:
+        values = sorted(runs[name], key=lambda run: run.seed)
+        numbers = [run.value for run in values]
+        rows.append(
+            Row(
+                variant=name,
+                overrides=cells[name].overrides,
+                runs=tuple(values),
+                mean=sum(numbers) / len(numbers),
+                interval=t_interval(numbers) if len(numbers) > 1 else None,
+                difference=paired.get(name),
+                p_holm=p_holm.get(name),
+            )
+        )
+    return Comparison(
+        study=study.name,
+        metric=study.metric,
+        base=study.base,
+        unit=definition.unit if (definition := definition_of(study.metric)) else "",
+        rows=tuple(rows),
+        seeds_planned=len(study.seeds),
+        runs_planned=len(study.cells),
+        facts=_facts(study, names, runs, data),
+    )
+
+
+def run_value(run_dir: Path, metric: str, *, seed: int) -> RunValue | None:
+    """The metric in the last row of a run that has it; never the best one."""
+    rows = read_rows(run_dir / "metrics.jsonl")
+    measured = {update: row for update, row in rows.items() if row.get(metric) is not None}
+    if not measured:
+        return None
+    update = max(measured)
+    row = measured[update]
+    value, tasks = row[metric], row.get("eval/n")
+    assert value is not None
+    wilson = None
+    if metric == SUCCESS_RATE and tasks:
+        wilson = wilson_interval(round(value * tasks), int(tasks))
+    return RunValue(seed, value, update, wilson, int(tasks) if tasks else None, run_dir.name)
+
+
+def _difference(mine: Sequence[RunValue], base: Sequence[RunValue]) -> PairedDifference | None:
+    pairs = _paired(mine, base)
+    if len(pairs) < 2:
+        return None
+    return paired_difference([value for value, _ in pairs], [value for _, value in pairs])
+
+
+def _paired(mine: Sequence[RunValue], base: Sequence[RunValue]) -> list[tuple[float, float]]:
+    base_by_seed = {run.seed: run.value for run in base}
+    return [(run.value, base_by_seed[run.seed]) for run in mine if run.seed in base_by_seed]
+
+
+def _facts(study: Study, names: list[str], runs: dict[str, list[RunValue]], data: set[str]) -> dict[str, str]:
+    facts: dict[str, set[Any]] = {"data": set(data)}
+    for name in names:
+        for key, value in study.facts[name].items():
+            facts.setdefault(key, set()).add(str(value))
+        facts.setdefault("tasks", set()).update(str(run.tasks) for run in runs[name] if run.tasks)
+    return {key: next(iter(values)) if len(values) == 1 else "varies" for key, values in facts.items() if values}

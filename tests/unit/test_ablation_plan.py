@@ -1,0 +1,124 @@
+"""What a study consists of before anything runs: cells, digests, refusals, time and seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from empg_cli.ablation.forecast import Wish, forecast
+from empg_cli.ablation.preflight import make_study
+from empg_cli.ablation.study import job_overrides, read_study, write_study
+from empg_cli.config import load
+from empg_cli.config.location import groups
+from empg_cli.config.problems import ConfigError
+from empg_cli.evaluation.statistics import pairs_needed
+from empg_cli.training.record import cell_hash
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", groups()["ablation"])
+def test_every_shipped_ablation_is_a_valid_study(name: str) -> None:
+    study = make_study([f"ablation={name}", "seeds=2"])
+    assert study.name == name
+    assert study.base in study.variants
+    assert len({cell.cell_hash for cell in study.cells}) == 2 * len(study.variants) == len(study.cells)
+
+
+def test_components_differ_in_what_their_names_say() -> None:
+    cells = {cell.variant: cell for cell in make_study(["seeds=1"]).cells}
+    scaling, bonus = load(cells["scaling"].overrides).algo.credit, load(cells["bonus"].overrides).algo.credit
+    full = load(["algo=empg"]).algo.credit
+    assert scaling == full.model_copy(update={"zeta": 0.0})
+    assert bonus == full.model_copy(update={"k": 0.0})
+    assert load(cells["grpo"].overrides).algo.credit.kind == "none"
+
+
+def test_a_cell_has_the_digest_of_the_run_it_becomes() -> None:
+    study = make_study(["ablation=zeta", "seeds=[3]", "trainer.lr=1e-4"])
+    for cell in study.cells:
+        words = [word for word in job_overrides(study, cell, ["trainer.lr=1e-4"]) if not word.startswith("hydra")]
+        assert cell_hash(load(words)) == cell.cell_hash
+
+
+def test_the_same_settings_find_the_same_folder_and_others_do_not() -> None:
+    folders = [make_study(words).folder for words in ([], ["seeds=9"], ["trainer.lr=1e-4"], ["logger.csv=false"])]
+    assert folders[0] == folders[1] == folders[3] != folders[2]  # more seeds extend a study
+    assert folders[0].name.startswith("alfworld-components-tiny-")
+    assert make_study(["run_dir=mine"]).folder == Path("mine")
+
+
+def test_seeds_come_in_whole_rows() -> None:
+    study = make_study(["ablation=k", "seeds=[4,2]"])
+    assert [(cell.variant, cell.seed) for cell in study.cells] == [
+        (variant, seed) for seed in (4, 2) for variant in ("k-0.5", "k-1.0", "k-1.5")
+    ]
+    write_study(study)
+    assert read_study(study.folder) == study
+
+
+@pytest.mark.parametrize(
+    ("words", "answers"),
+    [
+        (["seed=3"], ["seed: is set by the study itself", "seeds=N"]),
+        (["trainer.lr=1e-4,1e-5"], ["trainer.lr: has several values", "variants"]),
+        (["algo=dapo"], ["algo: is set by the variant grpo too"]),
+        (["seeds=0"], ["seeds"]),
+        (["seeds=[1,1]"], ["seeds: must be distinct"]),
+        (["ablation.base=nobody"], ["ablation.base: must be one of the variants"]),
+        (["ablation.metric=eval/sucess_rate"], ["ablation.metric", "did you mean eval/success_rate?"]),
+        (["ablation=zzz"], ["ablation: has no option 'zzz'", "components"]),
+        (["trainer.upates=3", "benchmark.max_steps=0"], ["did you mean trainer.updates?", "benchmark.max_steps"]),
+        (["algo.credit.zeta=0.1"], ["algo.credit.zeta", "in the variant: grpo"]),
+        (['+ablation.variants.x=["algo.group_sze=1"]'], ["did you mean algo.group_size?", "in the variant: x"]),
+        (['+ablation.variants.x=["seed=1"]'], ["seed: is set by the study itself"]),
+    ],
+)
+def test_mistakes_are_found_before_any_folder_is_made(words: list[str], answers: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make_study(words)
+    for answer in answers:
+        assert answer in str(raised.value)
+    assert list(Path().iterdir()) == []
+
+
+def test_another_study_in_the_folder_is_left_alone() -> None:
+    study = make_study(["run_dir=mine", "seeds=1"])
+    cell = study.cell_dir(study.cells[0])
+    cell.mkdir(parents=True)
+    (cell / "run.json").write_text(json.dumps({"config_hash": study.cells[0].config_hash, "seed": 0}))
+    assert make_study(["run_dir=mine", "seeds=2"]).folder == Path("mine")
+    with pytest.raises(ConfigError, match="another study"):
+        make_study(["run_dir=mine", "seeds=2", "trainer.lr=1e-4"])
+
+
+def test_seeds_needed() -> None:
+    # n = 24: (t_.975 + t_.8 at 23 degrees: 2.069 + 0.858) * 0.05 / sqrt(24) = 0.0299 <= 0.03; n = 23 gives 0.0306.
+    assert pairs_needed(0.03, 0.05) == 24
+    assert pairs_needed(0.03, 0.0) == 2
+    assert pairs_needed(0.03, 0.1) > 4 * pairs_needed(0.03, 0.05) - 10  # about quadratic in the sd
+    with pytest.raises(ValueError, match="too small"):
+        pairs_needed(1e-6, 1.0)
+
+
+def test_time_is_estimated_from_runs_with_the_same_cost() -> None:
+    from empg_cli import config
+
+    study = make_study(["ablation=zeta", "seeds=2", "trainer.updates=10"])
+    assert forecast(study, Wish(0.03)).seconds is None
+    same, other = Path("runs/a/1"), Path("runs/a/2")
+    for folder, words in ((same, ["trainer.updates=4"]), (other, ["benchmark.max_steps=7"])):
+        folder.mkdir(parents=True)
+        config.write(load(["algo=grpo", *words]), folder / "config.yaml")
+        rows = [{"update": update, "perf/time_per_step": seconds} for update, seconds in enumerate([4.0, 1.5, 2.5])]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = forecast(study, Wish(0.03, sd=0.05), jobs=2)
+    assert told.timed_runs == 1
+    assert told.seconds_per_update == 4.0  # 8 s over 2 updates
+    assert told.seconds == 4.0 * 6 * 10 / 2  # 6 cells of 10 updates, two at once
+    assert [(need.seeds, need.source) for need in told.seeds_needed] == [(24, "given")]

@@ -1,0 +1,175 @@
+"""The tables of a study against numbers recomputed from the runs' own metrics.jsonl."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+
+from empg_cli.ablation.study import Cell, Study, read_study, write_study
+from empg_cli.reporting.comparison import Comparison, compare
+from empg_cli.reporting.tables import csv_text, json_text, latex, main_table, markdown, runs_table, write_tables
+
+VALUES = {
+    "grpo": [0.50, 0.55, 0.45, 0.60],
+    "better": [0.60, 0.65, 0.56, 0.69],
+    "noisy_1": [0.40, 0.75, 0.50, 0.55],
+}
+T_975_3 = 3.182446305284263  # 97.5 % quantile of Student's t, 3 degrees of freedom
+TASKS = 100
+
+
+def make(folder: Path, values: dict[str, list[float]] = VALUES) -> Study:
+    cells = tuple(
+        Cell(name, seed, (f"algo={name}",), f"{name}-hash", f"{name}-{seed}") for seed in range(4) for name in values
+    )
+    facts = {name: {"benchmark": "alfworld", "loss weighting": "token", "updates": 8} for name in values}
+    study = Study(folder, "demo", "eval/success_rate", "grpo", (0, 1, 2, 3), cells, facts, dict.fromkeys(values, "c"))
+    write_study(study)
+    for cell in cells:
+        finish(study, cell, values[cell.variant][cell.seed])
+    return study
+
+
+def finish(study: Study, cell: Cell, value: float) -> None:
+    run = study.cell_dir(cell)
+    run.mkdir(parents=True)
+    rows = [
+        {"update": 0, "eval/success_rate": 0.99, "eval/n": TASKS},  # better than the end: must not be taken
+        {"update": 7, "actor/kl_loss": 0.1},
+        {"update": 8, "eval/success_rate": value, "eval/n": TASKS},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
+    (run / "run.json").write_text(json.dumps({"data": {"source": "generated"}}))
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    found = compare(make(tmp_path / "study"))
+    assert found is not None
+    return found
+
+
+def last_values(folder: Path, variant: str) -> list[float]:
+    """Straight from the files, by a route of its own."""
+    found = []
+    for seed in range(4):
+        lines = (folder / f"{variant}-s{seed}" / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["eval/success_rate"] for line in lines if "success" in line][-1])
+    return found
+
+
+def sign_flip(differences: list[float]) -> float:
+    observed = abs(sum(differences)) - 1e-12
+    signs = list(itertools.product((1, -1), repeat=len(differences)))
+    return sum(abs(sum(s * d for s, d in zip(sign, differences, strict=True))) >= observed for sign in signs) / len(
+        signs
+    )
+
+
+def test_means_intervals_and_differences_are_those_of_the_files(tmp_path: Path, comparison: Comparison) -> None:
+    base = last_values(tmp_path / "study", "grpo")
+    for row in comparison.rows:
+        values = last_values(tmp_path / "study", row.variant)
+        half = T_975_3 * statistics.stdev(values) / math.sqrt(4)
+        assert row.interval is not None
+        assert row.mean == pytest.approx(statistics.mean(values))
+        assert (row.interval.low, row.interval.high) == pytest.approx((row.mean - half, row.mean + half))
+        if row.variant == "grpo":
+            assert row.difference is None
+            continue
+        differences = [mine - theirs for mine, theirs in zip(values, base, strict=True)]
+        half = T_975_3 * statistics.stdev(differences) / math.sqrt(4)
+        assert row.difference is not None
+        assert row.difference.mean == pytest.approx(statistics.mean(differences))
+        assert row.difference.high - row.difference.mean == pytest.approx(half)
+        assert row.difference.test.p_value == pytest.approx(sign_flip(differences))
+        assert row.difference.test.floor == 0.125  # 2 of 2^4 cases
+
+
+def test_holm_over_the_comparisons(comparison: Comparison) -> None:
+    # better: +0.10, +0.10, +0.11, +0.09, all of one sign: p = 2/16. noisy: -0.10, +0.20, +0.05, -0.05, |sum| = 0.10;
+    # Holm: the smallest p times 2, the other at least as large.
+    rows = {row.variant: row for row in comparison.rows}
+    assert rows["better"].p_holm == pytest.approx(0.25)
+    noisy = rows["noisy_1"]
+    assert noisy.difference is not None
+    assert noisy.p_holm == pytest.approx(max(0.25, noisy.difference.test.p_value))
+
+
+def test_bold_only_where_the_interval_leaves_out_zero(comparison: Comparison) -> None:
+    assert [row.is_sure for row in comparison.rows] == [False, True, False]
+    shown = markdown(main_table(comparison))
+    assert shown.count("**") == 2
+    assert "**+10.0 ± 1.3**" in shown  # sd 0.00816, times 3.182 / 2 = 0.01299
+    assert latex(main_table(comparison)).count(r"\textbf") == 1
+
+
+def test_tables_say_n_seeds_floor_and_what_was_played(comparison: Comparison) -> None:
+    shown = markdown(main_table(comparison)) + markdown(runs_table(comparison))
+    for fact in ("0.125 with 4 pairs", "Holm: over 2 comparisons", "loss weighting: token", "tasks: 100",
+                 "not the official benchmark", "| grpo | 4 |", "95 % t interval", "exact"):  # fmt: skip
+        assert fact in shown
+    # Wilson for 50 of 100: (0.5 + 1.9208/100 ± ...) / 1.0384 = [0.4038, 0.5962]
+    assert "| grpo | 0 | 50.0 | [40.4, 59.6] | 100 | 8 |" in shown
+
+
+def test_latex_escapes_names(comparison: Comparison) -> None:
+    text = latex(main_table(comparison))
+    assert r"noisy\_1 &" in text
+    assert r"eval/success\_rate (\%)" in text
+    assert "Δ" not in text.split(r"\toprule")[1]
+
+
+def test_csv_and_json_hold_full_precision(comparison: Comparison) -> None:
+    rows = {row["variant"]: row for row in csv.DictReader(io.StringIO(csv_text(comparison)))}
+    loaded = {row["variant"]: row for row in json.loads(json_text(comparison))["rows"]}
+    for row in comparison.rows:
+        assert float(rows[row.variant]["mean"]) == row.mean == loaded[row.variant]["mean"]
+    assert rows["grpo"]["difference"] == ""
+    assert loaded["better"]["difference"]["test"]["p_value"] == 0.125 == float(rows["better"]["p"])
+
+
+def test_cells_that_are_missing_are_said_to_be(tmp_path: Path) -> None:
+    study = make(tmp_path / "study")
+    (tmp_path / "study" / "better-s3" / "summary.json").write_text('{"exit_code": 143}')
+    comparison = compare(study)
+    assert comparison is not None
+    better = comparison.rows[1]
+    assert len(better.runs) == 3 and better.difference is not None and better.difference.n == 3
+    assert "INCOMPLETE: 11 of 12 runs are done" in markdown(main_table(comparison))
+
+
+def test_one_seed_has_no_interval_and_nothing_bold(tmp_path: Path) -> None:
+    study = make(tmp_path / "study")
+    for summary in (tmp_path / "study").glob("*-s[123]/summary.json"):
+        summary.unlink()
+    comparison = compare(study)
+    assert comparison is not None
+    shown = markdown(main_table(comparison))
+    assert "**" not in shown
+    assert "| better | 1 | 60.0 | – | – | – | – |" in shown
+
+
+def test_no_finished_cell_no_table(tmp_path: Path) -> None:
+    study = make(tmp_path / "study")
+    for summary in (tmp_path / "study").glob("*/summary.json"):
+        summary.unlink()
+    assert compare(study) is None
+
+
+def test_a_study_may_be_moved(tmp_path: Path) -> None:
+    make(tmp_path / "study")
+    (tmp_path / "study").rename(tmp_path / "elsewhere")
+    moved = compare(read_study(tmp_path / "elsewhere"))
+    assert moved is not None
+    assert {path.name for path in write_tables(moved, tmp_path / "elsewhere")} == {
+        "ablation.md", "ablation.tex", "ablation.csv", "runs.csv", "ablation.json",
+    }  # fmt: skip
