@@ -38,7 +38,7 @@ DEMONSTRATIONS: dict[str, dict[str, Any]] = {
 HELD_OUT: dict[str, dict[str, Any]] = {
     "alfworld": {"train_games": 200_000, "game_seed": 1},
     "webshop": {"num_products": 1000, "shop_seed": 2, "eval_tasks": 200},
-    "deepsearch": {"world.seed": 2, "split": "id", "eval_tasks": 210},
+    "deepsearch": {"world.seed": 2, "split": "test", "eval_tasks": 210},
 }
 """What decides when to stop: neither demonstrated nor what users evaluate on (seed 0)."""
 
