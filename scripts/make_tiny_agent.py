@@ -31,12 +31,14 @@ from empg_cli.training.warm_start import imitate
 DEMONSTRATIONS: dict[str, dict[str, Any]] = {
     "alfworld": {"train_games": 200_000, "game_seed": 0},
     "webshop": {"num_products": 5000, "shop_seed": 1},
+    "deepsearch": {"world.seed": 1},
 }
 """Where demonstrations come from: many tasks, none of which users evaluate on."""
 
 HELD_OUT: dict[str, dict[str, Any]] = {
     "alfworld": {"train_games": 200_000, "game_seed": 1},
     "webshop": {"num_products": 1000, "shop_seed": 2, "eval_tasks": 200},
+    "deepsearch": {"world.seed": 2, "split": "test", "eval_tasks": 210},
 }
 """What decides when to stop: neither demonstrated nor what users evaluate on (seed 0)."""
 
@@ -44,22 +46,9 @@ HELD_OUT: dict[str, dict[str, Any]] = {
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
-    cfg = config.load(
-        [
-            f"benchmark={args.benchmark}",
-            "model=tiny-scratch",
-            "benchmark.data_dir=null",
-            *(f"benchmark.{key}={value}" for key, value in HELD_OUT[args.benchmark].items()),
-            f"trainer.warm_start.steps={args.steps}",
-            f"trainer.warm_start.lr={args.lr}",
-            f"trainer.warm_start.batch_size={args.batch}",
-            f"trainer.warm_start.mistakes={args.mistakes}",
-            f"trainer.warm_start.prompt_weight={args.prompt_weight}",
-            *args.overrides,
-        ]
-    )
+    cfg = load_config(args, HELD_OUT[args.benchmark])
     held_out = make_benchmark(**cfg.benchmark.model_dump())
-    benchmark = make_benchmark(**cfg.benchmark.model_dump() | DEMONSTRATIONS[args.benchmark])
+    benchmark = make_benchmark(**load_config(args, DEMONSTRATIONS[args.benchmark]).benchmark.model_dump())
     policy = load_policy(cfg.model, cfg.benchmark.name, seed=args.seed, device=torch.device("cpu"))
     make_agent = agent_maker(cfg.benchmark.name, "compact", policy, context="transcript", history=0)
     engine = TorchEngine(policy, make_agent().codec.stop_ids)
@@ -109,6 +98,24 @@ def main() -> None:
         "curve": curve,
     }
     (args.out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def load_config(args: argparse.Namespace, source: dict[str, Any]) -> TrainConfig:
+    """The settings of this run on one source of tasks."""
+    return config.load(
+        [
+            f"benchmark={args.benchmark}",
+            "model=tiny-scratch",
+            "benchmark.data_dir=null",
+            *(f"benchmark.{key}={value}" for key, value in source.items()),
+            f"trainer.warm_start.steps={args.steps}",
+            f"trainer.warm_start.lr={args.lr}",
+            f"trainer.warm_start.batch_size={args.batch}",
+            f"trainer.warm_start.mistakes={args.mistakes}",
+            f"trainer.warm_start.prompt_weight={args.prompt_weight}",
+            *args.overrides,
+        ]
+    )
 
 
 def _play(cfg: TrainConfig, engine: TorchEngine, benchmark: Any, make_agent: Any, *, temperature: float) -> Evaluation:

@@ -8,6 +8,7 @@ from empg_cli.agents.alfworld_chat import AlfworldChat
 from empg_cli.agents.alfworld_compact import AlfworldCompact
 from empg_cli.agents.codec import ChatCodec, Codec, CompactCodec
 from empg_cli.agents.deepsearch_chat import DeepSearchChat
+from empg_cli.agents.deepsearch_compact import DeepSearchCompact
 from empg_cli.agents.webshop_chat import WebshopChat
 from empg_cli.agents.webshop_compact import WebshopCompact
 from empg_cli.agents.wording import Exchange, Parsed, Wording
@@ -70,6 +71,8 @@ def wording_class(benchmark: str, prompt: str) -> Callable[[], Wording]:
             return AlfworldCompact
         case "alfworld", "chat":
             return AlfworldChat
+        case "deepsearch", "compact":
+            return DeepSearchCompact
         case "deepsearch", "chat":
             return DeepSearchChat
         case "webshop", "compact":

@@ -41,11 +41,11 @@ class DeepSearchChat:
         pairs = zip(past, shown, strict=True) if past else ()
         steps = [f"{_act(exchange.action)}\n{_information(text)}" for exchange, text in pairs]
         first = steps_taken - len(past) + 1
-        listed = "\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, first))
-        latest = listed or _information(observation.text)
+        numbered = "\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, first))
+        listed = numbered or _information(observation.text)
         return (
             f"{self._task(observation)}\n\nQuestion: {self._question}\n\n"
-            f"Steps taken so far: {steps_taken}. The most recent {len(past)}:\n{latest}"
+            f"Steps taken so far: {steps_taken}. The most recent {len(past)}:\n{listed}"
         )
 
     def parse(self, response: str) -> Parsed:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
+from empg_cli.agents.deepsearch_compact import vocabulary as deepsearch_vocabulary
 from empg_cli.agents.webshop_compact import vocabulary as webshop_vocabulary
 from empg_cli.config.schema import Architecture, Model
 from empg_cli.errors import UserError
@@ -103,6 +104,8 @@ def _vocabulary(benchmark: str) -> list[str]:
             return alfworld_vocabulary()
         case "webshop":
             return webshop_vocabulary()
+        case "deepsearch":
+            return deepsearch_vocabulary()
         case _:
             raise ModelError(f"benchmark={benchmark} has no compact vocabulary; use a chat model")
 
