@@ -36,10 +36,19 @@ def write_corpus(path: Path) -> Path:
 def test_the_expert_is_evaluated_on_all_kinds(empg: Callable[..., object]) -> None:
     result = empg("eval", "policy=expert", *SMALL_WORLD, "benchmark.eval_tasks=28", "--json")
     found = json.loads(result.stdout)  # type: ignore[attr-defined]
+    assert [row["name"] for row in found["averages"]] == ["ID", "OOD", "overall"]
     text = json.dumps(found)
     assert '"success_rate": 1.0' in text
     for kind in ("1hop", "2hop", "compare", "composition", "depth3", "depth4", "intersection"):
         assert f'"{kind}"' in text
+
+
+def test_id_ood_and_overall_are_printed_apart(empg: Callable[..., object]) -> None:
+    result = empg("eval", "policy=expert", *SMALL_WORLD, "benchmark.eval_tasks=14")
+    lines = result.stdout.splitlines()  # type: ignore[attr-defined]
+    assert [line.split(" ", 1)[0] for line in lines[-3:]] == ["ID,", "OOD,", "overall,"]
+    assert "ID, mean of 3 sources        n 6      success 100.0%" in lines[-3]
+    assert "OOD, mean of 4 sources       n 8      success 100.0%" in lines[-2]
 
 
 def test_play_with_hints() -> None:

@@ -25,6 +25,10 @@ def eval_task(cfg: DictConfig) -> dict[str, Any]:
 
     title = f"{result['split']}, temperature {result['temperature']:g}"
     print_evaluation([Success(**row) for row in result["kinds"]], Success(**result["total"]), title)
+    if rows := result.get("averages"):
+        from empg_cli.benchmarks.deepsearch.report import averages_as_text
+
+        print(*averages_as_text(rows), sep="\n")
     return result
 
 

@@ -5,10 +5,10 @@ Averages are over sources, each counting once, as in arXiv 2509.09265: its overa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import sqrt
-from typing import Final
+from typing import Any, Final
 
 from empg_cli.benchmarks.deepsearch.sources import group_of
 from empg_cli.evaluation.statistics import wilson_interval
@@ -49,6 +49,26 @@ def table2(results: Sequence[SourceResult]) -> list[Row]:
     rows = sorted((_source_row(result) for result in results), key=lambda row: row.group != "id")
     groups = {group: [row for row in rows if group in (row.group, "all")] for group in AVERAGES}
     return rows + [_average(group, members) for group, members in groups.items() if members]
+
+
+def averages(kinds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ID, OOD and overall rows of an evaluation's `kinds`, as plain data."""
+    results = [
+        SourceResult(row["kind"], row["n"], round(row["n"] * row["success_rate"]), row["score"]) for row in kinds
+    ]
+    return [asdict(row) for row in table2(results) if row.name in AVERAGES.values()]
+
+
+def averages_as_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line per average, for a terminal."""
+    lines = []
+    for row in rows:
+        what = f"{row['name']}, mean of {row['sources']} source{'s' if row['sources'] > 1 else ''}"
+        lines.append(
+            f"{what:28} n {row['n']:<6} success {row['success_rate']:.1%} "
+            f"[{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]  score {row['score']:.3f}"
+        )
+    return lines
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
