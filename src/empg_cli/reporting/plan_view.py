@@ -64,4 +64,3 @@ def _seeds(study: Study, forecast: Forecast) -> Table:
     return Table(
         f"seeds needed to see a difference of {forecast.difference:g} in {study.metric}", header, tuple(rows), notes
     )
-
