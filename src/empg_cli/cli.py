@@ -160,6 +160,14 @@ def train(
 @app.command("eval", cls=HydraCommand, epilog="Every key with its value: [cyan]empg eval --cfg job[/cyan]")
 def evaluate(
     overrides: Overrides = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="Play nothing: paired statistics of two evaluations (run folders, eval folders or files of them).",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
     multirun: Multirun = False,
     cfg: Cfg = None,
@@ -174,6 +182,13 @@ def evaluate(
 ) -> None:
     """Play each task of a split once: [bold]empg eval run=DIR[/bold], or [bold]empg eval policy=expert[/bold]."""
     with _user_border():
+        if compare is not None:
+            if overrides:
+                raise typer.BadParameter("plays nothing, so it takes no overrides", param_hint="--compare")
+            from empg_cli.commands import compare as comparison
+
+            comparison.run(*compare, as_json=as_json)
+            return
         from empg_cli.commands import evaluate as command
 
         flags = _flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
