@@ -70,7 +70,7 @@ build: $(DEV_ENV)  ## Build the wheel and the source archive into dist/
 
 constraints: $(BIN)/uv  ## Resolve the pinned versions again (all but torch)
 	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --python-version 3.11 --upgrade --constraint - --no-emit-package torch \
-		--extra report --extra joblib --extra tensorboard --group dev --output-file constraints.txt pyproject.toml
+		--extra report --extra joblib --group dev --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment, caches and build results; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

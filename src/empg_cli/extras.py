@@ -35,7 +35,6 @@ EXTRAS: Mapping[str, Extra] = {
     "submitit": Extra(("hydra-submitit-launcher",), "sweeps on Slurm: hydra/launcher=submitit_slurm"),
     "optuna": Extra(("hydra-optuna-sweeper",), "hyper-parameter search: hydra/sweeper=optuna"),
     "ray": Extra(("hydra-ray-launcher",), "sweeps on a Ray cluster: hydra/launcher=ray"),
-    "tensorboard": Extra(("tensorboard",), "TensorBoard logs"),
 }
 
 PLUGIN_EXTRAS: Mapping[str, Mapping[str, str]] = {

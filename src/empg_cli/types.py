@@ -61,6 +61,8 @@ class Step:
     """What the environment had shown before this step."""
     well_formed: bool = True
     """The response had the form that the prompt asks for."""
+    was_cut: bool = False
+    """The response reached `rollout.max_new_tokens` without ending."""
     admissible: bool = True
     """The environment accepted the action."""
     reward: float = 0.0

@@ -13,7 +13,7 @@ import torch
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.config.algo import CispoLoss, ClipLoss, SequenceLoss
 
-pytest.importorskip("trl", reason="TRL is not installed (extra: parity)")
+pytest.importorskip("trl", reason="TRL is not installed: uv pip install 'trl>=1.16'")
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 

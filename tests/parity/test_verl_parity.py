@@ -16,8 +16,12 @@ from empg_cli.algorithms.kl import kl_estimate
 from empg_cli.algorithms.losses import clipped_surrogate, token_weights
 from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline
 
-core = pytest.importorskip("verl.trainer.ppo.core_algos", reason="verl is not installed (extra: parity)")
-actor = pytest.importorskip("verl.workers.config", reason="verl is not installed (extra: parity)")
+core = pytest.importorskip(
+    "verl.trainer.ppo.core_algos", reason="verl is not installed: it needs an environment of its own, see above"
+)
+actor = pytest.importorskip(
+    "verl.workers.config", reason="verl is not installed: it needs an environment of its own, see above"
+)
 
 SEEDS = range(5)
 ROWS, TOKENS = 24, 7

@@ -44,7 +44,7 @@ class Architecture(Node):
 class Model(Node):
     name: str
     init: Literal["packaged", "pretrained", "scratch"]
-    """packaged: the weights shipped with empg for this benchmark; pretrained: `path`; scratch: random `arch`."""
+    """packaged: the weights shipped with empg for this benchmark; pretrained: `path`; scratch: random weights."""
     path: str | None
     """Folder or hub id of a Hugging Face model; read by init=pretrained."""
     prompt: Literal["compact", "chat"]
@@ -53,13 +53,12 @@ class Model(Node):
     gradient_checkpointing: bool
     """Recompute activations in backward: less memory, about a third more time."""
     arch: Architecture | None
+    """Shape of the model, read by init=scratch; null = the shape of the agent that ships for this benchmark."""
 
     @model_validator(mode="after")
     def init_has_what_it_reads(self) -> Model:
         if self.init == "pretrained" and not self.path:
             raise ValueError("path must name a model folder or hub id when init=pretrained")
-        if self.init == "scratch" and self.arch is None:
-            raise ValueError("arch must be given when init=scratch: model=tiny-scratch has one")
         if self.init != "scratch" and self.arch is not None:
             raise ValueError(f"arch is not read when init={self.init}; leave it null, or choose model=tiny-scratch")
         if self.init != "pretrained" and self.path is not None:

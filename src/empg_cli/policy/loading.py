@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
-from empg_cli.config.schema import Model
+from empg_cli.config.schema import Architecture, Model
 from empg_cli.errors import UserError
 from empg_cli.policy.attention import GROUPED
 from empg_cli.policy.policy import Policy
@@ -31,17 +31,11 @@ def load_policy(model: Model, benchmark: str, *, seed: int, device: torch.device
     """Load or make the policy that a run starts from; the same arguments give the same weights."""
     match model.init:
         case "packaged":
-            folder = packaged_agent(benchmark)
-            if not (folder / "config.json").is_file():
-                raise ModelError(
-                    f"no tiny agent for benchmark={benchmark} ships with this empg; "
-                    "train one with model.init=scratch trainer.warm_start.steps=2000"
-                )
-            return load_folder(str(folder), dtype=model.dtype, device=device)
+            return load_folder(str(_shipped(benchmark)), dtype=model.dtype, device=device)
         case "scratch":
-            assert model.arch is not None, "checked by the schema"
+            arch = model.arch or _shipped_shape(benchmark)
             tokenizer = word_tokenizer(_vocabulary(benchmark))
-            network = scratch_model(model.arch, tokenizer, seed=seed)
+            network = scratch_model(arch, tokenizer, seed=seed)
             return _policy(network.to(getattr(torch, model.dtype)), tokenizer, device)
         case "pretrained":
             assert model.path is not None, "checked by the schema"
@@ -49,6 +43,27 @@ def load_policy(model: Model, benchmark: str, *, seed: int, device: torch.device
             if model.gradient_checkpointing:
                 policy.model.gradient_checkpointing_enable()
             return policy
+
+
+def _shipped(benchmark: str) -> Path:
+    folder = packaged_agent(benchmark)
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"no tiny agent for benchmark={benchmark} ships with this empg; "
+            "train one with model=tiny-scratch trainer.warm_start.steps=2000"
+        )
+    return folder
+
+
+def _shipped_shape(benchmark: str) -> Architecture:
+    config = json.loads((_shipped(benchmark) / "config.json").read_text())
+    return Architecture(
+        hidden_size=config["hidden_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+        num_kv_heads=config["num_key_value_heads"],
+        mlp_size=config["intermediate_size"],
+    )
 
 
 def load_folder(path: str, *, dtype: str, device: torch.device) -> Policy:

@@ -79,6 +79,7 @@ class _Episode:
             action=parsed.action,
             observation=self._observation,
             well_formed=parsed.well_formed and response.ended,
+            was_cut=not response.ended,
         )
         self.trajectory.steps.append(step)
         self._context_tokens += len(self.prompt) + len(response.token_ids)

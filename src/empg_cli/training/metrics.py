@@ -17,6 +17,7 @@ def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "episode/score": sum(t.score for t in trajectories) / episodes,
         "episode/reward/mean": sum(t.reward for t in trajectories) / episodes,
         "episode/length/mean": sum(lengths) / episodes,
+        "num_turns/mean": sum(lengths) / episodes,
         "num_turns/max": float(max(lengths, default=0)),
         "num_turns/min": float(min(lengths, default=0)),
         "episode/malformed_frac": _share(not step.well_formed for step in steps),
@@ -24,6 +25,7 @@ def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "episode/invalid_action_frac": _share(not (step.well_formed and step.admissible) for step in steps),
         "response_length/mean": sum(tokens) / max(len(tokens), 1),
         "response_length/max": float(max(tokens, default=0)),
+        "response_length/clip_ratio": _share(step.was_cut for step in steps),
     }
     for status in (Status.CONTEXT_OVERFLOW, Status.ENV_ERROR):
         metrics[f"episode/{status}_frac"] = _share(t.status is status for t in trajectories)

@@ -1,0 +1,64 @@
+"""The Python names that notebooks and other trainers may rely on (docs/architecture.md); they stay."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+
+from empg_cli import config
+from empg_cli.algorithms.advantages import group_relative, leave_one_out
+from empg_cli.algorithms.empg import future_clarity, gradient_scale, modulate, normalise_entropy, step_entropy
+from empg_cli.algorithms.kl import kl_estimate
+from empg_cli.algorithms.losses import clipped_surrogate
+from empg_cli.benchmarks import make_benchmark
+from empg_cli.policy.scoring import logprob_and_entropy
+
+
+def test_empg_by_its_public_names() -> None:
+    # The vector of arXiv 2509.09265 as worked out in tests/golden/test_empg_golden.py, from token entropies on.
+    entropy_ST = torch.tensor([[0.1, 0.3], [0.6, 0.0], [1.0, 0.0], [0.4, 0.4], [0.4, 0.0]])
+    mask_ST = torch.tensor([[True, True], [True, False], [True, False], [True, True], [True, False]])
+    entropy_S = step_entropy(entropy_ST, mask_ST)
+    torch.testing.assert_close(entropy_S, torch.tensor([0.2, 0.6, 1.0, 0.4, 0.4]))
+    next_S = torch.tensor([1, 2, -1, 4, -1])
+    credit_S = modulate(torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0]), entropy_S, next_S)
+    expected = torch.tensor([1.310409, 0.741472, 0.385238, -1.199090, -1.238030])
+    torch.testing.assert_close(credit_S, expected, atol=1e-5, rtol=0)
+    entropy01_S = normalise_entropy(entropy_S)
+    assert gradient_scale(entropy01_S, 1.0).mean().item() == pytest.approx(1.0)
+    assert future_clarity(entropy01_S, next_S, 1.0)[[2, 4]].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (modulate, ["advantage_S", "entropy_S", "next_S", "k", "k_future", "zeta", "center"]),
+        (group_relative, ["reward_N", "group_N", "scale_by_std", "eps"]),
+        (leave_one_out, ["reward_N", "group_N", "scale_by_std", "eps"]),
+        (
+            clipped_surrogate,
+            ["logprob_ST", "old_logprob_ST", "advantage_S", "mask_ST", "clip_low", "clip_high", "num_tokens"],
+        ),
+        (kl_estimate, ["logprob", "ref_logprob", "kind"]),
+        (logprob_and_entropy, ["hidden_TD", "weight_VD", "target_T", "temperature", "chunk"]),
+    ],
+)
+def test_parameters_keep_their_names(function: object, names: list[str]) -> None:
+    parameters = list(inspect.signature(function).parameters)  # type: ignore[arg-type]
+    assert [name for name in parameters if name in names] == names
+
+
+def test_a_benchmark_from_its_config() -> None:
+    benchmark = make_benchmark(**config.load().benchmark.model_dump())
+    assert set(benchmark.splits) == {"train", "valid_seen", "valid_unseen"}
+    task = benchmark.tasks("valid_unseen")[0]
+    assert task.split == "valid_unseen"
+    env = benchmark.make_env(task)
+    observation = env.reset()
+    assert "Your task is to: " in observation.text
+    for action in benchmark.expert(env):
+        result = env.step(action)
+    assert result.done and result.success and result.score == 1.0 and result.reward > 0
+    assert benchmark.fingerprint()["source"] == "generated"
