@@ -50,9 +50,7 @@ def test_counts_difference_and_p_are_those_of_the_tasks(empg: Empg, tmp_path: Pa
         ({"tasks": [{"task_id": "t0", "kind": "pick", "success": True}]}, "not the same tasks: 2 in"),
     ],
 )
-def test_what_is_not_comparable_is_refused(
-    empg: Empg, tmp_path: Path, changes: dict[str, Any], answer: str
-) -> None:
+def test_what_is_not_comparable_is_refused(empg: Empg, tmp_path: Path, changes: dict[str, Any], answer: str) -> None:
     a, b = evaluation(tmp_path / "a", "+-"), evaluation(tmp_path / "b", "+-", **changes)
     assert answer in empg("eval", "--compare", a, b, code=2).stderr
 

@@ -35,7 +35,11 @@ def test_difference_by_hand() -> None:
 def test_equal_policies_have_an_interval_and_swapping_turns_it_around() -> None:
     same = paired_proportion_difference(gained=0, lost=0, n=140)
     # 1.959964 * sqrt((1 / 142) / 142) = 1.959964 / 142 = 0.013803
-    assert (same.value, same.low, same.high) == (0.0, pytest.approx(-0.013803, abs=1e-6), pytest.approx(0.013803, abs=1e-6))
+    assert (same.value, same.low, same.high) == (
+        0.0,
+        pytest.approx(-0.013803, abs=1e-6),
+        pytest.approx(0.013803, abs=1e-6),
+    )
     there = paired_proportion_difference(gained=7, lost=2, n=30)
     back = paired_proportion_difference(gained=2, lost=7, n=30)
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
