@@ -160,6 +160,14 @@ def train(
 @app.command("eval", cls=HydraCommand, epilog="Every key with its value: [cyan]empg eval --cfg job[/cyan]")
 def evaluate(
     overrides: Overrides = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="Play nothing: paired statistics of two evaluations (run folders, eval folders or files of them).",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
     multirun: Multirun = False,
     cfg: Cfg = None,
@@ -174,6 +182,13 @@ def evaluate(
 ) -> None:
     """Play each task of a split once: [bold]empg eval run=DIR[/bold], or [bold]empg eval policy=expert[/bold]."""
     with _user_border():
+        if compare is not None:
+            if overrides:
+                raise typer.BadParameter("plays nothing, so it takes no overrides", param_hint="--compare")
+            from empg_cli.commands import compare as comparison
+
+            comparison.run(*compare, as_json=as_json)
+            return
         from empg_cli.commands import evaluate as command
 
         flags = _flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
@@ -208,6 +223,47 @@ def ablate(
 
         flags = _flags(False, cfg, resolve, package, info, config_dir, None, hydra_help, None)
         command.run(overrides or [], flags, config_name or "ablate", jobs=jobs, wish=(detect, sd) if plan else None)
+
+
+@app.command(
+    epilog="More than one run of a configuration gives bands over seeds: [cyan]empg report runs/a runs/b[/cyan]"
+)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, sweeps or studies.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to write; by default RUN/report.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Curves as PNG, PDF and SVG (extra: report).")
+    ] = True,
+) -> None:
+    """Draw curves and one HTML page, with every step's entropy and credit: [bold]empg report runs/...[/bold]."""
+    with _user_border():
+        from empg_cli.commands import report as command
+
+        command.run(runs, out, figures=figures)
+
+
+@app.command()
+def show(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.")] = None,
+    trajectories: Annotated[
+        int, typer.Option("--trajectories", "-n", min=0, metavar="N", help="How many trajectories to print.")
+    ] = 2,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="List what every metric means; a word instead of RUN narrows it down.")
+    ] = False,
+) -> None:
+    """Print a run: curves, and trajectories with the credit of every step; or `--metrics`."""
+    with _user_border():
+        from empg_cli.commands import report as command
+
+        if metrics:
+            command.show_metrics(str(run) if run else None)
+        elif run is None:
+            raise typer.BadParameter("give a run folder, or --metrics", param_hint="RUN")
+        else:
+            command.show(run, trajectories=trajectories)
 
 
 @app.command(cls=HydraCommand)

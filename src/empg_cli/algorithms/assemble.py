@@ -10,7 +10,7 @@ from torch import Tensor
 
 from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
 from empg_cli.algorithms.cispo import clipped_importance
-from empg_cli.algorithms.empg import apply_modulation, modulation, normalise_entropy
+from empg_cli.algorithms.empg import Modulation, apply_modulation, modulation, normalise_entropy
 from empg_cli.algorithms.filtering import soft_overlong_penalty, uniform_fraction
 from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
 from empg_cli.algorithms.gspo import sequence_surrogate
@@ -43,6 +43,38 @@ def compute_credit(algo: schema.Algo, batch: Batch | StepTable) -> tuple[Tensor,
     advantage_S, advantage_metrics = _advantage(algo.advantage, reward_N, table)
     credit_S, credit_metrics = _credit(algo.credit, advantage_S, table)
     return credit_S, metrics | advantage_metrics | credit_metrics | _summary("critic/advantages", credit_S)
+
+
+@dataclass(frozen=True, slots=True)
+class CreditParts:
+    """How the credit of every step came about, for people who look at single trajectories."""
+
+    entropy_S: Tensor
+    """H_t, nats per token."""
+    advantage_S: Tensor
+    """Before EMPG."""
+    weight_S: Tensor | None
+    """g(H_t); None without EMPG, like the next."""
+    clarity_S: Tensor | None
+    """f(H_{t+1}), before zeta."""
+    credit_S: Tensor
+    """What the loss uses."""
+
+
+def explain_credit(algo: schema.Algo, batch: Batch | StepTable) -> CreditParts:
+    """`compute_credit` once more, with what it is made of."""
+    table = batch if isinstance(batch, StepTable) else step_table(batch)
+    reward_N, _ = _shaped_reward(algo.overlong, table)
+    advantage_S, _ = _advantage(algo.advantage, reward_N, table)
+    credit_S, _ = _credit(algo.credit, advantage_S, table)
+    parts = _modulation(algo.credit, table) if isinstance(algo.credit, schema.EmpgCredit) else None
+    return CreditParts(
+        entropy_S=table.entropy_S,
+        advantage_S=advantage_S,
+        weight_S=parts.weight_S if parts else None,
+        clarity_S=parts.clarity_S if parts else None,
+        credit_S=credit_S,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +234,7 @@ def _credit(
         case schema.NoCredit():
             return advantage_S, {}
         case schema.EmpgCredit():
-            parts = modulation(_entropy01(settings, table), table.next_S, k=settings.k, k_future=settings.k_future)
+            parts = _modulation(settings, table)
             credit_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=settings.center)
             metrics = _summary("empg/weight", parts.weight_S)
             metrics["empg/future_clarity/mean"] = _mean(parts.clarity_S[table.next_S >= 0])
@@ -210,6 +242,10 @@ def _credit(
             return credit_S, metrics
         case _:
             assert_never(settings)
+
+
+def _modulation(settings: schema.EmpgCredit, table: StepTable) -> Modulation:
+    return modulation(_entropy01(settings, table), table.next_S, k=settings.k, k_future=settings.k_future)
 
 
 def _entropy01(settings: schema.EmpgCredit, table: StepTable) -> Tensor:

@@ -160,6 +160,8 @@ class Wandb(Node):
 class Logger(Node):
     console: Literal["auto", "rich", "plain", "quiet"]
     csv: bool
+    trajectories: NonNegativeInt
+    """Trajectories kept in the run folder at each evaluation, and as many of the update before it; 0 = none."""
     wandb: Wandb
 
 

@@ -18,12 +18,14 @@ from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.tracking.dashboard import Dashboard
 from empg_cli.tracking.files import update_run_file, write_atomically
 from empg_cli.training.checkpoint import MODEL, find_checkpoint
+from empg_cli.training.trajectories import save_trajectories
 
 
 def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate a run's newest checkpoint, a checkpoint, a model that no run has trained, or the benchmark's expert.
 
-    Writes `evaluation.json` (totals, task types, every task) and `run.json` (data and weights) to `run_dir`.
+    Writes `evaluation.json` (totals, task types, every task), `run.json` (data and weights) and the first
+    `logger.trajectories` trajectories to `run_dir`.
     """
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     if cfg.trainer.threads:
@@ -71,5 +73,6 @@ def _record(
         result["averages"] = averages(result["kinds"])
     content = {**result, "tasks": evaluation.tasks()}
     write_atomically(run_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
+    save_trajectories(run_dir, 0, "eval", evaluation.trajectories[: cfg.logger.trajectories])
     update_run_file(run_dir, data=data, model=model)
     return result

@@ -255,3 +255,27 @@ def pairs_needed(difference: float, sd: float, *, confidence: float = 0.95, powe
         if n > MAX_PAIRS_NEEDED:
             raise ValueError(f"more than {MAX_PAIRS_NEEDED} seeds: {difference} is too small beside an sd of {sd}")
     return n
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided sign test over discordant pairs: how often a fair coin is at least this uneven; 1 without any."""
+    if only_first < 0 or only_second < 0:
+        raise ValueError(f"counts must not be negative, got {only_first} and {only_second}")
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def paired_proportion_difference(*, gained: int, lost: int, n: int, confidence: float = 0.95) -> Estimate:
+    """Difference of two success rates over the same n tasks, (gained - lost) / n, with a paired interval.
+
+    Wald's interval after adding half a task to each of the four cells (Agresti and Min 2005), so that it is not empty
+    when both policies solve the same tasks; kept inside [-1, 1].
+    """
+    if n < 1 or gained < 0 or lost < 0 or gained + lost > n:
+        raise ValueError(f"gained and lost must be counts of at most n >= 1 tasks, got {gained}, {lost} of {n}")
+    z = statistics.NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+    up, down, total = gained + 0.5, lost + 0.5, n + 2.0
+    centre = (up - down) / total
+    half = z * math.sqrt((up + down) / total - centre**2) / math.sqrt(total)
+    return Estimate((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half), n)

@@ -78,6 +78,8 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
 
             is_last = state.update == cfg.trainer.updates
             evaluates = is_last or due(state.update, cfg.trainer.eval_every)
+            if evaluates or run.stop.requested:
+                run.keep_trajectories(state, trajectories, batch)
             if evaluates:
                 evaluation = evaluate_policy(cfg, engine, benchmark, make_agent, run)
             run.log(state, metrics, evaluation if evaluates else None)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from empg_cli import config
+from empg_cli.algorithms.assemble import explain_credit
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
@@ -39,6 +40,8 @@ from empg_cli.training.checkpoint import (
 )
 from empg_cli.training.record import cell_hash, config_hash, run_facts
 from empg_cli.training.stop import Stopped, Stopper
+from empg_cli.training.trajectories import drop_trajectories, save_trajectories
+from empg_cli.types import Batch, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +117,13 @@ class Run:
         folder = self.run_dir / EVALUATIONS
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"update-{state.update:06d}.json", json.dumps(content, indent=1) + "\n")
+        save_trajectories(self.run_dir, state.update, "eval", evaluation.trajectories[: self.cfg.logger.trajectories])
         self._dashboard.evaluation(state.update, shown(asdict(evaluation.total)))
+
+    def keep_trajectories(self, state: TrainState, trajectories: Sequence[Trajectory], batch: Batch) -> None:
+        """Save the first trajectories of the update just done, with what made the credit of each step."""
+        if kept := trajectories[: self.cfg.logger.trajectories]:
+            save_trajectories(self.run_dir, state.update, "train", kept, explain_credit(self.cfg.algo, batch))
 
     def raise_if_stopped(self, state: TrainState) -> None:
         """Leave the loop when a signal asked for it. Call after a checkpoint."""
@@ -217,6 +226,7 @@ def clear_folder(run_dir: Path, resume: str | None, done: int) -> None:
     for path in (run_dir / EVALUATIONS).glob("update-*.json"):
         if done == 0 or int(path.stem.removeprefix("update-")) > done:
             path.unlink()
+    drop_trajectories(run_dir, done)
 
 
 def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Path | None:

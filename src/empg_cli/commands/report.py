@@ -1,0 +1,53 @@
+"""`empg report` and `empg show`: what finished or running runs have left, as figures, a page, or in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from empg_cli.reporting.runs import NotARun, open_runs
+from empg_cli.reporting.tables import Table
+from empg_cli.tracking.terminal import printable, write_line
+
+
+def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> None:
+    """Figures and one HTML page in `out`; by default `report/` in the one folder given, else in the current one."""
+    from empg_cli.reporting.page import write_page
+
+    runs = open_runs(paths)
+    folder = out or (paths[0] if len(paths) == 1 else Path()) / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    if figures:
+        from empg_cli.reporting.figures import draw_figures
+
+        written += draw_figures(runs, folder)
+    write_page(runs, folder / "report.html", tables=_study_tables(paths))
+    for path in [folder / "report.html", *written]:
+        write_line(sys.stdout, printable(str(path)))
+
+
+def show(path: Path, *, trajectories: int) -> None:
+    from empg_cli.reporting.terminal import show_run
+
+    runs = open_runs([path])
+    if len(runs) > 1:
+        names = "\n  ".join(str(run.folder) for run in runs)
+        raise NotARun(f"{path} holds {len(runs)} runs; show one of them, or use `empg report {path}`\n  {names}")
+    show_run(runs[0], trajectories=trajectories)
+
+
+def show_metrics(search: str | None) -> None:
+    from empg_cli.reporting.terminal import list_metrics
+
+    list_metrics(search)
+
+
+def _study_tables(paths: Sequence[Path]) -> list[Table]:
+    from empg_cli.ablation.study import STUDY_FILE, read_study
+    from empg_cli.reporting.comparison import compare
+    from empg_cli.reporting.tables import main_table
+
+    studies = [read_study(path) for path in paths if (path / STUDY_FILE).is_file()]
+    return [main_table(comparison) for study in studies if (comparison := compare(study)) is not None]

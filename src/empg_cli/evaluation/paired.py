@@ -1,0 +1,152 @@
+"""Two evaluations of the same tasks, task by task: which policy solves more, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from empg_cli.errors import UserError
+from empg_cli.evaluation.statistics import Estimate, mcnemar_exact, paired_proportion_difference
+from empg_cli.tracking.files import read_run_file
+
+IDENTITY = ("name", "source", "digest")
+"""What makes two fingerprints the same data; the task lists say which part of it was played."""
+
+
+class NotComparable(UserError):  # noqa: N818 (a sentence for the user)
+    """Two evaluations that a paired comparison would lie about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One evaluation, read back."""
+
+    path: Path
+    split: str
+    temperature: float
+    data: dict[str, Any]
+    tasks: Sequence[dict[str, Any]]
+    update: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairedCounts:
+    kind: str
+    n: int
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    difference: Estimate
+    """Success rate of B minus that of A, with a 95 % paired interval."""
+    p_value: float
+    """Exact two-sided sign test (McNemar) over the tasks that only one of them solved."""
+
+    @property
+    def rate_a(self) -> float:
+        return (self.both + self.only_a) / self.n
+
+    @property
+    def rate_b(self) -> float:
+        return (self.both + self.only_b) / self.n
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    a: Played
+    b: Played
+    total: PairedCounts
+    kinds: tuple[PairedCounts, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        def counts(row: PairedCounts) -> dict[str, Any]:
+            return {**asdict(row), "difference": row.difference._asdict(), "rate_a": row.rate_a, "rate_b": row.rate_b}
+
+        sides = {
+            name: {"path": str(side.path), "split": side.split, "temperature": side.temperature, "update": side.update}
+            for name, side in (("a", self.a), ("b", self.b))
+        }
+        return {**sides, "data": self.a.data, "total": counts(self.total), "kinds": [counts(row) for row in self.kinds]}
+
+
+def compare_evaluations(path_a: Path, path_b: Path) -> PairedComparison:
+    """
+    Args:
+        path_a, path_b: a run folder (its last evaluation), the folder of an `empg eval`, or one evaluation's file.
+
+    Raises:
+        NotComparable: other data, another split, or other tasks.
+    """
+    a, b = read_evaluation(path_a), read_evaluation(path_b)
+    _check_same_tasks(a, b)
+    kinds = list(dict.fromkeys(str(task["kind"]) for task in a.tasks))
+    rows = [_count(kind, a, b) for kind in kinds]
+    return PairedComparison(a, b, _count("all", a, b, every_kind=True), tuple(rows))
+
+
+def read_evaluation(path: Path) -> Played:
+    file = _evaluation_file(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        tasks, split, temperature = content["tasks"], content["split"], content["temperature"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotComparable(f"{file} is not an evaluation of empg ({type(error).__name__}: {error})") from None
+    run_dir = file.parent.parent if file.parent.name == "evaluations" else file.parent
+    data = content.get("data") or read_run_file(run_dir).get("data")
+    if not data:
+        raise NotComparable(f"{file} does not say which data was played, nor does {run_dir / 'run.json'}")
+    return Played(file, split, temperature, data, tasks, content.get("update"))
+
+
+def _evaluation_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    own = path / "evaluation.json"
+    if own.is_file():
+        return own
+    files = sorted((path / "evaluations").glob("update-*.json"))
+    if not files:
+        raise NotComparable(f"{path} holds no evaluation: give a run, the folder of an `empg eval`, or its .json file")
+    return files[-1]
+
+
+def _check_same_tasks(a: Played, b: Played) -> None:
+    for key in IDENTITY:
+        if a.data.get(key) != b.data.get(key):
+            raise NotComparable(
+                f"not the same data: {key} is {a.data.get(key)} in {a.path} and {b.data.get(key)} in {b.path}; "
+                "evaluate both with the same benchmark.* settings"
+            )
+    if a.split != b.split:
+        raise NotComparable(f"not the same split: {a.split} in {a.path}, {b.split} in {b.path}; set benchmark.split")
+    ids_a, ids_b = [task["task_id"] for task in a.tasks], [task["task_id"] for task in b.tasks]
+    if ids_a != ids_b:
+        common = len(set(ids_a) & set(ids_b))
+        raise NotComparable(
+            f"not the same tasks: {len(ids_a)} in {a.path}, {len(ids_b)} in {b.path}, {common} in both; "
+            "evaluate both with the same benchmark.eval_tasks and task types"
+        )
+    if not ids_a:
+        raise NotComparable(f"{a.path} holds no task")
+
+
+def _count(kind: str, a: Played, b: Played, *, every_kind: bool = False) -> PairedCounts:
+    pairs = [
+        (bool(mine["success"]), bool(theirs["success"]))
+        for mine, theirs in zip(a.tasks, b.tasks, strict=True)
+        if every_kind or mine["kind"] == kind
+    ]
+    only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
+    return PairedCounts(
+        kind=kind,
+        n=len(pairs),
+        both=pairs.count((True, True)),
+        only_a=only_a,
+        only_b=only_b,
+        neither=pairs.count((False, False)),
+        difference=paired_proportion_difference(gained=only_b, lost=only_a, n=len(pairs)),
+        p_value=mcnemar_exact(only_a, only_b),
+    )

@@ -1,0 +1,115 @@
+"""`empg show`: a run in the terminal, with the same content as the page; and what every metric means."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+from rich.bar import Bar
+from rich.console import Console, Group
+from rich.panel import Panel as RichPanel
+from rich.table import Table
+from rich.text import Text
+
+from empg_cli.reporting.curves import PANELS, curves_of
+from empg_cli.reporting.runs import RunFolder
+from empg_cli.tracking.metrics import FAMILIES, METRICS
+from empg_cli.tracking.panel import sparkline
+from empg_cli.tracking.terminal import printable
+
+LONGEST_TEXT = 600
+
+
+def show_run(run: RunFolder, *, trajectories: int, stream: TextIO | None = None) -> None:
+    console = _console(stream)
+    console.print(Text(printable(run.title), style="bold"))
+    note = "" if run.data_source == "official" else " (not the official benchmark)"
+    console.print(Text(f"{run.folder}   data: {run.data_source}{note}", style="dim"), soft_wrap=True)
+    console.print(_curves(run))
+    records = run.trajectories()
+    largest = max((abs(step.get("credit") or 0.0) for record in records for step in record["steps"]), default=0.0)
+    for record in records[:trajectories]:
+        console.print(_trajectory(record, largest))
+    if not records:
+        console.print("no trajectories are kept in this run (logger.trajectories=0, or it was not evaluated yet)")
+    elif len(records) > trajectories:
+        console.print(Text(f"{trajectories} of {len(records)} trajectories; more with --trajectories N", style="dim"))
+
+
+def list_metrics(search: str | None, stream: TextIO | None = None) -> None:
+    """Every metric with unit and definition, or those whose name or definition holds `search`."""
+    console = _console(stream)
+    wanted = [m for m in METRICS if not search or search.lower() in f"{m.name} {m.definition}".lower()]
+    if not wanted:
+        console.print(f"no metric has {search!r} in its name or definition", markup=False)
+    for family, meaning in FAMILIES.items():
+        members = [metric for metric in wanted if metric.family == family]
+        if not members:
+            continue
+        console.print(Text(f"\n{family}", style="bold cyan"), Text(meaning, style="dim"))
+        table = Table.grid(padding=(0, 2))
+        for metric in members:
+            table.add_row(Text(metric.name), Text(metric.unit, style="dim"), Text(metric.definition))
+        console.print(table)
+
+
+def _curves(run: RunFolder) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for panel in PANELS:
+        curves = curves_of([run], panel.metric)
+        if curves:
+            (curve,) = curves
+            band = ""
+            if curve.low is not None and curve.high is not None:
+                band = f"[{curve.low[-1]:.4g}, {curve.high[-1]:.4g}]"
+            last = Text(f"{curve.mean[-1]:.4g} {band} after update {curve.updates[-1]}")
+            table.add_row(panel.title, last, sparkline(list(curve.mean), 24))
+    return table
+
+
+def _trajectory(record: dict[str, Any], largest: float) -> RichPanel:
+    verdict = ("✓ solved", "green") if record["success"] else (f"✗ {record['status']}", "red")
+    phase = {"eval": "evaluation", "train": "training"}[record["phase"]]
+    title = Text(f"{verdict[0]} · {phase}, update {record['update']} · ", style=verdict[1])
+    title.append(printable(f"{record['kind']} · {record['task_id']} · reward {record['reward']:.2f}"), style="")
+    return RichPanel(Group(*(_step(number, step, largest) for number, step in enumerate(record["steps"], 1))),
+                     title=title, title_align="left", border_style="dim")  # fmt: skip
+
+
+def _step(number: int, step: dict[str, Any], largest: float) -> Table:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(width=3, justify="right")
+    grid.add_column(ratio=1)
+    grid.add_column(width=34)
+    said = Text(_short(step["observation"]), style="dim")
+    said.append("\n> " + _short(step["action"]), style="bold")
+    if not step["well_formed"]:
+        said.append("  malformed", style="red")
+    if not step["admissible"]:
+        said.append("  refused", style="red")
+    grid.add_row(str(number), said, _numbers(step, largest))
+    return grid
+
+
+def _numbers(step: dict[str, Any], largest: float) -> Group:
+    lines: list[Text | Bar] = []
+    if step.get("entropy") is not None:
+        parts = [f"H {step['entropy']:.3f}"]
+        parts += [f"{name} {step[name]:.3f}" for name in ("g", "f") if step.get(name) is not None]
+        lines.append(Text("  ".join(parts)))
+    if step.get("credit") is not None:
+        colour = "green" if step["credit"] >= 0 else "red"
+        lines.append(
+            Text(f"advantage {step['advantage']:+.3f}  ").append(f"credit {step['credit']:+.3f}", style=colour)
+        )
+        lines.append(Bar(largest or 1.0, 0, abs(step["credit"]), width=20, color=colour))
+    return Group(*lines)
+
+
+def _short(text: str) -> str:
+    clean = printable(text)
+    return clean if len(clean) <= LONGEST_TEXT else clean[:LONGEST_TEXT] + " [...]"
+
+
+def _console(stream: TextIO | None) -> Console:
+    return Console(file=stream or sys.stdout, highlight=False, markup=False)

@@ -1,0 +1,42 @@
+"""The experiments of the paper compose to the numbers that its Table 3 states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from empg_cli.ablation.preflight import make_study
+from empg_cli.config import load
+
+MODELS = {"1.5b": "qwen2.5-1.5b", "7b": "qwen2.5-7b", "llama3.1-8b": "llama3.1-8b"}
+
+
+@pytest.mark.parametrize("algo", ["grpo", "empg", "dapo_kl", "dapo_empg"])
+@pytest.mark.parametrize("size", MODELS)
+def test_the_rows_have_the_settings_of_table_3(size: str, algo: str) -> None:
+    cfg = load([f"experiment=paper_{size}", f"algo={algo}"])
+    assert cfg.model.name == MODELS[size]
+    assert (cfg.trainer.lr, cfg.trainer.updates, cfg.trainer.tasks_per_update) == (1e-6, 150, 16)
+    assert (cfg.algo.group_size, cfg.algo.loss.kl_coef, cfg.algo.loss.entropy_coef) == (8, 0.01, 0.001)
+    assert cfg.algo.loss.kl_estimator == "k3"
+    assert cfg.algo.loss.kind == "clip"
+    assert (cfg.algo.loss.clip_low, cfg.algo.loss.clip_high) == (0.2, 0.28 if algo.startswith("dapo") else 0.2)
+    assert (cfg.rollout.temperature, cfg.rollout.context, cfg.rollout.history) == (1.0, "window", 2)
+    assert cfg.benchmark.max_steps == 50
+    assert cfg.algo.overlong.kind == "none"
+    # verl-agent's, where the paper says nothing
+    assert (cfg.algo.loss.dual_clip, cfg.algo.loss.kl_clamp) == (3.0, 10.0)
+    assert getattr(cfg.algo.advantage, "statistics", None) == "step"
+    assert (cfg.benchmark.success_reward, cfg.benchmark.invalid_action_penalty) == (10.0, 0.1)
+
+
+def test_tables_1_and_5_are_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = make_study(["ablation=paper_table1", "experiment=paper_1.5b", "seeds=3"])
+    assert len(first.cells) == 12
+    fifth = make_study(["ablation=paper_table5", "experiment=paper_1.5b", "seeds=4"])
+    assert len(fifth.cells) == 20
+    # The row that both tables share is the same configuration, as the paper's numbers suggest.
+    shared = {cell.config_hash for cell in first.cells if cell.variant == "empg"}
+    assert shared == {cell.config_hash for cell in fifth.cells if cell.variant == "zeta-0.05-k-1.0"}

@@ -1,0 +1,87 @@
+"""What is kept of trajectories, and that its numbers are those of the loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from empg_cli.algorithms.assemble import compute_credit, explain_credit
+from empg_cli.config import load
+from empg_cli.training.batching import make_batch
+from empg_cli.training.trajectories import drop_trajectories, save_trajectories
+from empg_cli.types import Step, Task, Trajectory
+
+
+def trajectory(group: int, index: int, entropies: list[list[float]], reward: float) -> Trajectory:
+    steps = [
+        Step([1], [2] * len(values), [-1.0] * len(values), values, action=f"a{number}", observation=f"o{number}")
+        for number, values in enumerate(entropies)
+    ]
+    steps[-1].reward = reward
+    return Trajectory(Task(f"t{group}", "pick", "train"), group, index, steps, success=reward > 0)
+
+
+@pytest.fixture
+def played() -> list[Trajectory]:
+    return [
+        trajectory(0, 0, [[0.2, 0.4], [1.0]], 10.0),
+        trajectory(0, 1, [[0.5], [0.9], [2.0, 1.0]], 0.0),
+        trajectory(1, 0, [[0.1]], 10.0),
+        trajectory(1, 1, [[0.7], [0.3]], 0.0),
+    ]
+
+
+def lines(run: Path, name: str) -> list[dict[str, list[dict[str, float]]]]:
+    return [json.loads(line) for line in (run / "trajectories" / name).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("preset", ["empg", "grpo", "dapo_empg", "gigpo", "gigpo_empg", "rloo", "reinforce_pp", "aem"])
+def test_explained_credit_is_the_credit_of_the_loss(preset: str, played: list[Trajectory]) -> None:
+    algo = load([f"algo={preset}"]).algo
+    batch = make_batch(played, append_only=True)
+    parts = explain_credit(algo, batch)
+    assert parts.credit_S.equal(compute_credit(algo, batch)[0])
+    if algo.credit.kind == "empg":
+        assert parts.weight_S is not None and parts.clarity_S is not None
+        credit_S = parts.advantage_S * parts.weight_S + algo.credit.zeta * parts.clarity_S
+        centred_S = credit_S - credit_S.mean() if algo.credit.center else credit_S
+        assert parts.credit_S.tolist() == pytest.approx(centred_S.tolist(), abs=1e-6)
+    else:
+        assert parts.weight_S is None
+        assert parts.credit_S.equal(parts.advantage_S)
+
+
+def test_every_step_has_its_own_row_of_credit(tmp_path: Path, played: list[Trajectory]) -> None:
+    parts = explain_credit(load(["algo=empg"]).algo, make_batch(played, append_only=True))
+    save_trajectories(tmp_path, 7, "train", played[:3], parts)
+    records = lines(tmp_path, "update-000007-train.jsonl")
+    credit = [step["credit"] for record in records for step in record["steps"]]
+    assert credit == pytest.approx(parts.credit_S[:6].tolist(), rel=1e-5)  # 2 + 3 + 1 steps
+    assert records[0]["steps"][0]["entropy"] == pytest.approx(0.3)  # (0.2 + 0.4) / 2
+    assert [step["action"] for step in records[1]["steps"]] == ["a0", "a1", "a2"]
+    assert records[1]["steps"][2]["f"] == 0.0  # the last step of a trajectory leads nowhere
+
+
+def test_evaluation_has_entropies_and_no_credit(tmp_path: Path, played: list[Trajectory]) -> None:
+    save_trajectories(tmp_path, 0, "eval", played)
+    step = lines(tmp_path, "update-000000-eval.jsonl")[0]["steps"][0]
+    assert step["entropy"] == pytest.approx(0.3)
+    assert "credit" not in step
+
+
+def test_nothing_kept_no_file(tmp_path: Path) -> None:
+    save_trajectories(tmp_path, 0, "eval", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_run_drops_what_comes_after_its_checkpoint(tmp_path: Path, played: list[Trajectory]) -> None:
+    for update in (0, 4, 8):
+        save_trajectories(tmp_path, update, "eval", played)
+    drop_trajectories(tmp_path, 4)
+    assert [path.name for path in sorted((tmp_path / "trajectories").iterdir())] == [
+        "update-000000-eval.jsonl", "update-000004-eval.jsonl",
+    ]  # fmt: skip
+    drop_trajectories(tmp_path, 0)
+    assert list((tmp_path / "trajectories").iterdir()) == []
