@@ -16,7 +16,7 @@ os.environ.update(
     NO_COLOR="1",
     COLUMNS="120",
 )
-for name in ("ALFWORLD_DATA", "WANDB_API_KEY", "HYDRA_FULL_ERROR", "FORCE_COLOR", "GITHUB_ACTIONS"):
+for name in ("ALFWORLD_DATA", "WEBSHOP_DATA", "WANDB_API_KEY", "HYDRA_FULL_ERROR", "FORCE_COLOR", "GITHUB_ACTIONS"):
     os.environ.pop(name, None)
 
 REPOSITORY = Path(__file__).resolve().parents[1]

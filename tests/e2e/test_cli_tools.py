@@ -65,9 +65,13 @@ def test_doctor_fails_when_the_core_is_broken(empg: Empg, monkeypatch: pytest.Mo
     assert "pip install tokenizers" in result.stdout
 
 
-def test_doctor_counts_official_games(empg: Empg, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_looks_for_official_data(empg: Empg, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "nowhere"))
     assert "does not exist" in findings(empg)["data/alfworld"]["value"]
+    assert findings(empg)["data/webshop"]["value"] == "WEBSHOP_DATA is not set: a generated shop is played"
+    assert empg("data", "compile", "webshop", "--generate", "60", "--out", str(tmp_path / "shop")).exit_code == 0
+    monkeypatch.setenv("WEBSHOP_DATA", str(tmp_path / "shop"))
+    assert findings(empg)["data/webshop"]["value"].startswith(f"generated tasks in {tmp_path / 'shop'}: train ")
 
 
 def test_doctor_knows_the_mode_of_wandb(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:
