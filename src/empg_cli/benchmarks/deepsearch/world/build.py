@@ -14,7 +14,7 @@ from empg_cli.benchmarks.deepsearch.world.fictional import fictional_graph
 from empg_cli.benchmarks.deepsearch.world.questions import Question, draw_questions
 from empg_cli.benchmarks.deepsearch.world.real import real_graph
 
-GENERATOR_VERSION: Final = 1
+GENERATOR_VERSION: Final = 2
 """Part of the cache key: raise it with every change that alters a world or its index."""
 
 Mode = Literal["real", "fictional"]
@@ -50,7 +50,14 @@ def build_world(spec: WorldSpec) -> World:
     `store.open_world` does that with the search engine."""
     graph = real_graph() if spec.mode == "real" else fictional_graph(spec.seed, spec.scale)
     encyclopedia = write_articles(graph, spec.seed)
-    questions = draw_questions(graph, encyclopedia, seed=spec.seed, num_train=spec.num_train, num_test=spec.num_test)
+    questions = draw_questions(
+        graph,
+        encyclopedia,
+        seed=spec.seed,
+        num_train=spec.num_train,
+        num_test=spec.num_test,
+        avoid_common_answers=spec.mode == "real",
+    )
     return World(spec, encyclopedia.passages, questions, len(graph.name), graph.num_facts)
 
 

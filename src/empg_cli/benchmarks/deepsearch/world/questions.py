@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Final
@@ -64,10 +64,22 @@ class Question:
 
 
 def draw_questions(
-    graph: KnowledgeGraph, encyclopedia: Encyclopedia, *, seed: int, num_train: int, num_test: int
+    graph: KnowledgeGraph,
+    encyclopedia: Encyclopedia,
+    *,
+    seed: int,
+    num_train: int,
+    num_test: int,
+    avoid_common_answers: bool,
 ) -> dict[str, list[Question]]:
-    """Split -> questions. `num_test` counts each kind of each test split; a small world may give fewer."""
-    drawer = _Drawer(graph, encyclopedia, seed)
+    """Split -> questions. `num_test` counts each kind of each test split; a small world may give fewer.
+
+    Args:
+        avoid_common_answers: what training answers more often than average for a final relation is never the answer of
+            a test question of two hops and more, and the answers of intersections are spread. For a world whose facts
+            are so uneven (most cities lie in few countries) that guessing the commonest answer scores.
+    """
+    drawer = _Drawer(graph, encyclopedia, seed, avoid_common_answers)
     for kind in KINDS["train"]:
         drawer.draw("train", kind, round(num_train * TRAIN_SHARE[kind]))
     for split in SPLITS[1:]:
@@ -77,8 +89,13 @@ def draw_questions(
 
 
 class _Drawer:
-    def __init__(self, graph: KnowledgeGraph, encyclopedia: Encyclopedia, seed: int) -> None:
+    def __init__(
+        self, graph: KnowledgeGraph, encyclopedia: Encyclopedia, seed: int, avoid_common_answers: bool
+    ) -> None:
         self._graph, self._encyclopedia, self._seed = graph, encyclopedia, seed
+        self._avoids_common_answers = avoid_common_answers
+        self._trained: Counter[tuple[Hop, Value]] = Counter()
+        """Final relation and answer -> training questions so far."""
         self._finder = ChainFinder(graph, encyclopedia)
         self._chains = self._finder.chains(MAX_DEPTH)
         self._asked: set[str] = set()
@@ -123,9 +140,14 @@ class _Drawer:
         """Round-robin over relation paths, else 7,060 airports swamp everything. On test splits the answers of a final
         relation are spread too, so that always guessing its commonest answer does not score."""
         rng = self._rng(split, kind)
+        avoided = self._common_answers() if split != "train" and depth > 1 else frozenset()
         pools: list[tuple[Path, list[Chain]]] = []
         for path in sorted(path for path in self._chains if len(path) == depth and accepts(path)):
-            pool = [chain for chain in self._chains[path] if self._belongs(chain.start, split)]
+            pool = [
+                chain
+                for chain in self._chains[path]
+                if self._belongs(chain.start, split) and (path[-1], chain.results[-1]) not in avoided
+            ]
             rng.shuffle(pool)
             pools.append((path, pool))
         used: Counter[tuple[Hop, Value]] = Counter()
@@ -134,7 +156,19 @@ class _Drawer:
             for path, pool in pools:
                 chain = pool.pop() if split == "train" else _pop_rarest_answer(pool, path[-1], used)
                 used[path[-1], chain.results[-1]] += 1
+                if split == "train":
+                    self._trained[path[-1], chain.results[-1]] += 1
                 yield self._chain_question(split, kind, path, chain)
+
+    def _common_answers(self) -> frozenset[tuple[Hop, Value]]:
+        """Those that training gives more often than the average answer of their relation."""
+        if not self._avoids_common_answers:
+            return frozenset()
+        counts: defaultdict[Hop, list[int]] = defaultdict(list)
+        for (hop, _), count in self._trained.items():
+            counts[hop].append(count)
+        mean = {hop: sum(values) / len(values) for hop, values in counts.items()}
+        return frozenset((hop, value) for (hop, value), count in self._trained.items() if count > mean[hop])
 
     def _chain_question(self, split: str, kind: str, path: Path, chain: Chain) -> Question:
         phrase = in_a_phrase(self._graph.name[chain.start], self._graph.type[chain.start])
@@ -195,6 +229,8 @@ class _Drawer:
         ]
         found = [(a, b, z) for a, b, z in found if z in self._finder.unique_names]
         self._rng(split, kind).shuffle(found)
+        if self._avoids_common_answers:
+            found = _spread(found)
         for a, b, z in found:
             yield Question(
                 id="",
@@ -215,6 +251,16 @@ def _accepted(*names: str) -> tuple[str, ...]:
     """The names, and each without diacritics, once each."""
     forms = [form for name in names for form in (name, without_diacritics(name))]
     return tuple(dict.fromkeys(form for form in forms if normalise(form)))
+
+
+def _spread(found: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """In rounds: no answer (the last item) comes once more before every other one has had its turn."""
+    seen: Counter[str] = Counter()
+    rounds = []
+    for item in found:
+        rounds.append((seen[item[-1]], item))
+        seen[item[-1]] += 1
+    return [item for _, item in sorted(rounds, key=lambda entry: entry[0])]
 
 
 def _pop_rarest_answer(pool: list[Chain], last: Hop, used: Counter[tuple[Hop, Value]]) -> Chain:
