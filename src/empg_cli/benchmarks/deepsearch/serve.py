@@ -13,8 +13,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from empg_cli.benchmarks.base import DataError
-from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, SearchError, UnscoredError
+from empg_cli.benchmarks.base import DataError, UnscoredError
+from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, SearchError
 from empg_cli.extras import install_command
 
 MAX_BODY_BYTES: Final = 16 * 2**20
