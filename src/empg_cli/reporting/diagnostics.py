@@ -10,25 +10,9 @@ from typing import Any
 
 from empg_cli.evaluation.diagnosis import FOLDER, Diagnosis, read_diagnosis
 from empg_cli.reporting.runs import RunFolder
+from empg_cli.tracking.histograms import FILE, Histogram
 
-HISTOGRAMS = "histograms.jsonl"
 WARNINGS = "health.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """One value per step, counted in equal bins; its range is that of its own update."""
-
-    update: int
-    low: float
-    high: float
-    counts: tuple[int, ...]
-
-    @property
-    def edges(self) -> tuple[float, ...]:
-        """One more than there are counts."""
-        width = (self.high - self.low) / len(self.counts)
-        return (*(self.low + width * number for number in range(len(self.counts))), self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +29,18 @@ class HealthWarning:
     step: int | None
 
 
-def histograms(run: RunFolder, name: str) -> tuple[Histogram, ...]:
-    """By update. Names: `hist/weight` (g), `hist/future_clarity` (f), `hist/credit_shift`, `hist/step_entropy_won`,
-    `hist/step_entropy_lost`; none of an update without such steps, and of g, f and shift none without EMPG."""
-    return tuple(
-        Histogram(record["update"], record[name]["low"], record[name]["high"], tuple(record[name]["counts"]))
-        for record in _records(run.folder / HISTOGRAMS)
+def histograms(run: RunFolder, name: str) -> dict[int, Histogram]:
+    """By update, each with a range (low, high, edges) of its own; updates without such steps are left out.
+
+    Args:
+        name: `hist/step_entropy_won`, `hist/step_entropy_lost`, and with EMPG `hist/weight` (g),
+            `hist/future_clarity` (f), `hist/credit_shift`.
+    """
+    return {
+        record["update"]: Histogram(record[name]["low"], record[name]["high"], tuple(record[name]["counts"]))
+        for record in _records(run.folder / FILE)
         if name in record
-    )
+    }
 
 
 def kl_spikes(run: RunFolder) -> tuple[int, ...]:
