@@ -32,11 +32,10 @@ def test_shift_offset_and_flips_by_hand():
 
 
 def test_centring_turns_a_small_advantage():
-    # A g + zeta f: only the third step, .05 * .520779 = .026039, is below the mean and of the other sign after it
     advantage = torch.tensor([1.0, 1.0, 0.05, 1.0, 1.0])
     credit = apply_modulation(advantage, PARTS, zeta=0.0)
     found = modulation_metrics(advantage, PARTS, credit, NEXT, zeta=0.0)
-    # values 1.415624 .858620 .026039 1.102489 1.102489, mean .901052: steps 2 and 3 turn negative
+    # A g: 1.415624 .858620 .026039 1.102489 1.102489, mean .901052: steps 2 and 3 turn negative
     assert found["empg/center_offset"] == pytest.approx(0.901052, abs=1e-6)
     assert found["empg/center_flip_frac"] == pytest.approx(2 / 5)
     assert found["empg/sign_flip_frac"] == pytest.approx(2 / 5)
