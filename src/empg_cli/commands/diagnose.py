@@ -83,7 +83,7 @@ def _proposition1(found: Proposition1, played: str) -> Table:
         (f"{b.entropy:.4g}", f"{b.renyi2:.4g}", f"{b.predicted:.4f}", f"{b.exact:.4f}", *_estimate(b.sampled, ".4f"))
         for b in found.bins
     ]
-    verdict = "holds" if found.excess.low <= 0 <= found.excess.high else "does not hold"
+    verdict = "inside" if found.excess.low <= 0 <= found.excess.high else "outside"
     return _table(
         f"Proposition 1: E ||grad_z log pi||^2 = 1 - exp(-H2), by token entropy. {played}",
         ("entropy", "H2", "1 - exp(-H2)", "exact", "sampled", "95% interval", "tokens"),
@@ -91,7 +91,7 @@ def _proposition1(found: Proposition1, played: str) -> Table:
         "exact: sum_a p_a ||e_a - p||^2 over the vocabulary; sampled: ||e_a - p||^2 of the tokens drawn; nats.",
         f"largest difference of exact and 1 - exp(-H2) on a single token: {found.largest_error:.2g}",
         f"sampled - exact, all tokens: {found.excess.value:+.5f} [{found.excess.low:+.5f}, {found.excess.high:+.5f}], "
-        f"which {verdict} 0",
+        f"0 lies {verdict}",
         f"rank correlation of Shannon entropy and 1 - exp(-H2): {found.shannon_rank:.3f} (1 = monotone)",
     )
 
