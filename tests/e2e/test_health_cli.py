@@ -13,6 +13,7 @@ import yaml
 from empg_cli.evaluation.diagnosis import read_diagnosis
 from empg_cli.reporting.diagnostics import diagnosis, health_warnings, histograms
 from empg_cli.reporting.runs import open_runs
+from empg_cli.tracking.rows import read_rows, without_wall_clock
 
 
 def test_a_first_batch_without_signal_stops_before_anything_is_trained(empg, small):
@@ -51,6 +52,20 @@ def test_a_health_stop_saves_says_why_and_can_go_on(empg, small):
     assert len(Path("run/health.jsonl").read_text().splitlines()) == 1
     (run,) = open_runs([Path("run")])
     assert list(histograms(run, "hist/weight")) == [1, 2]
+
+
+def test_watching_changes_nothing_that_is_trained(empg, small, finished_run):
+    empg("train", *small, "run_dir=run", "trainer.health.preflight=off", "trainer.health.warn=false")
+    watched, blind = (read_rows(folder / "metrics.jsonl") for folder in (finished_run, Path("run")))
+
+    def trained(rows):
+        return [{key: value for key, value in without_wall_clock(row).items() if not key.startswith("health/")}
+                for row in rows.values()]  # fmt: skip
+
+    assert trained(watched) == trained(blind)
+    assert "health/warnings" in watched[2] and "health/warnings" not in blind[2]
+    hashes = {json.loads((folder / "run.json").read_text())["config_hash"] for folder in (finished_run, Path("run"))}
+    assert len(hashes) == 1
 
 
 @pytest.fixture(scope="module")
