@@ -130,7 +130,7 @@ def _change(found: EntropyChange) -> Table:
         ("percentile", "before", "after", "change", "95% interval", "steps", "|change|"),
         rows,
         f"the same steps, played by {found.before} and scored by both; interval robust to steps of one episode being "
-        "alike. Bins chosen by a noisy value fall back towards the mean even if nothing was learned.",
+        "alike. Bins are chosen by the earlier entropy, so even an unrelated later policy gives a falling line.",
     )
 
 
