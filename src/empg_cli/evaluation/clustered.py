@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from empg_cli.evaluation.statistics import Estimate, t_quantile
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[int], confidence: float = 0.95) -> Estimate:
+def clustered_mean(values: ArrayLike, clusters: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Mean with a cluster-robust t interval: C / (C-1) sum_c (sum_{i in c} (x_i - mean))^2 / n^2, C - 1 degrees.
 
     With clusters of one value each it is Student's interval. One cluster has no interval: ValueError.
@@ -26,7 +27,7 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[int], confidence:
     return Estimate(mean, mean - half, mean + half, len(value_N))
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's rho, ties at their mean rank; 0 when either does not vary."""
     rank_x, rank_y = _centred_ranks(np.asarray(x)), _centred_ranks(np.asarray(y))
     size = math.sqrt(float(rank_x @ rank_x) * float(rank_y @ rank_y))
@@ -34,9 +35,9 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def clustered_rank_correlation(
-    x: Sequence[float],
-    y: Sequence[float],
-    clusters: Sequence[int],
+    x: ArrayLike,
+    y: ArrayLike,
+    clusters: ArrayLike,
     confidence: float = 0.95,
     *,
     resamples: int = 1000,
@@ -55,8 +56,8 @@ def clustered_rank_correlation(
     return Estimate(rank_correlation(x_N, y_N), float(low), float(high), len(x_N))
 
 
-def _centred_ranks(values: np.ndarray) -> np.ndarray:
+def _centred_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     rank = np.cumsum(count) - (count - 1) / 2
-    ranks: np.ndarray = rank[place] - (len(values) + 1) / 2
+    ranks: NDArray[np.float64] = rank[place] - (len(values) + 1) / 2
     return ranks
