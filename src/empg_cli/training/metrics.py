@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
+from torch import Tensor
+
 from empg_cli.rollout.info import mean_info
 from empg_cli.types import Batch, Status, Trajectory
 
@@ -37,6 +40,11 @@ def describe_rollout(played: Sequence[Trajectory], benchmark: str) -> dict[str, 
     metrics["episode/context_overflow_frac"] = _share(t.status is Status.CONTEXT_OVERFLOW for t in trajectories)
     metrics["episode/env_error_frac"] = _share(not t.is_scored for t in played)
     return metrics | {f"{benchmark}/{name}": mean for name, mean in mean_info(trajectories).items()}
+
+
+def won_steps(trajectories: Sequence[Trajectory]) -> Tensor:
+    """bool [S]: the step's episode was solved."""
+    return torch.tensor([t.success for t in trajectories for _ in t.steps], dtype=torch.bool)
 
 
 def logprob_gap(batch: Batch) -> dict[str, float]:
