@@ -36,7 +36,7 @@ class HydraCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
-        _print_config_groups(leave_out=() if ctx.info_name == "ablate" else ("ablation",))
+        _print_config_groups(leave_out={name for name, only in _GROUPS_OF.items() if ctx.info_name not in only})
 
 
 def _with_info_kind(args: list[str]) -> list[str]:
@@ -48,7 +48,11 @@ def _with_info_kind(args: list[str]) -> list[str]:
     return words
 
 
-def _print_config_groups(leave_out: tuple[str, ...]) -> None:
+_GROUPS_OF = {"ablation": ("ablate",), "endpoint": ("eval",)}
+"""Config groups that only some commands have."""
+
+
+def _print_config_groups(leave_out: set[str]) -> None:
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table

@@ -97,11 +97,15 @@ def evaluate(
     rollout: Rollout,
     *,
     seed: int,
+    sample: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Play the first `eval_tasks` tasks of `settings.split` at `rollout.eval_temperature` (0 = greedy).
 
-    The random numbers depend on the seed and the task alone, so two policies are compared on equal draws.
+    The random numbers depend on the seed, the sample and the task alone, so two policies are compared on equal draws.
+
+    Args:
+        sample: which attempt at each task this is, with this seed.
     """
     tasks = evaluation_tasks(benchmark, settings)
     rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature)
@@ -119,7 +123,7 @@ def evaluate(
             tasks[start : start + TASKS_AT_ONCE],
             group_size=1,
             rules=rules,
-            stream=(_STREAM, seed, start),
+            stream=(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start),
             progress=report,
         )
     return summarise(trajectories, split=settings.split, temperature=rollout.eval_temperature)

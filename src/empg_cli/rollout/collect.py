@@ -12,7 +12,7 @@ from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
-from empg_cli.rollout.engine import Engine, Response
+from empg_cli.rollout.engine import Engine, NoResponse, Response
 from empg_cli.types import Status, Step, Task, Trajectory
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,11 @@ class _Episode:
             observation = Observation(result.text, result.actions)
             self.prompt = self.agent.next_prompt(parsed.action, observation, ended=response.ended)
 
+    def end_without(self, response: NoResponse) -> None:
+        """The policy's server could not answer."""
+        self.trajectory.error = response.reason
+        self._end(response.status)
+
     def _finish(self, result: StepResult, rules: EpisodeRules) -> None:
         self.trajectory.score, self.trajectory.success = result.score, result.success
         out_of_steps = len(self.trajectory.steps) >= rules.max_steps
@@ -159,5 +164,8 @@ def collect(
             temperature=rules.temperature,
         )
         for episode, response in zip(live, responses, strict=True):
-            episode.take(response, rules)
+            if isinstance(response, NoResponse):
+                episode.end_without(response)
+            else:
+                episode.take(response, rules)
     return [episode.trajectory for episode in episodes]
