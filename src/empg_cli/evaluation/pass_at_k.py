@@ -12,7 +12,6 @@ import numpy as np
 
 from empg_cli.evaluation.statistics import Estimate
 
-
 MIN_TASKS = 20
 """With fewer tasks no bootstrap interval is shown: redrawing a handful of tasks says too little about others."""
 

@@ -17,6 +17,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import Evaluation, evaluate, evaluate_expert, evaluation_tasks
+from empg_cli.evaluation.paired import PASSES
 from empg_cli.evaluation.repeats import Pass, Played, passes, summarise_passes
 from empg_cli.policy.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.policy.policy import Policy
@@ -27,9 +28,6 @@ from empg_cli.tracking.dashboard import Dashboard
 from empg_cli.tracking.files import update_run_file, write_atomically
 from empg_cli.training.checkpoint import MODEL, find_checkpoint
 from empg_cli.training.trajectories import save_trajectories
-
-PASSES = "passes"
-"""Folder of the single evaluations, where there are several."""
 
 
 def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
