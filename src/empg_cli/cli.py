@@ -213,6 +213,12 @@ def ablate(
         float | None,
         typer.Option("--sd", min=0.0, metavar="SD", help="With --plan: standard deviation of the paired difference."),
     ] = None,
+    across: Annotated[
+        bool, typer.Option("--across", help="The words are finished studies: one table over all of them; runs nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="With --across: write the table there too.")
+    ] = None,
     cfg: Cfg = None,
     resolve: Resolve = False,
     package: Package = None,
@@ -225,6 +231,11 @@ def ablate(
     with _user_border():
         from empg_cli.commands import ablate as command
 
+        if across:
+            command.across(overrides or [], out)
+            return
+        if out is not None:
+            raise typer.BadParameter("is read by --across only; a study writes into run_dir", param_hint="--out")
         flags = _flags(False, cfg, resolve, package, info, config_dir, None, hydra_help, None)
         command.run(overrides or [], flags, config_name or "ablate", jobs=jobs, wish=(detect, sd) if plan else None)
 

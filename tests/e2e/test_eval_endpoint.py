@@ -61,8 +61,10 @@ def chats(server: FakeServer) -> list[Request]:
     return [request for request in server.requests if request.path == "/v1/chat/completions"]
 
 
-@pytest.mark.parametrize("benchmark", list(SMALL))
-@pytest.mark.parametrize("context", ["transcript", "window"])
+@pytest.mark.parametrize(
+    ("benchmark", "context"),
+    [("alfworld", "transcript"), ("alfworld", "window"), ("webshop", "window"), ("deepsearch", "transcript")],
+)
 def test_every_benchmark_is_played_over_its_chat_wording(
     empg: Empg, server: FakeServer, benchmark: str, context: str
 ) -> None:
