@@ -52,7 +52,8 @@ def test_means_and_t_intervals_are_over_seeds() -> None:
     # rates 1/2, 1/4, 3/4: mean 1/2, sd 1/4, t(.975, 2) = 4.302653: half = 4.302653 / 4 / sqrt(3) = 0.621034
     assert rows(entry)["all"] | {"score": 0, "steps": 0} == {
         "kind": "all", "n": 4, "seeds": 3, "score": 0, "steps": 0,
-        "success_rate": pytest.approx(0.5), "lo": pytest.approx(-0.121034, abs=1e-6), "hi": pytest.approx(1.121034, abs=1e-6),
+        "success_rate": pytest.approx(0.5),
+        "lo": pytest.approx(-0.121034, abs=1e-6), "hi": pytest.approx(1.121034, abs=1e-6),
     }  # fmt: skip
     assert rows(entry)["b"]["success_rate"] == pytest.approx((0 + 0 + 0.5) / 3)
     # Wilson of 2 of 4: centre .5, half = 1.959964 sqrt(.0625 + .060023) / 1.960365 = 0.349960
