@@ -62,17 +62,6 @@ def test_what_is_not_comparable_is_refused(empg: Empg, tmp_path: Path, changes: 
     assert answer in empg("eval", "--compare", a, b, code=2).stderr
 
 
-def test_lost_episodes_leave_their_tasks_out(empg: Empg, tmp_path: Path) -> None:
-    a, b = evaluation(tmp_path / "a", "+--+"), evaluation(tmp_path / "b", "-+++")
-    for folder, number in ((a, 0), (b, 1)):
-        content = json.loads((folder / "evaluation.json").read_text())
-        content["tasks"][number]["status"] = "env_error"
-        (folder / "evaluation.json").write_text(json.dumps(content))
-    shown = json.loads(empg("eval", "--compare", a, b, "--json").stdout)
-    assert (shown["lost"], shown["total"]["n"], shown["total"]["only_b"]) == (2, 2, 1)
-    assert "LEFT OUT: 2 tasks" in empg("eval", "--compare", a, b).stdout
-
-
 def test_only_the_total_may_be_bold(empg: Empg, tmp_path: Path) -> None:
     a, b = evaluation(tmp_path / "a", "----" * 6), evaluation(tmp_path / "b", "++++" * 6)
     stars = [line.split()[0] for line in empg("eval", "--compare", a, b).stdout.splitlines() if "*" in line]
@@ -89,6 +78,18 @@ def test_one_of_several_passes_is_compared(empg: Empg, tmp_path: Path) -> None:
     refused = empg("eval", "--compare", a, many, code=2).stderr
     assert "sums up 2 evaluations" in refused and "passes/temperature-1-seed-0.json" in refused
     assert json.loads(empg("eval", "--compare", a, one, "--json").stdout)["total"]["n"] == 2
+
+
+def test_tasks_that_one_side_did_not_judge_are_left_out_and_said(empg: Empg, tmp_path: Path) -> None:
+    a, b = evaluation(tmp_path / "a", "+-+-"), evaluation(tmp_path / "b", "++--")
+    content = json.loads((a / "evaluation.json").read_text())
+    content["tasks"][1] |= {"success": None, "status": "env_error"}
+    (a / "evaluation.json").write_text(json.dumps(content))
+    table = empg("eval", "--compare", a, b).stdout
+    assert "1 tasks left out" in table
+    shown = json.loads(empg("eval", "--compare", a, b, "--json").stdout)
+    assert (shown["total"]["n"], shown["not_judged"]) == (3, 1)
+    assert (shown["total"]["only_a"], shown["total"]["only_b"]) == (1, 0)  # t2; what B won at t1 is not known of A
 
 
 def test_other_temperatures_are_said(empg: Empg, tmp_path: Path) -> None:

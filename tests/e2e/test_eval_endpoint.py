@@ -162,9 +162,11 @@ def test_lost_episodes_are_counted_apart(empg: Empg, server: FakeServer) -> None
     server.handler = answer
     result = empg("eval", *words(server, tasks=4), "seeds=2", "endpoint.concurrency=1", "--json")
     (entry,) = json.loads(result.stdout)["temperatures"]
-    assert entry["failed"] == 2
+    assert entry["not_judged"] == 2
     assert [run["n"] for run in entry["runs"]] == [3, 3]
-    rows = json.loads(Path("out/passes/temperature-0.4-seed-1.json").read_text())["tasks"]
+    one = json.loads(Path("out/passes/temperature-0.4-seed-1.json").read_text())
+    assert (one["total"]["n"], one["total"]["not_judged"]) == (3, 1)
+    rows = one["tasks"]
     assert sorted(row["status"] for row in rows) == ["env_error", *["step_limit"] * 3]
 
 

@@ -18,8 +18,9 @@ SERVER = ("endpoint=openai", "endpoint.model=m")
 def played(which: Pass, outcomes: str, kinds: str) -> Played:
     """One letter per task: + solved, - not, ! lost through no fault of the agent."""
     status = {"+": "success", "-": "step_limit", "!": "env_error"}
+    solved = {"+": True, "-": False, "!": None}
     tasks: list[dict[str, Any]] = [
-        {"task_id": f"t{i}", "kind": kind, "success": letter == "+", "score": float(letter == "+"), "steps": 4,
+        {"task_id": f"t{i}", "kind": kind, "success": solved[letter], "score": solved[letter], "steps": 4,
          "status": status[letter]}
         for i, (letter, kind) in enumerate(zip(outcomes, kinds, strict=True))
     ]  # fmt: skip
@@ -59,7 +60,7 @@ def test_means_and_t_intervals_are_over_seeds() -> None:
     # Wilson of 2 of 4: centre .5, half = 1.959964 sqrt(.0625 + .060023) / 1.960365 = 0.349960
     first = entry["runs"][0]
     assert (first["lo"], first["hi"]) == pytest.approx((0.150040, 0.849960), abs=1e-5)
-    assert first["interval"] == "wilson" and entry["failed"] == 0 and "pass_at_k" not in entry
+    assert first["interval"] == "wilson" and entry["not_judged"] == 0 and "pass_at_k" not in entry
 
 
 def test_pass_at_k_takes_the_attempts_of_all_seeds() -> None:
@@ -87,7 +88,7 @@ def test_intervals_over_tasks_come_with_enough_of_them() -> None:
 def test_lost_episodes_count_nowhere_and_are_told() -> None:
     texts = {(0, 0): "+!", (0, 1): "-!", (1, 0): "++", (1, 1): "!-"}
     (entry,) = summarise_passes([played(Pass(0.7, *which), text, "ab") for which, text in texts.items()])
-    assert entry["failed"] == 3
+    assert entry["not_judged"] == 3
     # t0: + -, then + lost; t1: lost lost, then + -. Seed 0: mean over its one task 1/2; seed 1: (1 + 1/2) / 2
     assert [run["success_rate"] for run in entry["runs"]] == pytest.approx([0.5, 0.75])
     assert entry["runs"][0]["n"] == 1
@@ -96,7 +97,7 @@ def test_lost_episodes_count_nowhere_and_are_told() -> None:
         "1": pytest.approx((2 / 3 + 1 / 2) / 2), "2": 1.0,
     }  # fmt: skip
     shown = "".join(markdown(table) for table in evaluation_tables(result([entry])))
-    assert "FAILED: 3 episodes" in shown
+    assert "not judged: 3 episodes" in shown
 
 
 def test_a_task_type_that_was_always_lost_has_no_rate() -> None:

@@ -28,10 +28,10 @@ def comparison_table(comparison: PairedComparison) -> Table:
         "bold: the interval over all tasks leaves out 0 (task types are not corrected for their number: never bold). "
         "One evaluation of each: chance in training is not in it (empg ablate).",
     ]
-    if comparison.lost:
-        notes.append(f"LEFT OUT: {comparison.lost} tasks, as an episode ended in an error that is not the agent's.")
     if a.temperature != b.temperature:
         notes.append(f"The temperatures differ: {a.temperature:g} in A, {b.temperature:g} in B.")
+    if comparison.not_judged:
+        notes.append(f"{comparison.not_judged} tasks left out: the environment failed in A or in B.")
     source = str(a.data["source"])
     title = f"{a.data['name']} ({source} data), {a.split}"
     rows = (*(_cells(row) for row in comparison.kinds), _cells(comparison.total, may_be_bold=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from empg_cli.types import Status
 
 COUNTS = frozenset({"tasks", "kinds", "solvable"})
 """Parts of a fingerprint that say how much data there is: the task lists tell what of it was played."""
-LOST = str(Status.ENV_ERROR)
 
 
 PASSES = "passes"
@@ -70,8 +69,8 @@ class PairedComparison:
     b: Played
     total: PairedCounts
     kinds: tuple[PairedCounts, ...]
-    lost: int
-    """Tasks left out because an episode of either side ended in an error that is not the agent's."""
+    not_judged: int = 0
+    """Tasks left out because the environment failed in one of the evaluations."""
 
     def as_dict(self) -> dict[str, Any]:
         def counts(row: PairedCounts) -> dict[str, Any]:
@@ -81,8 +80,8 @@ class PairedComparison:
             name: {"path": str(side.path), "split": side.split, "temperature": side.temperature, "update": side.update}
             for name, side in (("a", self.a), ("b", self.b))
         }
-        rows = [counts(row) for row in self.kinds]
-        return {**sides, "data": self.a.data, "total": counts(self.total), "kinds": rows, "lost": self.lost}
+        rows = {"total": counts(self.total), "kinds": [counts(row) for row in self.kinds]}
+        return {**sides, "data": self.a.data, "not_judged": self.not_judged, **rows}
 
 
 def compare_evaluations(path_a: Path, path_b: Path) -> PairedComparison:
@@ -91,20 +90,15 @@ def compare_evaluations(path_a: Path, path_b: Path) -> PairedComparison:
         path_a, path_b: a run folder (its last evaluation), the folder of an `empg eval`, or one evaluation's file.
 
     Raises:
-        NotComparable: other data, another split, or other tasks.
+        NotComparable: other data, another split, or other tasks; or no task that was judged in both.
     """
     a, b = read_evaluation(path_a), read_evaluation(path_b)
     _check_same_tasks(a, b)
-    pairs = [
-        pair
-        for pair in zip(a.tasks, b.tasks, strict=True)
-        if LOST not in (pair[0].get("status"), pair[1].get("status"))
-    ]
-    if not pairs:
-        raise NotComparable(f"no task was played to its end in both {a.path} and {b.path}")
-    kinds = list(dict.fromkeys(str(mine["kind"]) for mine, _ in pairs))
-    rows = tuple(_count(kind, [pair for pair in pairs if pair[0]["kind"] == kind]) for kind in kinds)
-    return PairedComparison(a, b, _count("all", pairs), rows, lost=len(a.tasks) - len(pairs))
+    played = len(a.tasks)
+    a, b = _judged_in_both(a, b)
+    kinds = list(dict.fromkeys(str(task["kind"]) for task in a.tasks))
+    rows = [_count(kind, a, b) for kind in kinds]
+    return PairedComparison(a, b, _count("all", a, b, every_kind=True), tuple(rows), played - len(a.tasks))
 
 
 def read_evaluation(path: Path) -> Played:
@@ -176,8 +170,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _count(kind: str, tasks: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> PairedCounts:
-    pairs = [(bool(mine["success"]), bool(theirs["success"])) for mine, theirs in tasks]
+def _judged_in_both(a: Played, b: Played) -> tuple[Played, Played]:
+    failed = str(Status.ENV_ERROR)
+    pairs = [
+        (mine, theirs)
+        for mine, theirs in zip(a.tasks, b.tasks, strict=True)
+        if failed not in (mine.get("status"), theirs.get("status"))
+    ]
+    if not pairs:
+        raise NotComparable(f"no task was judged in both {a.path} and {b.path}: the environment failed on all of them")
+    return replace(a, tasks=[mine for mine, _ in pairs]), replace(b, tasks=[theirs for _, theirs in pairs])
+
+
+def _count(kind: str, a: Played, b: Played, *, every_kind: bool = False) -> PairedCounts:
+    pairs = [
+        (bool(mine["success"]), bool(theirs["success"]))
+        for mine, theirs in zip(a.tasks, b.tasks, strict=True)
+        if every_kind or mine["kind"] == kind
+    ]
     only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
     return PairedCounts(
         kind=kind,

@@ -12,7 +12,7 @@ from empg_cli.evaluation.statistics import t_interval, wilson_interval
 from empg_cli.types import Status
 
 ALL = "all"
-FAILED = str(Status.ENV_ERROR)
+NOT_JUDGED = str(Status.ENV_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _summarise(played: Sequence[Played], averages: Mapping[str, Sequence[str]]) 
         "temperature": played[0].which.temperature,
         "seeds": seeds,
         "samples": samples,
-        "failed": sum(task["status"] == FAILED for one in played for task in one.tasks),
+        "not_judged": sum(task["status"] == NOT_JUDGED for one in played for task in one.tasks),
         "runs": [_run(seed, attempts) for seed, attempts in by_seed.items()],
         "rows": rows,
     }
@@ -96,7 +96,7 @@ def _summarise(played: Sequence[Played], averages: Mapping[str, Sequence[str]]) 
 
 
 class _Attempts:
-    """The attempts of some passes at each task; those that failed for no fault of the agent are left out."""
+    """The attempts of some passes at each task; those that nobody could judge are left out."""
 
     def __init__(self, played: Sequence[Played]) -> None:
         self._kind: dict[str, str] = {}
@@ -105,7 +105,7 @@ class _Attempts:
             for task in one.tasks:
                 self._kind[task["task_id"]] = task["kind"]
                 rows = self._rows.setdefault(task["task_id"], [])
-                if task["status"] != FAILED:
+                if task["status"] != NOT_JUDGED:
                     rows.append(task)
 
     def kinds(self) -> list[str]:
