@@ -111,7 +111,7 @@ def _check_numbers(row: Expected, in_json: dict[str, Any], in_csv: dict[str, str
     assert float(in_csv["difference_low"]) == pytest.approx(row.difference - row.difference_half, **close)
     assert found["test"]["p_value"] == float(in_csv["p"]) == pytest.approx(row.p)
     assert in_json["p_holm"] == float(in_csv["p_holm"]) == pytest.approx(row.p_holm)
-    is_sure = abs(row.difference) > row.difference_half
+    is_sure = bool(abs(row.difference) > row.difference_half)
     assert in_json["bold"] is is_sure and in_csv["bold"] == str(is_sure)
 
 

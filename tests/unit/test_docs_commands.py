@@ -14,6 +14,9 @@ from empg_cli import config
 from empg_cli.ablation.preflight import make_study
 from empg_cli.cli import app
 from empg_cli.config import load
+from empg_cli.config.compose import load_job
+from empg_cli.config.run_folder import primary_config
+from empg_cli.config.schema import EvalConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("reproducing.md", "ablations.md", "evaluation.md")
@@ -67,9 +70,9 @@ def test_the_command_is_valid(page: str, command: str, folders: Path) -> None:
         case "eval" if "--compare" in flags:
             assert not overrides and all(Path(path).is_dir() for path in values["--compare"])
         case "eval":
-            given = [word for word in overrides if word.startswith("run=")]
-            assert all(Path(word.partition("=")[2]).is_dir() for word in given)
-            load(overrides, "eval")
+            given = [Path(word.partition("=")[2]) for word in overrides if word.startswith("run=")]
+            primary = primary_config("eval", given[0], overrides) if given else "eval"
+            load_job(primary, overrides, EvalConfig)
         case "ablate" if "--across" in flags:
             assert overrides and not any("=" in word for word in overrides)
         case "ablate":
