@@ -13,9 +13,8 @@ from empg_cli.config.location import groups
 MODELS = {"1.5b": "qwen2.5-1.5b", "7b": "qwen2.5-7b", "llama3.1-8b": "llama3.1-8b"}
 
 
-@pytest.mark.parametrize("benchmark", ["alfworld", "webshop"])
 @pytest.mark.parametrize("algo", ["grpo", "empg", "dapo_kl", "dapo_empg"])
-@pytest.mark.parametrize("size", MODELS)
+@pytest.mark.parametrize(("size", "benchmark"), [*((size, "alfworld") for size in MODELS), ("7b", "webshop")])
 def test_the_rows_have_the_settings_of_table_3(size: str, algo: str, benchmark: str) -> None:
     cfg = load([f"experiment=paper_{size}", f"algo={algo}", f"benchmark={benchmark}"])
     assert cfg.model.name == MODELS[size]

@@ -95,7 +95,7 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark) -> Iterator[Player]:
         case "model":
             policy, source = _policy(cfg)
             check_context(policy, cfg.rollout.max_context_tokens)
-            yield _Model(cfg, benchmark, policy, source)
+            yield _Model(cfg, benchmark, policy, {"source": source, **model_fingerprint(policy)})
 
 
 @dataclass
@@ -115,7 +115,7 @@ class _Model:
     cfg: EvalConfig
     benchmark: Benchmark
     policy: Policy
-    source: str
+    _facts: dict[str, Any]
 
     def play(self, which: Pass, progress: Progress) -> Evaluation:
         cfg, rollout = self.cfg, self.cfg.rollout
@@ -135,7 +135,7 @@ class _Model:
         )
 
     def facts(self) -> dict[str, Any]:
-        return {"source": self.source, **model_fingerprint(self.policy)}
+        return self._facts
 
 
 @dataclass

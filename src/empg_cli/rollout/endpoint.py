@@ -162,6 +162,10 @@ class EndpointSession:
     def keep(self, rows: Sequence[int]) -> None:
         self._messages = [self._messages[row] for row in rows]
 
+    def add(self, count: int) -> None:
+        """Room for further episodes, after the others."""
+        self._messages += [[] for _ in range(count)]
+
     def respond(
         self,
         prompts: Sequence[Sequence[int]],
@@ -169,6 +173,7 @@ class EndpointSession:
         *,
         max_new_tokens: int,
         temperature: float,
+        top_p: float = 1.0,
     ) -> list[Response | NoResponse]:
         decode = self._engine.codec.decode
         if not self._append_only:
@@ -176,6 +181,8 @@ class EndpointSession:
         for messages, prompt in zip(self._messages, prompts, strict=True):
             messages.append({"role": "user", "content": decode(prompt)})
         request: dict[str, Any] = {"temperature": temperature, self._engine.settings.limit_key: max_new_tokens}
+        if top_p < 1:
+            request["top_p"] = top_p
         if self._engine.settings.send_seed:
             request["seed"] = [int(uniform_T[0] * 2**31) for uniform_T in uniforms]
         answers = self._engine.chat(self._messages, **request)
