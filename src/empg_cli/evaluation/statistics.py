@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -280,12 +281,14 @@ def pairs_needed(difference: float, sd: float, *, confidence: float = 0.95, powe
     if difference <= 0 or sd < 0 or not math.isfinite(difference + sd):
         raise ValueError(f"difference must be positive and sd not negative, got {difference} and {sd}")
     upper = 0.5 + _checked(confidence) / 2
-    n = 2
-    while (t_quantile(upper, n - 1) + t_quantile(_checked(power), n - 1)) * sd / math.sqrt(n) > difference:
-        n += 1
-        if n > MAX_PAIRS_NEEDED:
-            raise ValueError(f"more than {MAX_PAIRS_NEEDED} seeds: {difference} is too small beside an sd of {sd}")
-    return n
+    _checked(power)
+
+    def is_enough(n: int) -> bool:  # once true it stays so: the quantiles and 1 / sqrt(n) all fall with n
+        return (t_quantile(upper, n - 1) + t_quantile(power, n - 1)) * sd / math.sqrt(n) <= difference
+
+    if not is_enough(MAX_PAIRS_NEEDED):
+        raise ValueError(f"more than {MAX_PAIRS_NEEDED} seeds: {difference} is too small beside an sd of {sd}")
+    return 2 + bisect_left(range(2, MAX_PAIRS_NEEDED), True, key=is_enough)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
