@@ -45,10 +45,8 @@ def _by_type(title: str, entry: Mapping[str, Any]) -> Table:
         notes.append("Greedy decoding is played once.")
     if any(row["kind"] in ("ID", "OOD", "overall") for row in entry["rows"]):
         notes.append("ID, OOD, overall: each data source counts once.")
-    if entry["failed"]:
-        notes.append(
-            f"FAILED: {entry['failed']} episodes ended in an error that is not the agent's; they count nowhere."
-        )
+    if entry["not_judged"]:
+        notes.append(f"not judged: {entry['not_judged']} episodes (environment or server failed; they count nowhere)")
     header = ("task type", "n", "success", "±", "score", "steps")
     return Table(title, header, rows, tuple(notes))
 
