@@ -35,10 +35,7 @@ def _by_type(title: str, entry: Mapping[str, Any]) -> Table:
         for row in entry["rows"]
     )
     seeds, samples = len(entry["seeds"]), entry["samples"]
-    played = (
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {samples} attempt{'s' if samples > 1 else ''} at each task a seed"
-    )
-    notes = [f"{played}. n: tasks, the same with every seed."]
+    notes = [f"seeds: {seeds}; attempts at each task with each seed: {samples}; n: tasks, the same in every attempt."]
     if seeds > 1:
         notes.append("±: half of the 95 % t interval over seeds: chance in sampling, not in the choice of tasks.")
     elif entry["temperature"] == 0:
