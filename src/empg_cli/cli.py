@@ -36,7 +36,7 @@ class HydraCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
-        _print_config_groups(leave_out=() if ctx.info_name == "ablate" else ("ablation",))
+        _print_config_groups(leave_out={name for name, only in _GROUPS_OF.items() if ctx.info_name not in only})
 
 
 def _with_info_kind(args: list[str]) -> list[str]:
@@ -48,7 +48,11 @@ def _with_info_kind(args: list[str]) -> list[str]:
     return words
 
 
-def _print_config_groups(leave_out: tuple[str, ...]) -> None:
+_GROUPS_OF = {"ablation": ("ablate",), "endpoint": ("eval",)}
+"""Config groups that only some commands have."""
+
+
+def _print_config_groups(leave_out: set[str]) -> None:
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
@@ -209,6 +213,12 @@ def ablate(
         float | None,
         typer.Option("--sd", min=0.0, metavar="SD", help="With --plan: standard deviation of the paired difference."),
     ] = None,
+    across: Annotated[
+        bool, typer.Option("--across", help="The words are finished studies: one table over all of them; runs nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="With --across: write the table there too.")
+    ] = None,
     cfg: Cfg = None,
     resolve: Resolve = False,
     package: Package = None,
@@ -221,6 +231,11 @@ def ablate(
     with _user_border():
         from empg_cli.commands import ablate as command
 
+        if across:
+            command.across(overrides or [], out)
+            return
+        if out is not None:
+            raise typer.BadParameter("is read by --across only; a study writes into run_dir", param_hint="--out")
         flags = _flags(False, cfg, resolve, package, info, config_dir, None, hydra_help, None)
         command.run(overrides or [], flags, config_name or "ablate", jobs=jobs, wish=(detect, sd) if plan else None)
 

@@ -12,7 +12,7 @@ from typer.testing import Result
 
 Empg = Callable[..., Result]
 
-DATA = {"name": "alfworld", "source": "generated", "digest": "d1", "tasks": {"train": 9}}
+DATA = {"name": "alfworld", "source": "generated", "digest": "d1", "tasks": {"train": 9}, "nouns": "spacy"}
 
 
 def evaluation(folder: Path, successes: str, **changes: Any) -> Path:
@@ -22,7 +22,8 @@ def evaluation(folder: Path, successes: str, **changes: Any) -> Path:
         {"task_id": f"t{number}", "kind": "pick" if number < 4 else "cool", "success": letter == "+"}
         for number, letter in enumerate(successes)
     ]
-    content = {"split": "valid_seen", "temperature": 0.4, "data": DATA, "tasks": tasks, **changes}
+    content = {"split": "valid_seen", "temperature": 0.4, "data": DATA, "tasks": tasks, "rules": {"max_steps": 50}}
+    content |= changes
     (folder / "evaluation.json").write_text(json.dumps(content))
     return folder
 
@@ -46,13 +47,37 @@ def test_counts_difference_and_p_are_those_of_the_tasks(empg: Empg, tmp_path: Pa
     [
         ({"data": {**DATA, "digest": "d2"}}, "not the same data: digest is d1"),
         ({"data": {**DATA, "source": "official"}}, "not the same data: source is generated"),
+        ({"data": {**DATA, "nouns": "words"}}, "not the same data: nouns is spacy in"),
+        (
+            {"data": {**DATA, "tasks": {"train": 10}}, "split": "train"},
+            "not the same split",
+        ),
         ({"split": "valid_unseen"}, "not the same split"),
+        ({"rules": {"max_steps": 30}}, "not the same tasks: 50 steps are allowed in"),
         ({"tasks": [{"task_id": "t0", "kind": "pick", "success": True}]}, "not the same tasks: 2 in"),
     ],
 )
 def test_what_is_not_comparable_is_refused(empg: Empg, tmp_path: Path, changes: dict[str, Any], answer: str) -> None:
     a, b = evaluation(tmp_path / "a", "+-"), evaluation(tmp_path / "b", "+-", **changes)
     assert answer in empg("eval", "--compare", a, b, code=2).stderr
+
+
+def test_only_the_total_may_be_bold(empg: Empg, tmp_path: Path) -> None:
+    a, b = evaluation(tmp_path / "a", "----" * 6), evaluation(tmp_path / "b", "++++" * 6)
+    stars = [line.split()[0] for line in empg("eval", "--compare", a, b).stdout.splitlines() if "*" in line]
+    assert stars == ["all"]
+
+
+def test_one_of_several_passes_is_compared(empg: Empg, tmp_path: Path) -> None:
+    a = evaluation(tmp_path / "a", "+-")
+    (tmp_path / "passes").mkdir()
+    one = evaluation(tmp_path / "passes" / "x", "+-") / "evaluation.json"
+    many = tmp_path / "many"
+    many.mkdir()
+    (many / "evaluation.json").write_text(json.dumps({"passes": ["temperature-1-seed-0", "temperature-1-seed-1"]}))
+    refused = empg("eval", "--compare", a, many, code=2).stderr
+    assert "sums up 2 evaluations" in refused and "passes/temperature-1-seed-0.json" in refused
+    assert json.loads(empg("eval", "--compare", a, one, "--json").stdout)["total"]["n"] == 2
 
 
 def test_tasks_that_one_side_did_not_judge_are_left_out_and_said(empg: Empg, tmp_path: Path) -> None:

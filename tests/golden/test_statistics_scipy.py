@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from empg_cli.evaluation.statistics import iqm, sign_flip_test, t_interval, t_quantile, wilson_interval
+from empg_cli.evaluation.statistics import (
+    iqm,
+    iqm_interval,
+    paired_difference,
+    sign_flip_test,
+    t_interval,
+    t_quantile,
+    wilson_interval,
+)
 
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed (pip install empg-cli[report])")
 
@@ -39,3 +47,16 @@ def test_sign_flip():
 def test_iqm():
     values = [0.1, 0.9, 0.4, 0.3, 0.35, 0.8, 0.77, 0.2, 0.6]
     assert iqm(values) == pytest.approx(stats.trim_mean(values, 0.25), abs=1e-12)
+
+
+def test_iqm_is_rliables_aggregate():
+    # rliable: scipy.stats.trim_mean(scores, 0.25, axis=None) over runs x tasks, ours over ragged strata
+    strata = [[0.1, 0.9, 0.4], [0.3, 0.35, 0.8, 0.77], [0.2, 0.6]]
+    flat = [value for column in strata for value in column]
+    assert iqm_interval(strata, resamples=50).value == pytest.approx(stats.trim_mean(flat, 0.25), abs=1e-12)
+
+
+def test_paired_difference():
+    treatment, base = [0.61, 0.7, 0.58, 0.66, 0.72], [0.55, 0.71, 0.5, 0.6, 0.6]
+    expected = stats.ttest_rel(treatment, base).confidence_interval(0.95)
+    assert paired_difference(treatment, base)[1:3] == pytest.approx((expected.low, expected.high), rel=1e-9)

@@ -122,3 +122,35 @@ def test_time_is_estimated_from_runs_with_the_same_cost() -> None:
     assert told.seconds_per_update == 4.0  # 8 s over 2 updates
     assert told.seconds == 4.0 * 6 * 10 / 2  # 6 cells of 10 updates, two at once
     assert [(need.seeds, need.source) for need in told.seeds_needed] == [(24, "given")]
+
+
+def test_variants_are_timed_by_runs_of_their_own_algorithm_where_there_are_any() -> None:
+    from empg_cli import config
+
+    study = make_study(["seeds=1", "trainer.updates=10"])  # grpo; scaling, bonus and empg are algo=empg
+    for name, algo, seconds in (("1", "grpo", 1.0), ("2", "empg", 3.0), ("3", "empg", 5.0), ("4", "dapo", 100.0)):
+        folder = Path("runs/a") / name
+        folder.mkdir(parents=True)
+        config.write(load([f"algo={algo}", "trainer.updates=2"]), folder / "config.yaml")
+        rows = [{"update": update, "perf/time_per_step": seconds} for update in (1, 2)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = forecast(study, Wish(0.03, sd=0.05))
+    assert told.timed_runs == 4
+    assert told.seconds == 10 * (1.0 + 3 * 4.0)  # the median of 3 and 5 for the three with algo=empg
+
+
+def test_the_sd_is_that_of_the_paired_differences_of_finished_runs() -> None:
+    study = make_study(["ablation=dapo_empg", "seeds=4", "run_dir=study"])
+    write_study(study)
+    values = {"dapo": [0.5, 0.6, 0.4, 0.5], "dapo_empg": [0.6, 0.6, 0.5, 0.8]}
+    for cell in study.cells:
+        folder = study.cell_dir(cell)
+        folder.mkdir(parents=True)
+        row = {"update": 1, "eval/success_rate": values[cell.variant][cell.seed], "eval/n": 50}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        (folder / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
+    (need,) = forecast(study, Wish(0.1)).seeds_needed
+    # differences 0.1, 0.0, 0.1, 0.3: mean 0.125, squares 0.000625 + 0.015625 + 0.000625 + 0.030625 = 0.0475, / 3
+    assert need.sd == pytest.approx((0.0475 / 3) ** 0.5)
+    assert need.source == "measured: dapo_empg - dapo, 4 seeds"
+    assert need.seeds == pairs_needed(0.1, need.sd)

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,13 @@ def forecast(study: Study, wish: Wish, *, jobs: int = 1) -> Forecast:
     pending = study.pending()
     seconds = None
     if timings:
-        median = statistics.median(timings)
-        updates = sum(int(study.facts[cell.variant]["updates"]) for cell in pending)
-        seconds = median * updates / min(jobs, max(len(pending), 1))
+        paces = {name: _seconds_per_update(study, name, timings) for name in study.variants}
+        total = math.fsum(paces[cell.variant] * int(study.facts[cell.variant]["updates"]) for cell in pending)
+        seconds = total / min(jobs, max(len(pending), 1))
     return Forecast(
         difference=wish.difference,
         pending=len(pending),
-        seconds_per_update=statistics.median(timings) if timings else None,
+        seconds_per_update=statistics.median(timing.seconds for timing in timings) if timings else None,
         timed_runs=len(timings),
         seconds=seconds,
         jobs=jobs,
@@ -83,27 +84,43 @@ def cost_digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _timings(study: Study) -> Iterator[float]:
-    """Seconds per update of every run at hand with the same cost as one of the study's variants."""
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    cost: str
+    algorithm: str
+    seconds: float
+    """Per update."""
+
+
+def _seconds_per_update(study: Study, variant: str, timings: Sequence[_Timing]) -> float:
+    """Median over the runs that are most like the variant: of its cost and algorithm, else of its cost, else all."""
+    cost, algorithm = study.costs[variant], str(study.facts[variant]["algorithm"])
+    of_cost = [timing for timing in timings if timing.cost == cost]
+    alike = [timing for timing in of_cost if timing.algorithm == algorithm]
+    return statistics.median(timing.seconds for timing in alike or of_cost or timings)
+
+
+def _timings(study: Study) -> Iterator[_Timing]:
+    """The newest runs at hand with the same cost as one of the study's variants, the study's own first."""
     from empg_cli.config.run_folder import saved_values
 
     wanted = set(study.costs.values())
     found = [study.cell_dir(cell) for cell in study.cells]
-    found += [folder for pattern in RUN_FOLDERS for folder in sorted(Path().glob(pattern))]
-    for folder in dict.fromkeys(folder.resolve() for folder in found[:MAX_RUNS_READ]):
-        if not (folder / "config.yaml").is_file():
-            continue
+    others = [folder for pattern in RUN_FOLDERS for folder in Path().glob(pattern)]
+    found += sorted(others, key=lambda folder: (-folder.stat().st_mtime, str(folder)))
+    runs = (folder for folder in dict.fromkeys(map(Path.resolve, found)) if (folder / "config.yaml").is_file())
+    for folder in islice(runs, MAX_RUNS_READ):
         values = saved_values(folder)
         if (
             not {"model", "benchmark", "rollout", "trainer", "algo"} <= values.keys()
-            or cost_digest(values) not in wanted
+            or (cost := cost_digest(values)) not in wanted
         ):
             continue
         rows = read_rows(folder / "metrics.jsonl")
         updates = max(rows, default=0)
         seconds = math.fsum(row.get("perf/time_per_step") or 0.0 for row in rows.values())
         if updates and seconds:
-            yield seconds / updates
+            yield _Timing(cost, str(values["algo"]["name"]), seconds / updates)
 
 
 def _seeds_needed(study: Study, wish: Wish) -> Iterator[SeedsNeeded]:

@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.ablation.study import Study, write_study
@@ -66,6 +67,21 @@ def run(
         raise
     finally:
         _report(study)
+
+
+def across(words: Sequence[str], out: Path | None) -> None:
+    """`--across`: one table over finished studies. Runs nothing."""
+    from empg_cli.reporting.across import across_table, compare_across, write_across
+    from empg_cli.reporting.tables import print_table
+    from empg_cli.tracking.terminal import write_line
+
+    if settings := [word for word in words if not Path(word).is_dir()]:
+        hint = "--across takes the folders of studies and nothing else"
+        raise ConfigError(INVALID, [Problem(word, "no such folder", hint=hint) for word in settings])
+    found = compare_across([Path(word) for word in words])
+    print_table(across_table(found), sys.stdout)
+    for path in write_across(found, out) if out else ():
+        write_line(sys.stdout, str(path))
 
 
 def _launcher(overrides: Sequence[str], jobs: int) -> list[str]:

@@ -25,7 +25,8 @@ def comparison_table(comparison: PairedComparison) -> Table:
         f"A: {a.path}",
         f"B: {b.path}",
         "interval: paired (Agresti and Min); p: exact two-sided sign test over the tasks that only one of them solved; "
-        "bold: the interval leaves out 0. One evaluation of each: chance in training is not in it (empg ablate).",
+        "bold: the interval over all tasks leaves out 0 (task types are not corrected for their number: never bold). "
+        "One evaluation of each: chance in training is not in it (empg ablate).",
     ]
     if a.temperature != b.temperature:
         notes.append(f"The temperatures differ: {a.temperature:g} in A, {b.temperature:g} in B.")
@@ -33,15 +34,15 @@ def comparison_table(comparison: PairedComparison) -> Table:
         notes.append(f"{comparison.not_judged} tasks left out: the environment failed in A or in B.")
     source = str(a.data["source"])
     title = f"{a.data['name']} ({source} data), {a.split}"
-    rows = tuple(_cells(row) for row in (*comparison.kinds, comparison.total))
+    rows = (*(_cells(row) for row in comparison.kinds), _cells(comparison.total, may_be_bold=True))
     return Table(title, header, rows, tuple(notes))
 
 
-def _cells(row: PairedCounts) -> tuple[Cell, ...]:
+def _cells(row: PairedCounts, *, may_be_bold: bool = False) -> tuple[Cell, ...]:
     _, low, high, _ = row.difference
     interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     texts = (row.kind, str(row.n), f"{row.rate_a:.1%}", f"{row.rate_b:.1%}")
-    is_sure = low > 0 or high < 0
+    is_sure = may_be_bold and (low > 0 or high < 0)
     return (
         *map(Cell, texts),
         Cell(f"{100 * row.difference.value:+.1f}", bold=is_sure),

@@ -1,9 +1,10 @@
-"""`empg eval`: a checkpoint, a shipped model or the expert on the tasks of a split."""
+"""`empg eval`: a checkpoint, a model, one behind a server, or the expert on the tasks of a split."""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,15 @@ log = logging.getLogger(__name__)
 
 
 def eval_task(cfg: DictConfig) -> dict[str, Any]:
-    """One job: plays the tasks, prints the table, returns what `run_eval` found."""
+    """One job: plays the tasks, prints the tables, returns what `run_eval` found."""
     result = _evaluate(cfg)
+    if "temperatures" in result:
+        from empg_cli.reporting.evaluation_tables import evaluation_tables
+        from empg_cli.reporting.tables import print_table
+
+        for table in evaluation_tables(result):
+            print_table(table, sys.stdout)
+        return result
     from empg_cli.evaluation.evaluate import Success
     from empg_cli.tracking.summary import print_evaluation
 
@@ -42,11 +50,17 @@ def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
 def _evaluate(cfg: DictConfig) -> dict[str, Any]:
     config, run_dir = prepare(cfg, EvalConfig)
     with job_border(run_dir, "eval"):
-        who = config.run or (config.model.name if config.policy == "model" else config.policy)
+        who = config.run or _name_of_policy(config)
         log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
         from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
 
         return run_eval(config, run_dir)
+
+
+def _name_of_policy(config: EvalConfig) -> str:
+    if config.endpoint is not None:
+        return f"{config.endpoint.model} at {config.endpoint.base_url}"
+    return config.model.name if config.policy == "model" else config.policy
 
 
 def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "eval", *, as_json: bool = False) -> None:

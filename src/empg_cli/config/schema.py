@@ -6,7 +6,7 @@ algorithms are in config/algo.py, those of benchmarks in config/benchmarks.py an
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -19,6 +19,7 @@ from pydantic import (
 
 from empg_cli.config.algo import Algo, SequenceLoss
 from empg_cli.config.benchmarks import Benchmark
+from empg_cli.config.endpoint import Endpoint
 from empg_cli.config.node import Node
 
 # --- model ---------------------------------------------------------------------------------------
@@ -250,11 +251,55 @@ class EvalConfig(Node):
 
     run: str | None
     """A run folder or a checkpoint folder; null evaluates `policy` on the composed benchmark."""
-    policy: Literal["model", "expert"]
+    policy: Literal["model", "expert", "endpoint"]
+    """endpoint: a model behind an OpenAI-compatible server, chosen by endpoint=openai."""
+    endpoint: Endpoint | None
+    """Read by policy=endpoint; null otherwise."""
     seed: NonNegativeInt
+    seeds: PositiveInt | Annotated[list[NonNegativeInt], Field(min_length=1)] | None
+    """Passes over the tasks with other random numbers; a number n stands for seed to seed + n - 1, null for seed."""
+    temperatures: Annotated[list[NonNegativeFloat], Field(min_length=1)] | None
+    """The passes are made at each of them; 0 = greedy, one pass; null = rollout.eval_temperature."""
+    samples: PositiveInt
+    """Attempts at each task with each seed; from 2 on, pass@k is reported."""
     run_dir: str
     model: Model
     benchmark: Benchmark
     rollout: Rollout
     trainer: Trainer
     logger: Logger
+
+    @property
+    def seed_list(self) -> list[int]:
+        match self.seeds:
+            case None:
+                return [self.seed]
+            case int(n):
+                return list(range(self.seed, self.seed + n))
+            case named:
+                return list(named)
+
+    @property
+    def temperature_list(self) -> list[float]:
+        return [self.rollout.eval_temperature] if self.temperatures is None else list(self.temperatures)
+
+    @model_validator(mode="after")
+    def policy_has_what_it_reads(self) -> EvalConfig:
+        if self.policy == "endpoint" and self.endpoint is None:
+            raise ValueError("endpoint must be given when policy=endpoint: endpoint=openai endpoint.model=NAME")
+        if self.policy != "endpoint" and self.endpoint is not None:
+            raise ValueError(f"endpoint is not read when policy={self.policy}; leave it out, or set policy=endpoint")
+        if self.policy == "endpoint" and self.run is not None:
+            raise ValueError("run must be null when policy=endpoint: evaluate one or the other")
+        if self.policy == "expert" and self.temperatures is not None:
+            raise ValueError("temperatures is not read when policy=expert; leave it null")
+        if self.policy == "expert" and self.samples > 1:
+            raise ValueError(f"samples ({self.samples}) must be 1 when policy=expert; seeds=N varies its choices")
+        return self
+
+    @model_validator(mode="after")
+    def passes_differ(self) -> EvalConfig:
+        for name, values in (("seeds", self.seed_list), ("temperatures", self.temperature_list)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must be distinct: a value that stands twice is the same pass")
+        return self

@@ -85,6 +85,11 @@ class Evaluation:
             "eval/valid_action_frac": total.valid_actions,
         }
         metrics |= {f"eval/{benchmark}/{name}": mean for name, mean in total.info.items()}
+        if benchmark == "deepsearch":  # the columns of the paper's Table 2, so that studies can compare them
+            from empg_cli.benchmarks.deepsearch.report import averages
+
+            rows = averages([asdict(kind) for kind in self.kinds])
+            metrics |= {f"eval/{row['name'].lower()}/success_rate": row["success_rate"] for row in rows}
         return metrics | {f"eval/{kind.kind}/success_rate": kind.success_rate for kind in self.kinds}
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -121,11 +126,15 @@ def evaluate(
     rollout: Rollout,
     *,
     seed: int,
+    sample: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Play the first `eval_tasks` tasks of `settings.split` at `rollout.eval_temperature` (0 = greedy).
 
-    The random numbers depend on the seed and the task alone, so two policies are compared on equal draws.
+    The random numbers depend on the seed, the sample and the task alone, so two policies are compared on equal draws.
+
+    Args:
+        sample: which attempt at each task this is, with this seed.
     """
     tasks = evaluation_tasks(benchmark, settings)
     rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature)
@@ -143,7 +152,7 @@ def evaluate(
             tasks[start : start + TASKS_AT_ONCE],
             group_size=1,
             rules=rules,
-            stream=(_STREAM, seed, start),
+            stream=(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start),
             progress=report,
         )
     return summarise(trajectories, split=settings.split, temperature=rollout.eval_temperature)

@@ -8,13 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from empg_cli.errors import UserError
 from empg_cli.evaluation.statistics import Estimate, mcnemar_exact, paired_proportion_difference
 from empg_cli.tracking.files import read_run_file
 from empg_cli.types import Status
 
-IDENTITY = ("name", "source", "digest")
-"""What makes two fingerprints the same data; the task lists say which part of it was played."""
+COUNTS = frozenset({"tasks", "kinds", "solvable"})
+"""Parts of a fingerprint that say how much data there is: the task lists tell what of it was played."""
+
+
+PASSES = "passes"
+"""Folder of the single evaluations, where an `empg eval` made several."""
 
 
 class NotComparable(UserError):  # noqa: N818 (a sentence for the user)
@@ -31,6 +37,8 @@ class Played:
     data: dict[str, Any]
     tasks: Sequence[dict[str, Any]]
     update: int | None
+    max_steps: int | None
+    """None: an evaluation that does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,9 @@ def read_evaluation(path: Path) -> Played:
     file = _evaluation_file(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        if "passes" in content:
+            files = ", ".join(f"{file.parent / PASSES / name}.json" for name in content["passes"][:2])
+            raise NotComparable(f"{file} sums up {len(content['passes'])} evaluations: give one of them ({files}, ...)")
         tasks, split, temperature = content["tasks"], content["split"], content["temperature"]
     except (ValueError, KeyError, TypeError) as error:
         raise NotComparable(f"{file} is not an evaluation of empg ({type(error).__name__}: {error})") from None
@@ -104,7 +115,17 @@ def read_evaluation(path: Path) -> Played:
     data = content.get("data") or read_run_file(run_dir).get("data")
     if not data:
         raise NotComparable(f"{file} does not say which data was played, nor does {run_dir / 'run.json'}")
-    return Played(file, split, temperature, data, tasks, content.get("update"))
+    max_steps = content.get("rules", {}).get("max_steps") or _configured_max_steps(run_dir)
+    return Played(file, split, temperature, data, tasks, content.get("update"), max_steps)
+
+
+def _configured_max_steps(run_dir: Path) -> int | None:
+    """For an evaluation within a training run, whose own file does not say."""
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        return None
+    benchmark = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("benchmark", {})
+    return benchmark.get("max_steps")
 
 
 def _evaluation_file(path: Path) -> Path:
@@ -120,12 +141,17 @@ def _evaluation_file(path: Path) -> Path:
 
 
 def _check_same_tasks(a: Played, b: Played) -> None:
-    for key in IDENTITY:
-        if a.data.get(key) != b.data.get(key):
+    for key in sorted((a.data.keys() & b.data.keys()) - COUNTS):
+        if a.data[key] != b.data[key]:
             raise NotComparable(
-                f"not the same data: {key} is {a.data.get(key)} in {a.path} and {b.data.get(key)} in {b.path}; "
+                f"not the same data: {key} is {_short(a.data[key])} in {a.path} and {_short(b.data[key])} in {b.path}; "
                 "evaluate both with the same benchmark.* settings"
             )
+    if a.max_steps and b.max_steps and a.max_steps != b.max_steps:
+        raise NotComparable(
+            f"not the same tasks: {a.max_steps} steps are allowed in {a.path}, {b.max_steps} in {b.path}; "
+            "evaluate both with the same benchmark.max_steps"
+        )
     if a.split != b.split:
         raise NotComparable(f"not the same split: {a.split} in {a.path}, {b.split} in {b.path}; set benchmark.split")
     ids_a, ids_b = [task["task_id"] for task in a.tasks], [task["task_id"] for task in b.tasks]
@@ -137,6 +163,11 @@ def _check_same_tasks(a: Played, b: Played) -> None:
         )
     if not ids_a:
         raise NotComparable(f"{a.path} holds no task")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _judged_in_both(a: Played, b: Played) -> tuple[Played, Played]:

@@ -1,19 +1,28 @@
-"""`empg eval`: find the policy that is asked for and play the split."""
+"""`empg eval`: find the policy that is asked for and play the split, once or several times."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from empg_cli.agents.agent import agent_maker
+from empg_cli.agents.agent import Agent, agent_maker, wording_class
+from empg_cli.agents.messages import MessageCodec
 from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
-from empg_cli.evaluation.evaluate import Evaluation, evaluate, evaluate_expert
+from empg_cli.evaluation.evaluate import Evaluation, evaluate, evaluate_expert, evaluation_tasks
+from empg_cli.evaluation.paired import PASSES
+from empg_cli.evaluation.repeats import Pass, Played, passes, summarise_passes
 from empg_cli.policy.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.policy.policy import Policy
+from empg_cli.rollout.collect import Progress
+from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.tracking.dashboard import Dashboard
 from empg_cli.tracking.files import update_run_file, write_atomically
@@ -22,57 +31,197 @@ from empg_cli.training.trajectories import save_trajectories
 
 
 def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
-    """Evaluate a run's newest checkpoint, a checkpoint, a model that no run has trained, or the benchmark's expert.
+    """Evaluate a run's newest checkpoint, a checkpoint, a model that no run has trained, one behind a server, or the
+    benchmark's expert.
 
     Writes `evaluation.json` (totals, task types, every task), `run.json` (data and weights) and the first
-    `logger.trajectories` trajectories to `run_dir`.
+    `logger.trajectories` trajectories to `run_dir`. Several seeds, temperatures or samples leave each pass in
+    `passes/`, in the form of a single evaluation, and their summary in `evaluation.json`.
     """
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     run_dir.mkdir(parents=True, exist_ok=True)
     data = benchmark.fingerprint()
+    which = passes(cfg)
+    per_pass = len(evaluation_tasks(benchmark, cfg.benchmark))
     title = f"evaluating {cfg.run or cfg.policy} on {cfg.benchmark.name} ({data['source']} data)"
-    with Dashboard(cfg.logger.console, title, total_updates=1) as dashboard:
+    played: list[Played] = []
+    result: dict[str, Any] = {}
+    with Dashboard(cfg.logger.console, title, total_updates=1) as dashboard, _opened(cfg, benchmark) as player:
+        for number, one in enumerate(which):
 
-        def progress(done: int, total: int) -> None:
-            dashboard.phase("evaluation", done, total)
+            def progress(done: int, _: int, before: int = number * per_pass) -> None:
+                dashboard.phase("evaluation", before + done, per_pass * len(which))
 
-        model: dict[str, Any] | None = None
-        if cfg.policy == "expert":
-            evaluation = evaluate_expert(benchmark, cfg.benchmark, seed=cfg.seed, progress=progress)
-        else:
+            evaluation = player.play(one, progress)
+            result = _as_data(cfg, one, evaluation, data, player)
+            tasks = evaluation.tasks()
+            played.append(Played(one, tasks))
+            _write(_file(run_dir, one, len(which)), {**result, "tasks": tasks})
+            if number == 0:
+                save_trajectories(run_dir, 0, "eval", evaluation.trajectories[: cfg.logger.trajectories])
+                update_run_file(run_dir, data=data, model=player.facts())
+    if len(which) > 1:
+        result = {
+            "split": cfg.benchmark.split,
+            "temperatures": summarise_passes(played, _averages(data, played)),
+            "policy": player.facts() or cfg.policy,
+            "data": data,
+            "rules": _rules(cfg),
+        }
+        _write(run_dir / "evaluation.json", {**result, "passes": [one.name for one in which]})
+    return result
+
+
+class Player(Protocol):
+    def play(self, which: Pass, progress: Progress) -> Evaluation: ...
+
+    def facts(self) -> dict[str, Any] | None:
+        """What has been played, for run.json; None = the benchmark's expert."""
+        ...
+
+
+@contextmanager
+def _opened(cfg: EvalConfig, benchmark: Benchmark) -> Iterator[Player]:
+    match cfg.policy:
+        case "expert":
+            yield _Expert(cfg, benchmark)
+        case "endpoint":
+            assert cfg.endpoint is not None, "checked by the schema"
+            with EndpointEngine(cfg.endpoint, MessageCodec()) as engine:
+                engine.check()
+                yield _Endpoint(cfg, benchmark, engine)
+        case "model":
             policy, source = _policy(cfg)
             check_context(policy, cfg.rollout.max_context_tokens)
-            model = {"source": source, **model_fingerprint(policy)}
-            make_agent = agent_maker(
-                cfg.benchmark.name, cfg.model.prompt, policy, context=cfg.rollout.context, history=cfg.rollout.history
-            )
-            engine = TorchEngine(policy, make_agent().codec.stop_ids)
-            evaluation = evaluate(
-                engine, benchmark, make_agent, cfg.benchmark, cfg.rollout, seed=cfg.seed, progress=progress
-            )
-    return _record(run_dir, cfg, evaluation, data, model)
+            yield _Model(cfg, benchmark, policy, {"source": source, **model_fingerprint(policy)})
+
+
+@dataclass
+class _Expert:
+    cfg: EvalConfig
+    benchmark: Benchmark
+
+    def play(self, which: Pass, progress: Progress) -> Evaluation:
+        return evaluate_expert(self.benchmark, self.cfg.benchmark, seed=which.seed, progress=progress)
+
+    def facts(self) -> None:
+        return None
+
+
+@dataclass
+class _Model:
+    cfg: EvalConfig
+    benchmark: Benchmark
+    policy: Policy
+    _facts: dict[str, Any]
+
+    def play(self, which: Pass, progress: Progress) -> Evaluation:
+        cfg, rollout = self.cfg, self.cfg.rollout
+        make_agent = agent_maker(
+            cfg.benchmark.name, cfg.model.prompt, self.policy, context=rollout.context, history=rollout.history
+        )
+        engine = TorchEngine(self.policy, make_agent().codec.stop_ids)
+        return evaluate(
+            engine,
+            self.benchmark,
+            make_agent,
+            cfg.benchmark,
+            rollout.model_copy(update={"eval_temperature": which.temperature}),
+            seed=which.seed,
+            sample=which.sample,
+            progress=progress,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return self._facts
+
+
+@dataclass
+class _Endpoint:
+    cfg: EvalConfig
+    benchmark: Benchmark
+    engine: EndpointEngine
+
+    def play(self, which: Pass, progress: Progress) -> Evaluation:
+        cfg, rollout = self.cfg, self.cfg.rollout
+        make_wording = wording_class(cfg.benchmark.name, "chat")
+        evaluation = evaluate(
+            self.engine,
+            self.benchmark,
+            lambda: Agent(make_wording(), self.engine.codec, context=rollout.context, history=rollout.history),
+            cfg.benchmark,
+            rollout.model_copy(update={"eval_temperature": which.temperature}),
+            seed=which.seed,
+            sample=which.sample,
+            progress=progress,
+        )
+        for step in (step for trajectory in evaluation.trajectories for step in trajectory.steps):
+            step.prompt_ids, step.response_ids = [], []  # numbers of messages: nothing that a file should call tokens
+        return evaluation
+
+    def facts(self) -> dict[str, Any]:
+        settings = self.engine.settings
+        usage = {**self.engine.usage, "retries": self.engine.retries}
+        return {"source": settings.base_url, "name": settings.model, "usage": usage}
 
 
 def _policy(cfg: EvalConfig) -> tuple[Policy, str]:
     device = pick_device(cfg.trainer.device)
     if cfg.run is None:
-        return load_policy(cfg.model, cfg.benchmark.name, seed=cfg.seed, device=device), cfg.model.init
+        policy = load_policy(cfg.model, cfg.benchmark.name, seed=cfg.seed, device=device)
+        return policy, cfg.model.path or cfg.model.init
     checkpoint = find_checkpoint(Path(cfg.run))
     return load_folder(str(checkpoint / MODEL), dtype=cfg.model.dtype, device=device), str(checkpoint)
 
 
-def _record(
-    run_dir: Path, cfg: EvalConfig, evaluation: Evaluation, data: dict[str, Any], model: dict[str, Any] | None
+def _as_data(
+    cfg: EvalConfig, which: Pass, evaluation: Evaluation, data: dict[str, Any], player: Player
 ) -> dict[str, Any]:
-    result = {**evaluation.as_dict(), "seed": cfg.seed, "policy": model or cfg.policy, "data": data}
+    """One pass: totals, task types, and what was played by whom."""
+    result = {
+        **evaluation.as_dict(),
+        "seed": which.seed,
+        "sample": which.sample,
+        "policy": player.facts() or cfg.policy,
+        "data": data,
+        "rules": _rules(cfg),
+    }
     if data["name"] == "deepsearch":  # the layout of the paper's Table 2
         from empg_cli.benchmarks.deepsearch.report import averages
 
         result["averages"] = averages(result["kinds"])
-    content = {**result, "tasks": evaluation.tasks()}
-    write_atomically(run_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
-    save_trajectories(run_dir, 0, "eval", evaluation.trajectories[: cfg.logger.trajectories])
-    update_run_file(run_dir, data=data, model=model)
     return result
+
+
+def _rules(cfg: EvalConfig) -> dict[str, Any]:
+    """What changes a result beside data and weights."""
+    rollout = cfg.rollout
+    return {
+        "max_steps": cfg.benchmark.max_steps,
+        "context": rollout.context,
+        "history": rollout.history,
+        "max_new_tokens": rollout.max_new_tokens,
+    }
+
+
+def _averages(data: dict[str, Any], played: list[Played]) -> dict[str, list[str]]:
+    """The rows of Deep Search in which each source counts once."""
+    if data["name"] != "deepsearch":
+        return {}
+    from empg_cli.benchmarks.deepsearch.report import AVERAGES
+    from empg_cli.benchmarks.deepsearch.sources import group_of
+
+    kinds = sorted({task["kind"] for task in played[0].tasks})
+    rows = {name: [kind for kind in kinds if group in (group_of(kind), "all")] for group, name in AVERAGES.items()}
+    return {name: members for name, members in rows.items() if members}
+
+
+def _file(run_dir: Path, which: Pass, passes: int) -> Path:
+    return run_dir / "evaluation.json" if passes == 1 else run_dir / PASSES / f"{which.name}.json"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(content, indent=1) + "\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -216,19 +217,50 @@ def iqm_interval(
         strata: the seeds' scores of each benchmark or task; seeds are redrawn within each of them (arXiv 2108.13264).
     """
     columns = [np.asarray(values, dtype=np.float64) for values in strata]
+    drawn_RN = np.concatenate(_redrawn(columns, resamples, seed), axis=1)
+    low, high = _percentiles(_iqm_of_rows(drawn_RN), confidence)
+    return Estimate(iqm(np.concatenate(columns).tolist()), low, high, drawn_RN.shape[1])
+
+
+def iqm_difference(
+    strata: Sequence[Sequence[tuple[float, float]]],
+    confidence: float = 0.95,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """IQM of the treatment less that of the base; pairs of one seed are redrawn together, within each stratum.
+
+    Args:
+        strata: (treatment, base) for each seed of each benchmark.
+    """
+    columns = [np.asarray(pairs, dtype=np.float64).reshape(-1, 2) for pairs in strata]
+    drawn_RN2 = np.concatenate(_redrawn(columns, resamples, seed), axis=1)
+    low, high = _percentiles(_iqm_of_rows(drawn_RN2[..., 0]) - _iqm_of_rows(drawn_RN2[..., 1]), confidence)
+    pair_N2 = np.concatenate(columns)
+    value = iqm(pair_N2[:, 0].tolist()) - iqm(pair_N2[:, 1].tolist())
+    return Estimate(value, low, high, len(pair_N2))
+
+
+def _redrawn(columns: Sequence[np.ndarray], resamples: int, seed: int) -> list[np.ndarray]:
+    """Each column with its rows drawn anew with replacement, `resamples` times."""
     if not columns or any(not len(column) for column in columns):
         raise ValueError("every stratum needs at least one value")
     generator = np.random.default_rng(seed)
-    drawn_RN = np.concatenate(
-        [column[generator.integers(0, len(column), size=(resamples, len(column)))] for column in columns], axis=1
-    )
-    drawn_RN.sort(axis=1)
-    n = drawn_RN.shape[1]
-    cut = n // 4
-    iqm_R = drawn_RN[:, cut : n - cut].mean(axis=1)
+    return [column[generator.integers(0, len(column), size=(resamples, len(column)))] for column in columns]
+
+
+def _iqm_of_rows(value_RN: np.ndarray) -> np.ndarray:
+    ordered_RN = np.sort(value_RN, axis=1)
+    n = ordered_RN.shape[1]
+    means: np.ndarray = ordered_RN[:, n // 4 : n - n // 4].mean(axis=1)
+    return means
+
+
+def _percentiles(value_R: np.ndarray, confidence: float) -> tuple[float, float]:
     tail = (1 - _checked(confidence)) / 2
-    low, high = np.quantile(iqm_R, [tail, 1 - tail])
-    return Estimate(iqm(np.concatenate(columns).tolist()), float(low), float(high), n)
+    low, high = np.quantile(value_R, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _checked(confidence: float) -> float:
@@ -249,12 +281,14 @@ def pairs_needed(difference: float, sd: float, *, confidence: float = 0.95, powe
     if difference <= 0 or sd < 0 or not math.isfinite(difference + sd):
         raise ValueError(f"difference must be positive and sd not negative, got {difference} and {sd}")
     upper = 0.5 + _checked(confidence) / 2
-    n = 2
-    while (t_quantile(upper, n - 1) + t_quantile(_checked(power), n - 1)) * sd / math.sqrt(n) > difference:
-        n += 1
-        if n > MAX_PAIRS_NEEDED:
-            raise ValueError(f"more than {MAX_PAIRS_NEEDED} seeds: {difference} is too small beside an sd of {sd}")
-    return n
+    _checked(power)
+
+    def is_enough(n: int) -> bool:  # once true it stays so: the quantiles and 1 / sqrt(n) all fall with n
+        return (t_quantile(upper, n - 1) + t_quantile(power, n - 1)) * sd / math.sqrt(n) <= difference
+
+    if not is_enough(MAX_PAIRS_NEEDED):
+        raise ValueError(f"more than {MAX_PAIRS_NEEDED} seeds: {difference} is too small beside an sd of {sd}")
+    return 2 + bisect_left(range(2, MAX_PAIRS_NEEDED), True, key=is_enough)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

@@ -67,13 +67,15 @@ class Comparison:
     facts: Mapping[str, str]
     """What holds for all variants, or `varies`."""
 
-    def differences(self, row: Row) -> list[float]:
-        """To the base, seed by seed, over the seeds that both have."""
+    def pairs(self, row: Row) -> list[tuple[float, float]]:
+        """(value, value of the base), seed by seed, over the seeds that both have; empty for the base itself."""
         base = next((other for other in self.rows if other.variant == self.base), None)
         if base is None or row.variant == self.base:
             return []
-        pairs = _paired(row.runs, base.runs)
-        return [mine - theirs for mine, theirs in pairs]
+        return _paired(row.runs, base.runs)
+
+    def differences(self, row: Row) -> list[float]:
+        return [mine - theirs for mine, theirs in self.pairs(row)]
 
 
 def compare(study: Study) -> Comparison | None:

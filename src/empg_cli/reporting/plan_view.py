@@ -44,7 +44,7 @@ def _size(study: Study, forecast: Forecast) -> str:
 def _time(study: Study, forecast: Forecast) -> str:
     if forecast.seconds is None or forecast.seconds_per_update is None:
         return "time: unknown, as no run with these settings is at hand; one seed of one variant tells"
-    basis = f"{forecast.seconds_per_update:.3g} s an update, the median of {forecast.timed_runs} runs"
+    basis = f"measured: {forecast.seconds_per_update:.3g} s an update, the median of {forecast.timed_runs} runs"
     return f"time: about {duration(forecast.seconds)} with {forecast.jobs} at once ({basis})"
 
 
@@ -60,7 +60,9 @@ def _seeds(study: Study, forecast: Forecast) -> Table:
     notes = (
         "so that a 95 % paired t interval leaves out 0 with probability 0.8; "
         f"the sign-flip test can reach p < 0.05 from 6 seeds on; planned here: {len(study.seeds)}",
-    )
+        *(["an sd is uncertain too: from 3 seeds the truth may be 0.5 to 6.3 times it, from 10 seeds 0.7 to 1.8 times"]
+          if any(need.source.startswith("measured") for need in forecast.seeds_needed) else []),
+    )  # fmt: skip
     return Table(
         f"seeds needed to see a difference of {forecast.difference:g} in {study.metric}", header, tuple(rows), notes
     )

@@ -11,7 +11,7 @@ from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
-from empg_cli.rollout.engine import Engine, Response
+from empg_cli.rollout.engine import Engine, NoResponse, Response
 from empg_cli.rollout.info import reported_numbers
 from empg_cli.rollout.stepping import describe_failure, step_all
 from empg_cli.types import Status, Step, Task, Trajectory
@@ -109,6 +109,11 @@ class _Episode:
             observation = Observation(result.text, result.actions)
             self.prompt = self.agent.next_prompt(step.action, observation, ended=not step.was_cut)
 
+    def end_without(self, response: NoResponse) -> None:
+        """The policy's server could not answer."""
+        self.trajectory.error = response.reason
+        self._end(response.status)
+
     def _finish(self, result: StepResult, rules: EpisodeRules) -> None:
         self.trajectory.score, self.trajectory.success = result.score, result.success
         out_of_steps = len(self.trajectory.steps) >= rules.max_steps
@@ -169,8 +174,15 @@ def collect(
             max_new_tokens=rules.max_new_tokens,
             temperature=rules.temperature,
         )
-        actions = [episode.act(response) for episode, response in zip(live, responses, strict=True)]
-        results = step_all(benchmark, [episode.env for episode in live], actions)
-        for episode, result in zip(live, results, strict=True):
+        answered = []
+        actions = []
+        for episode, response in zip(live, responses, strict=True):
+            if isinstance(response, NoResponse):
+                episode.end_without(response)
+            else:
+                answered.append(episode)
+                actions.append(episode.act(response))
+        results = step_all(benchmark, [episode.env for episode in answered], actions)
+        for episode, result in zip(answered, results, strict=True):
             episode.observe(result, rules)
     return [episode.trajectory for episode in episodes]

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from empg_cli.types import Status
+
 
 @dataclass(slots=True)
 class Response:
@@ -17,6 +19,15 @@ class Response:
     entropies: list[float]
     ended: bool
     """The model ended its turn itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoResponse:
+    """A server gave no response; the episode ends."""
+
+    status: Status
+    """CONTEXT_OVERFLOW when the prompt was too long for the model, else ENV_ERROR."""
+    reason: str
 
 
 class Session(Protocol):
@@ -29,7 +40,7 @@ class Session(Protocol):
         *,
         max_new_tokens: int,
         temperature: float,
-    ) -> list[Response]:
+    ) -> Sequence[Response | NoResponse]:
         """Sample one response per live episode.
 
         Args:

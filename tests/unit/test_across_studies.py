@@ -1,0 +1,106 @@
+"""`empg ablate --across`: interquartile means over studies, against plain arithmetic."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from empg_cli.ablation.study import Cell, Study, write_study
+from empg_cli.cli import app
+from empg_cli.reporting.across import NotTogether, across_table, compare_across, write_across
+from empg_cli.reporting.tables import markdown
+
+ALFWORLD = {"grpo": [0.50, 0.55, 0.45, 0.60], "empg": [0.60, 0.65, 0.56, 0.69]}
+WEBSHOP = {"grpo": [0.30, 0.20, 0.25, 0.35], "empg": [0.35, 0.20, 0.30, 0.45], "dapo": [0.4, 0.4, 0.4, 0.4]}
+
+
+def study(
+    folder: Path,
+    values: dict[str, list[float]],
+    benchmark: str,
+    *,
+    metric: str = "eval/success_rate",
+    base: str = "grpo",
+) -> Path:
+    cells = tuple(Cell(name, seed, (), name, f"{name}-{seed}") for seed in range(4) for name in values)
+    facts = {name: {"benchmark": benchmark, "model": "tiny", "updates": 8} for name in values}
+    made = Study(folder, "demo", metric, base, (0, 1, 2, 3), cells, facts, dict.fromkeys(values, "c"))
+    write_study(made)
+    for cell in cells:
+        run = made.cell_dir(cell)
+        run.mkdir()
+        row = {"update": 8, metric: values[cell.variant][cell.seed], "eval/n": 100}
+        (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        (run / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
+        (run / "run.json").write_text(json.dumps({"data": {"source": "generated"}}))
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[Path]:
+    return [study(tmp_path / "a", ALFWORLD, "alfworld"), study(tmp_path / "w", WEBSHOP, "webshop")]
+
+
+def test_iqm_by_hand(two: list[Path]) -> None:
+    rows = {row.variant: row for row in compare_across(two).rows}
+    # grpo sorted: .20 .25 | .30 .35 .45 .50 | .55 .60: mean of the middle four = 1.60 / 4
+    assert rows["grpo"].iqm.value == pytest.approx(0.40) and rows["grpo"].iqm.n == 8
+    # empg sorted: .20 .30 | .35 .45 .56 .60 | .65 .69
+    assert rows["empg"].iqm.value == pytest.approx(1.96 / 4)
+    difference = rows["empg"].difference
+    assert difference is not None and difference.value == pytest.approx(0.09)
+    # seeds are redrawn in pairs within a study: the spread between the benchmarks is not in the interval
+    spread = statistics.stdev([*ALFWORLD["grpo"], *WEBSHOP["grpo"]])
+    assert 0 < difference.high - difference.low < spread
+    assert rows["grpo"].difference is None
+
+
+def test_the_table_names_studies_and_what_is_left_out(two: list[Path]) -> None:
+    shown = markdown(across_table(compare_across(two)))
+    assert "| grpo | 8 | 40.0 |" in shown and "| empg | 8 | 49.0 |" in shown
+    for fact in ("alfworld (generated data), tiny, 8 runs", "left out: dapo", "FEW VALUES: 8", "86 to 93 %"):
+        assert fact in shown
+    assert "**" not in shown
+
+
+def test_four_formats(two: list[Path], tmp_path: Path) -> None:
+    files = write_across(compare_across(two), tmp_path / "out")
+    assert [path.name for path in files] == ["across.md", "across.tex", "across.csv", "across.json"]
+    in_csv = {row["variant"]: row for row in csv.DictReader((tmp_path / "out" / "across.csv").open())}
+    in_json = {row["variant"]: row for row in json.loads((tmp_path / "out" / "across.json").read_text())["rows"]}
+    assert float(in_csv["empg"]["iqm"]) == in_json["empg"]["iqm"]["value"] == pytest.approx(0.49)
+    assert in_csv["grpo"]["difference"] == "" and in_json["grpo"]["difference"] is None
+
+
+def test_what_does_not_go_together_is_refused(two: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(NotTogether, match="two studies or more"):
+        compare_across([two[0], two[0]])
+    with pytest.raises(NotTogether, match="another metric each"):
+        compare_across([two[0], study(tmp_path / "score", WEBSHOP, "webshop", metric="eval/score")])
+    with pytest.raises(NotTogether, match="another base each"):
+        compare_across([two[0], study(tmp_path / "base", WEBSHOP, "webshop", base="dapo")])
+    entropies = [study(tmp_path / name, ALFWORLD, name, metric="actor/entropy") for name in ("alfworld", "webshop")]
+    with pytest.raises(NotTogether, match="no common scale"):
+        compare_across(entropies)
+    for summary in two[1].glob("*/summary.json"):
+        summary.unlink()
+    with pytest.raises(NotTogether, match="no finished cell"):
+        compare_across(two)
+
+
+def ablate(*words: object) -> Result:
+    return CliRunner().invoke(app, ["ablate", *map(str, words)])
+
+
+def test_on_the_command_line(two: list[Path], tmp_path: Path) -> None:
+    done = ablate("--across", *two, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "IQM of eval/success_rate (%)" in done.stdout and "across.tex" in done.stdout
+    refused = ablate("--across", two[0], "seeds=3")
+    assert refused.exit_code == 2 and "seeds=3: no such folder" in refused.stderr
+    assert ablate("--out", "x").exit_code == 2
