@@ -136,5 +136,6 @@ def test_a_golden_compact_transcript(benchmark: Any) -> None:
     assert " ".join(f"*{word}" if trains else word for word, trains in zip(words, mask.tolist(), strict=True)) == (
         "ask birth_year book_author e1 <act> *find *e1 *book_author *<end> "
         f"shown {shown} ask birth_year book_author e1 <act> *find *e2 *birth_year *<end> "
-        "shown e2 birth_year e4 e1 book_author e2 ask birth_year book_author e1 <act> *answer *e4 *<end>"
+        "shown e2 birth_year e4 e1 book_author e2 e1 book_year e3 ask birth_year book_author e1 <act> "
+        "*answer *e4 *<end>"
     )

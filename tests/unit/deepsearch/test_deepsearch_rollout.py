@@ -14,6 +14,8 @@ from empg_cli.agents.codec import ChatCodec
 from empg_cli.agents.deepsearch_chat import DeepSearchChat
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
+from empg_cli.benchmarks.deepsearch.corpus import Passage
+from empg_cli.benchmarks.deepsearch.index import build_index
 from empg_cli.config import load
 from empg_cli.types import Status, Trajectory
 from tests.support.chat import chat_tokenizer
@@ -107,6 +109,31 @@ def test_what_a_group_asks_alike_is_one_call(engine: str, make: Any, fake_server
     trajectories = play(benchmark, *([[search("who did it"), ANSWER]] * GROUP))
     assert len(server.requests) - before == 1
     assert all(trajectory.success for trajectory in trajectories)
+
+
+def test_the_verdicts_of_a_rollout_batch_are_in_flight_together(
+    make: Any, fake_server: Any, reply: Any, tmp_path: Path
+) -> None:
+    barrier = threading.Barrier(GROUP)
+
+    def verdict(request: Any) -> Any:
+        barrier.wait(timeout=30)
+        is_right = "Anna 3" in request.json["messages"][0]["content"]
+        content = '{"judgement": "correct"}' if is_right else '{"judgement": "incorrect"}'
+        return reply({"choices": [{"message": {"content": content}}]})
+
+    server = fake_server(verdict)
+    build_index([Passage("0", "Ann", "Ann did it.")], tmp_path / "index")
+    benchmark = make(
+        f"benchmark.retrieval.index_dir={tmp_path / 'index'}",
+        "benchmark.reward=judge",
+        "+judge@benchmark.judge=openai",
+        f"benchmark.judge.base_url={server.url}/v1",
+        "benchmark.judge.model=m",
+    )
+    trajectories = play(benchmark, *([f"<think>b</think><answer>Anna {i}</answer>"] for i in range(GROUP)))
+    assert server.most_at_once == GROUP
+    assert [trajectory.success for trajectory in trajectories] == [i == 3 for i in range(GROUP)]
 
 
 def test_numbers_of_the_last_step_are_kept(make: Any, fake_server: Any, reply: Any) -> None:
