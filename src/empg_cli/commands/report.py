@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from empg_cli.reporting.runs import NotARun, open_runs
+from empg_cli.reporting.runs import NotARun, open_runs, unstarted
 from empg_cli.reporting.tables import Table
 from empg_cli.tracking.terminal import printable, write_line
 
@@ -16,6 +16,8 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
     from empg_cli.reporting.page import write_page
 
     runs = open_runs(paths)
+    for missing in unstarted(paths):
+        write_line(sys.stderr, printable(f"left out, as it has not logged anything yet: {missing}"))
     folder = out or (paths[0] if len(paths) == 1 else Path()) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -11,7 +11,7 @@ from rich.panel import Panel as RichPanel
 from rich.table import Table
 from rich.text import Text
 
-from empg_cli.reporting.curves import PANELS, curves_of
+from empg_cli.reporting.curves import curves_of, panels_of
 from empg_cli.reporting.runs import RunFolder
 from empg_cli.tracking.metrics import FAMILIES, METRICS
 from empg_cli.tracking.panel import sparkline
@@ -55,7 +55,7 @@ def list_metrics(search: str | None, stream: TextIO | None = None) -> None:
 
 def _curves(run: RunFolder) -> Table:
     table = Table.grid(padding=(0, 2))
-    for panel in PANELS:
+    for panel in panels_of([run]):
         curves = curves_of([run], panel.metric)
         if curves:
             (curve,) = curves
