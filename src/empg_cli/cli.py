@@ -404,7 +404,7 @@ def _user_border() -> Iterator[None]:
         raise typer.Exit(2) from None
     except UserError as error:
         show_error(str(error))
-        raise typer.Exit(2) from None
+        raise typer.Exit(error.exit_code) from None
     except JobFailed as error:
         show_error(str(error))
         raise typer.Exit(1) from None

@@ -9,6 +9,8 @@ class UserError(Exception):
     The message says what is wrong, where, and what to do.
     """
 
+    exit_code = 2
+
 
 class JobFailed(Exception):  # noqa: N818 (the error is its cause)
     """A job raised, and its own log holds the traceback; exit code 1.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.algorithms.assemble import compute_credit, explain_credit
+from empg_cli.algorithms.assemble import compute_credit, credit_parts
 from empg_cli.config import load
 from empg_cli.training.batching import make_batch
 from empg_cli.training.trajectories import drop_trajectories, save_trajectories
@@ -41,7 +41,7 @@ def lines(run: Path, name: str) -> list[dict[str, list[dict[str, float]]]]:
 def test_explained_credit_is_the_credit_of_the_loss(preset: str, played: list[Trajectory]) -> None:
     algo = load([f"algo={preset}"]).algo
     batch = make_batch(played, append_only=True)
-    parts = explain_credit(algo, batch)
+    parts, _ = credit_parts(algo, batch)
     assert parts.credit_S.equal(compute_credit(algo, batch)[0])
     if algo.credit.kind == "empg":
         assert parts.weight_S is not None and parts.clarity_S is not None
@@ -54,7 +54,7 @@ def test_explained_credit_is_the_credit_of_the_loss(preset: str, played: list[Tr
 
 
 def test_every_step_has_its_own_row_of_credit(tmp_path: Path, played: list[Trajectory]) -> None:
-    parts = explain_credit(load(["algo=empg"]).algo, make_batch(played, append_only=True))
+    parts, _ = credit_parts(load(["algo=empg"]).algo, make_batch(played, append_only=True))
     save_trajectories(tmp_path, 7, "train", played[:3], parts)
     records = lines(tmp_path, "update-000007-train.jsonl")
     credit = [step["credit"] for record in records for step in record["steps"]]

@@ -76,7 +76,9 @@ def forecast(study: Study, wish: Wish, *, jobs: int = 1) -> Forecast:
 def cost_digest(values: Mapping[str, Any]) -> str:
     """Digest of the settings that the duration of an update depends on, from a configuration as plain data."""
     counted = {key: values[key] for key in ("model", "benchmark", "rollout")}
-    trainer = {key: value for key, value in values["trainer"].items() if key not in ("updates", "lr", "lr_warmup")}
+    trainer = {
+        key: value for key, value in values["trainer"].items() if key not in ("updates", "lr", "lr_warmup", "health")
+    }
     content = [counted, trainer, values["algo"]["group_size"]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
 from empg_cli.algorithms.cispo import clipped_importance
+from empg_cli.algorithms.describe import Metrics, entropy_metrics, mean, modulation_metrics, summary
 from empg_cli.algorithms.empg import Modulation, apply_modulation, modulation, normalise_entropy
 from empg_cli.algorithms.filtering import soft_overlong_penalty, uniform_fraction
 from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
@@ -22,27 +23,6 @@ from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_pl
 from empg_cli.algorithms.table import StepTable, step_table
 from empg_cli.config import algo as schema
 from empg_cli.types import Batch
-
-Metrics = dict[str, float]
-
-
-def compute_credit(algo: schema.Algo, batch: Batch | StepTable) -> tuple[Tensor, Metrics]:
-    """The credit of every step, float [S], and what to log about it.
-
-    reward (less the overlong penalty) -> advantage of each trajectory -> spread to its steps -> EMPG.
-
-    `batch` must be the whole rollout batch of one update: every statistic is over what it holds. Ranks gather their
-    `step_table`s, merge them, and take their own slice of the result. The overlong penalty is applied here and nowhere
-    else; `batch.reward_N` stays as the environment gave it.
-    """
-    table = batch if isinstance(batch, StepTable) else step_table(batch)
-    reward_N, metrics = _shaped_reward(algo.overlong, table)
-    metrics |= _summary("critic/rewards", reward_N)
-    metrics["group/zero_std_frac"] = uniform_fraction(table.reward_N, table.group_N)
-    metrics |= _entropy_metrics(table.entropy_S)
-    advantage_S, advantage_metrics = _advantage(algo.advantage, reward_N, table)
-    credit_S, credit_metrics = _credit(algo.credit, advantage_S, table)
-    return credit_S, metrics | advantage_metrics | credit_metrics | _summary("critic/advantages", credit_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +41,29 @@ class CreditParts:
     """What the loss uses."""
 
 
-def explain_credit(algo: schema.Algo, batch: Batch | StepTable) -> CreditParts:
-    """`compute_credit` once more, with what it is made of."""
+def compute_credit(algo: schema.Algo, batch: Batch | StepTable) -> tuple[Tensor, Metrics]:
+    """The credit of every step, float [S], and what to log about it: `credit_parts` for those who need no more."""
+    parts, metrics = credit_parts(algo, batch)
+    return parts.credit_S, metrics
+
+
+def credit_parts(algo: schema.Algo, batch: Batch | StepTable) -> tuple[CreditParts, Metrics]:
+    """The credit of every step with what it is made of, and what to log about it.
+
+    reward (less the overlong penalty) -> advantage of each trajectory -> spread to its steps -> EMPG.
+
+    `batch` must be the whole rollout batch of one update: every statistic is over what it holds. Ranks gather their
+    `step_table`s, merge them, and take their own slice of the result. The overlong penalty is applied here and nowhere
+    else; `batch.reward_N` stays as the environment gave it.
+    """
     table = batch if isinstance(batch, StepTable) else step_table(batch)
-    reward_N, _ = _shaped_reward(algo.overlong, table)
-    advantage_S, _ = _advantage(algo.advantage, reward_N, table)
-    credit_S, _ = _credit(algo.credit, advantage_S, table)
-    parts = _modulation(algo.credit, table) if isinstance(algo.credit, schema.EmpgCredit) else None
-    return CreditParts(
-        entropy_S=table.entropy_S,
-        advantage_S=advantage_S,
-        weight_S=parts.weight_S if parts else None,
-        clarity_S=parts.clarity_S if parts else None,
-        credit_S=credit_S,
-    )
+    reward_N, metrics = _shaped_reward(algo.overlong, table)
+    metrics |= summary("critic/rewards", reward_N)
+    metrics["group/zero_std_frac"] = uniform_fraction(table.reward_N, table.group_N)
+    metrics |= entropy_metrics(table.entropy_S)
+    advantage_S, advantage_metrics = _advantage(algo.advantage, reward_N, table)
+    parts, credit_metrics = _credit(algo.credit, advantage_S, table)
+    return parts, metrics | advantage_metrics | credit_metrics | summary("critic/advantages", parts.credit_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +149,7 @@ def _shaped_reward(overlong: schema.NoOverlong | schema.SoftOverlong, table: Ste
             return table.reward_N, {}
         case schema.SoftOverlong(limit=limit, buffer=buffer, penalty=penalty):
             penalty_N = soft_overlong_penalty(table.tokens_of_trajectory, limit=limit, buffer=buffer, penalty=penalty)
-            return table.reward_N + penalty_N, {"dapo/overlong_frac": _mean((penalty_N < 0).float())}
+            return table.reward_N + penalty_N, {"dapo/overlong_frac": mean((penalty_N < 0).float())}
         case _:
             assert_never(overlong)
 
@@ -213,7 +202,7 @@ def _gigpo(settings: schema.Gigpo, reward_N: Tensor, table: StepTable) -> tuple[
         unbiased=settings.unbiased_std,
     )
     size_S = torch.bincount(anchor_S)[anchor_S].float()
-    metrics = {"gigpo/anchor_size/mean": _mean(size_S), "gigpo/repeated_frac": _mean((size_S > 1).float())}
+    metrics = {"gigpo/anchor_size/mean": mean(size_S), "gigpo/repeated_frac": mean((size_S > 1).float())}
     return combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega), metrics
 
 
@@ -229,17 +218,15 @@ def _row_weight(statistics: str, table: StepTable) -> Tensor:
 
 def _credit(
     settings: schema.NoCredit | schema.EmpgCredit, advantage_S: Tensor, table: StepTable
-) -> tuple[Tensor, Metrics]:
+) -> tuple[CreditParts, Metrics]:
     match settings:
         case schema.NoCredit():
-            return advantage_S, {}
+            return CreditParts(table.entropy_S, advantage_S, None, None, advantage_S), {}
         case schema.EmpgCredit():
             parts = _modulation(settings, table)
             credit_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=settings.center)
-            metrics = _summary("empg/weight", parts.weight_S)
-            metrics["empg/future_clarity/mean"] = _mean(parts.clarity_S[table.next_S >= 0])
-            metrics["empg/advantage_shift"] = _mean((credit_S - advantage_S).abs())
-            return credit_S, metrics
+            metrics = modulation_metrics(advantage_S, parts, credit_S, table.next_S, zeta=settings.zeta)
+            return CreditParts(table.entropy_S, advantage_S, parts.weight_S, parts.clarity_S, credit_S), metrics
         case _:
             assert_never(settings)
 
@@ -311,20 +298,3 @@ def _policy_loss(
             )
         case _:
             assert_never(settings)
-
-
-def _entropy_metrics(entropy_S: Tensor) -> Metrics:
-    if entropy_S.numel() == 0:
-        return {}
-    p10, p90 = torch.quantile(entropy_S.float(), torch.tensor([0.1, 0.9])).tolist()
-    return {"empg/step_entropy/mean": _mean(entropy_S), "empg/step_entropy/p10": p10, "empg/step_entropy/p90": p90}
-
-
-def _summary(name: str, values: Tensor) -> Metrics:
-    if values.numel() == 0:
-        return {}
-    return {f"{name}/mean": _mean(values), f"{name}/max": float(values.max()), f"{name}/min": float(values.min())}
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if values.numel() else 0.0

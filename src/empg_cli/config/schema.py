@@ -115,6 +115,43 @@ class WarmStart(Node):
     """Weight of the loss on observation tokens; 0 = actions only."""
 
 
+class Health(Node):
+    """What is watched while a run trains (docs/health.md). Nothing here changes a number that trains."""
+
+    preflight: Literal["off", "warn", "stop"]
+    """Judge the first rollout batch, before the first update: below a floor, warn or stop with advice."""
+    preflight_episodes: PositiveInt
+    """A first batch of fewer episodes is not judged."""
+    min_success_rate: float = Field(ge=0, le=1)
+    """Floor of solved / played; 0 = none."""
+    min_valid_actions: float = Field(ge=0, le=1)
+    """Floor of well-formed and accepted actions / steps; 0 = none."""
+    min_signal_groups: float = Field(ge=0, le=1)
+    """Floor of groups whose members got different rewards / groups; 0 = none."""
+    warn: bool
+    """Watch for spikes and collapse; every detector warns once a run."""
+    stop: bool
+    """End the run with a checkpoint and exit code 3 at the first such warning."""
+    spike_factor: NonNegativeFloat
+    """KL loss or gradient norm above this many times its reference is a spike; 0 = off."""
+    kl_floor: NonNegativeFloat
+    """Nats; a KL loss below it is no spike."""
+    entropy_ratio: float = Field(ge=0, lt=1)
+    """Policy entropy below this share of its start has collapsed; 0 = off."""
+    success_ratio: float = Field(ge=0, lt=1)
+    """Training success below this share of its best has collapsed; 0 = off."""
+    malformed_rise: float = Field(ge=0, le=1)
+    """Rise of the share of malformed responses above its lowest; 0 = off."""
+    no_signal_updates: NonNegativeInt
+    """Updates in a row without a single group with a signal; 0 = off."""
+
+    @model_validator(mode="after")
+    def stop_needs_warnings(self) -> Health:
+        if self.stop and not self.warn:
+            raise ValueError("stop is not read when warn=false; set warn=true, or leave stop=false")
+        return self
+
+
 class Trainer(Node):
     updates: NonNegativeInt
     tasks_per_update: PositiveInt
@@ -145,6 +182,7 @@ class Trainer(Node):
     threads: NonNegativeInt
     """Torch CPU threads; 0 = leave torch's own choice."""
     warm_start: WarmStart
+    health: Health
 
 
 class Wandb(Node):

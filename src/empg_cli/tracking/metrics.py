@@ -51,6 +51,9 @@ FAMILIES = {
     "dapo": "Dynamic sampling and overlong shaping (arXiv 2503.14476).",
     "actor": "The policy's optimisation. Token means are weighted as `algo.loss.weighting` says, and averaged over "
     "the optimiser steps of the update.",
+    "hist": "One value per step in 20 equal bins between the lowest and the highest, in `histograms.jsonl` and as W&B "
+    "histograms; not in `metrics.jsonl`.",
+    "health": "What the health checks have seen (docs/health.md).",
     "eval": "The evaluation split, each task played exactly once, at `rollout.eval_temperature`.",
     "best": "The best evaluation of the run; in the summary only.",
     "last": "The last evaluation of the run; in the summary only.",
@@ -126,16 +129,43 @@ METRICS = (
     ),
     Metric("empg/step_entropy/p10", "nats per token", "10th percentile of H_t over steps."),
     Metric("empg/step_entropy/p90", "nats per token", "90th percentile of H_t over steps."),
+    Metric(
+        "empg/step_entropy/won",
+        "nats per token",
+        "Mean of H_t over the steps of solved episodes; logged by every algorithm, left out when there are none.",
+    ),
+    Metric("empg/step_entropy/lost", "nats per token", "The same for the steps of episodes that were not solved."),
     Metric("empg/weight/mean", "1", "Mean over steps of g(H_t), what the advantage is multiplied with (Eq. 5, 6): 1."),
     Metric("empg/weight/min", "1", "g of the least certain step."),
     Metric("empg/weight/max", "1", "g of the most certain step."),
+    Metric("empg/weight/p10", "1", "10th percentile of g over steps."),
+    Metric("empg/weight/p90", "1", "90th percentile of g over steps."),
     Metric(
         "empg/future_clarity/mean", "1", "Mean of f(H_{t+1}) (Eq. 7) over the steps that have a next one, before zeta."
     ),
+    Metric("empg/future_clarity/p10", "1", "10th percentile of f over these steps."),
+    Metric("empg/future_clarity/p90", "1", "90th percentile of f over these steps."),
     Metric(
         "empg/advantage_shift",
         "advantage",
         "Mean over steps of the absolute difference that EMPG makes to the advantage.",
+    ),
+    Metric(
+        "empg/advantage_shift_relative",
+        "1",
+        "The same / mean absolute advantage: 0 = as without EMPG, 1 = it moves as much credit as there was; "
+        "left out when every advantage is 0.",
+    ),
+    Metric("empg/center_offset", "advantage", "What Eq. 9 subtracts from every step: the mean of A g + zeta f."),
+    Metric(
+        "empg/center_flip_frac",
+        "share",
+        "Steps whose sign Eq. 9 turns: A g + zeta f and the credit have opposite signs / steps.",
+    ),
+    Metric(
+        "empg/sign_flip_frac",
+        "share",
+        "Steps that EMPG as a whole turns: advantage and credit have opposite signs / steps.",
     ),
     Metric("gigpo/anchor_size/mean", "steps", "Mean, over steps, of the number of steps that share its anchor state."),
     Metric("gigpo/repeated_frac", "share", "Steps whose anchor state another step of the group shares / steps."),
@@ -175,6 +205,21 @@ METRICS = (
         "share",
         "Optimiser steps left out because the gradient was not finite / optimiser steps.",
     ),
+    # --- histograms ---
+    Metric("hist/step_entropy_won", "nats per token", "H_t of the steps of solved episodes."),
+    Metric("hist/step_entropy_lost", "nats per token", "H_t of the steps of episodes that were not solved."),
+    Metric("hist/weight", "1", "g(H_t) of every step."),
+    Metric("hist/future_clarity", "1", "f(H_{t+1}) of the steps that have a next one."),
+    Metric("hist/credit_shift", "advantage", "Credit - advantage of every step: how far and where EMPG moves it."),
+    # --- health ---
+    Metric(
+        "health/kl_spikes",
+        "count",
+        "KL spikes since the run began: updates whose actor/kl_loss is above `trainer.health.spike_factor` times its "
+        "reference and above `trainer.health.kl_floor`, neighbouring ones counted once. The reference is the median of "
+        "the 20 updates before; while there are fewer, at least 3, their maximum, because KL grows from 0 at first.",
+    ),
+    Metric("health/warnings", "count", "Health warnings since the run began; health.jsonl holds them."),
     # --- evaluation ---
     Metric("eval/success_rate", "share", "Solved tasks / tasks played."),
     Metric("eval/success_rate_lo", "share", "Lower end of its 95 % Wilson interval."),

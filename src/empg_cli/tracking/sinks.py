@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from empg_cli.tracking.files import CsvSink, JsonlSink, SummaryFileSink
+from empg_cli.tracking.histograms import FILE as HISTOGRAMS
+from empg_cli.tracking.histograms import Histogram, HistogramSink, TakesHistograms
 from empg_cli.tracking.rows import Row, clean_row, drop_rows_from, read_rows
 
 if TYPE_CHECKING:
@@ -81,6 +83,12 @@ class Fan:
         self._rejected.update(rejected)
         self._each("log", lambda sink: sink.log(step, clean))
 
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """Spread of some values at update `step`, for the sinks that have a place for it."""
+        self._each(
+            "histograms", lambda sink: sink.histograms(step, values) if isinstance(sink, TakesHistograms) else None
+        )
+
     def summary(self, values: Mapping[str, Any]) -> None:
         self._each("summary", lambda sink: sink.summary(values))
 
@@ -116,11 +124,13 @@ def open_sinks(
             None starts a new run: an older metrics.jsonl in the folder is set aside.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    metrics_path = run_dir / "metrics.jsonl"
+    metrics_path, histograms_path = run_dir / "metrics.jsonl", run_dir / HISTOGRAMS
     if resume_from_update is None:
         _set_aside(metrics_path)
+        histograms_path.unlink(missing_ok=True)
     else:
         drop_rows_from(metrics_path, resume_from_update)
+        drop_rows_from(histograms_path, resume_from_update)
     history = read_rows(metrics_path)
 
     def open_wandb() -> Sink:
@@ -138,6 +148,7 @@ def open_sinks(
     openers: dict[str, Callable[[], Sink]] = {
         "jsonl": lambda: JsonlSink(metrics_path),
         "summary": lambda: SummaryFileSink(run_dir / "summary.json"),
+        "histograms": lambda: HistogramSink(histograms_path),
     }
     if logger_cfg.csv:
         openers["csv"] = lambda: CsvSink(run_dir / "metrics.csv", history)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -42,6 +42,10 @@ class RunReport:
     """Last actor/kl_loss, in nats; None without a reference policy."""
     entropy: float | None = None
     """Last actor/entropy, in nats."""
+    kl_spikes: Sequence[int] | None = None
+    """Updates at which the KL loss spiked (docs/health.md); None without a reference policy."""
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    """Health warnings, and the update of each."""
     wandb: str | None = None
     """Address of the run, or the command that uploads it (`Fan.pointers["wandb"]`)."""
 
@@ -111,6 +115,11 @@ def _results(report: RunReport) -> list[tuple[str, str]]:
         pairs.append(("KL to reference", f"{report.kl:.4f} nats"))
     if report.entropy is not None:
         pairs.append(("entropy", f"{report.entropy:.3f} nats"))
+    if report.kl_spikes is not None:
+        places = f", at update {', '.join(map(str, report.kl_spikes))}" if report.kl_spikes else ""
+        pairs.append(("KL spikes", f"{len(report.kl_spikes)}{places}"))
+    if report.warnings:
+        pairs.append(("health", ", ".join(f"{name} at update {update}" for name, update in report.warnings.items())))
     is_done = report.updates >= report.total_updates
     pairs += [
         ("updates", f"{report.updates} of {report.total_updates}" + ("" if is_done else " (stopped)")),

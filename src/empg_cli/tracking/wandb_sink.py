@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.tracking.files import read_run_file, update_run_file
+from empg_cli.tracking.histograms import Histogram
 from empg_cli.tracking.rows import Row
 from empg_cli.tracking.secrets import mask_secrets
 
@@ -107,6 +108,16 @@ class WandbSink:
     def log(self, step: int, row: Row) -> None:
         finite = {key: value for key, value in row.items() if value is not None}
         self._run.log({"train/update": step} | finite, step=step)
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """W&B's own histograms. A resumed offline run holds those of its own updates only."""
+        import numpy as np
+        import wandb
+
+        drawn = {
+            name: wandb.Histogram(np_histogram=(np.array(h.counts), np.array(h.edges))) for name, h in values.items()
+        }
+        self._run.log(drawn, step=step)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._run.summary.update(dict(values))

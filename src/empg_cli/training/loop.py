@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from empg_cli.agents.agent import AgentMaker, agent_maker
-from empg_cli.algorithms.assemble import compute_credit
+from empg_cli.algorithms.assemble import credit_parts
+from empg_cli.algorithms.describe import outcome_entropies
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
@@ -18,7 +19,7 @@ from empg_cli.policy.policy import Policy
 from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.training.batching import make_batch
 from empg_cli.training.checkpoint import MODEL, TrainState, load_optimizer, load_state, save_checkpoint
-from empg_cli.training.metrics import describe_rollout, logprob_gap
+from empg_cli.training.metrics import describe_rollout, logprob_gap, won_steps
 from empg_cli.training.optim import learning_rate, make_optimizer
 from empg_cli.training.run import Run, start_run
 from empg_cli.training.sampling import sample_trajectories
@@ -39,6 +40,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
 
     Raises:
         Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
+        HealthStop: the first batch holds nothing to learn from, or `trainer.health.stop` asked to stop.
     """
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     with start_run(cfg, run_dir, benchmark) as run:
@@ -69,21 +71,28 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
                     metrics |= logprob_gap(batch)
                 if reference is not None:
                     batch.ref_logprob_ST, _ = score_batch(reference, batch, cfg)
-            batch.credit_S, credit_metrics = compute_credit(cfg.algo, batch)
+            parts, credit_metrics = credit_parts(cfg.algo, batch)
+            batch.credit_S = parts.credit_S
+            was_won_S = won_steps(trajectories)
+            metrics |= credit_metrics | outcome_entropies(parts.entropy_S, was_won_S)
+            if state.update == 0:
+                run.health.judge_first_batch(metrics, trajectories)
 
             with run.timed("update"):
                 lr = learning_rate(cfg.trainer, state.update)
-                metrics |= credit_metrics | update_policy(policy, optimizer, batch, cfg, lr=lr, update=state.update)
+                metrics |= update_policy(policy, optimizer, batch, cfg, lr=lr, update=state.update)
             state.update += 1
+            run.log_histograms(state.update, batch, parts, was_won_S)
+            metrics |= run.health.watch(state.update, metrics, trajectories, batch, parts)
 
             is_last = state.update == cfg.trainer.updates
             evaluates = is_last or due(state.update, cfg.trainer.eval_every)
-            if evaluates or run.stop.requested:
-                run.keep_trajectories(state, trajectories, batch)
+            if evaluates or run.must_stop:
+                run.keep_trajectories(state, trajectories, parts)
             if evaluates:
                 evaluation = evaluate_policy(cfg, engine, benchmark, make_agent, run)
             run.log(state, metrics, evaluation if evaluates else None)
-            if is_last or run.stop.requested or due(state.update, cfg.trainer.checkpoint_every):
+            if is_last or run.must_stop or due(state.update, cfg.trainer.checkpoint_every):
                 with run.timed("save"):
                     save_checkpoint(run_dir, policy, optimizer, state, keep=cfg.trainer.keep_checkpoints)
             run.raise_if_stopped(state)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
+from torch import Tensor
+
 from empg_cli.types import Batch, Status, Trajectory
 
 
@@ -30,6 +33,11 @@ def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     for status in (Status.CONTEXT_OVERFLOW, Status.ENV_ERROR):
         metrics[f"episode/{status}_frac"] = _share(t.status is status for t in trajectories)
     return metrics
+
+
+def won_steps(trajectories: Sequence[Trajectory]) -> Tensor:
+    """bool [S]: the step's episode was solved."""
+    return torch.tensor([t.success for t in trajectories for _ in t.steps], dtype=torch.bool)
 
 
 def logprob_gap(batch: Batch) -> dict[str, float]:

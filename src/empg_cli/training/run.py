@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from empg_cli import config
-from empg_cli.algorithms.assemble import explain_credit
+from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
@@ -28,6 +28,7 @@ from empg_cli.rollout.collect import Progress
 from empg_cli.tracking.dashboard import Dashboard
 from empg_cli.tracking.files import read_run_file, update_run_file, write_atomically
 from empg_cli.tracking.panel import Evaluation as ShownEvaluation
+from empg_cli.tracking.rows import read_rows
 from empg_cli.tracking.sinks import Fan, RunIdentity, open_sinks
 from empg_cli.tracking.summary import RunReport, print_run_summary, resume_command
 from empg_cli.training.checkpoint import (
@@ -38,6 +39,9 @@ from empg_cli.training.checkpoint import (
     newest_good_checkpoint,
     remove_leftovers,
 )
+from empg_cli.training.health import HealthStop
+from empg_cli.training.health_watch import HealthWatch
+from empg_cli.training.histograms import step_histograms
 from empg_cli.training.record import cell_hash, config_hash, run_facts
 from empg_cli.training.stop import Stopped, Stopper
 from empg_cli.training.trajectories import drop_trajectories, save_trajectories
@@ -61,11 +65,12 @@ class Run:
         sinks: Fan,
         dashboard: Dashboard,
         stop: Stopper,
+        health: HealthWatch,
         resume_from: Path | None,
     ) -> None:
         self.cfg, self.run_dir, self.title, self.stop, self.resume_from = cfg, run_dir, title, stop, resume_from
         self._data, self._task_kinds = data, task_kinds
-        self._sinks, self._dashboard = sinks, dashboard
+        self._sinks, self._dashboard, self.health = sinks, dashboard, health
         self._seconds: dict[str, float] = defaultdict(float)
         self._started = self._last_log = time.perf_counter()
         self._last_row: dict[str, float] = {}
@@ -120,17 +125,30 @@ class Run:
         save_trajectories(self.run_dir, state.update, "eval", evaluation.trajectories[: self.cfg.logger.trajectories])
         self._dashboard.evaluation(state.update, shown(asdict(evaluation.total)))
 
-    def keep_trajectories(self, state: TrainState, trajectories: Sequence[Trajectory], batch: Batch) -> None:
+    def log_histograms(self, update: int, batch: Batch, parts: CreditParts, was_won_S: torch.Tensor) -> None:
+        self._sinks.histograms(update, step_histograms(parts, batch.next_S, was_won_S))
+
+    def keep_trajectories(self, state: TrainState, trajectories: Sequence[Trajectory], parts: CreditParts) -> None:
         """Save the first trajectories of the update just done, with what made the credit of each step."""
         if kept := trajectories[: self.cfg.logger.trajectories]:
-            save_trajectories(self.run_dir, state.update, "train", kept, explain_credit(self.cfg.algo, batch))
+            save_trajectories(self.run_dir, state.update, "train", kept, parts)
+
+    @property
+    def must_stop(self) -> bool:
+        """A signal or a health check asks to save and end."""
+        return self.stop.requested or self.health.stop_reason is not None
 
     def raise_if_stopped(self, state: TrainState) -> None:
-        """Leave the loop when a signal asked for it. Call after a checkpoint."""
+        """Leave the loop when a signal or a health check asked for it. Call after a checkpoint."""
+        again = resume_command(from_here(self.run_dir))
         if self.stop.requested:
             self.finish(state)
             self.stop.hand_over()
-            raise Stopped(self.stop.signum, resume_command(from_here(self.run_dir)))
+            raise Stopped(self.stop.signum, again)
+        if self.health.stop_reason is not None and state.update < self.cfg.trainer.updates:
+            self.finish(state)
+            raise HealthStop(f"stopped by trainer.health.stop after update {state.update}, with a checkpoint\n"
+                             f"  {self.health.stop_reason}\n  To go on all the same:  {again}")  # fmt: skip
 
     def finish(self, state: TrainState) -> None:
         """Write the summary and print it; also when the run was stopped."""
@@ -141,6 +159,7 @@ class Run:
             "config_hash": config_hash(self.cfg),
             "cell_hash": cell_hash(self.cfg),
             "env/episodes": state.episodes,
+            **self.health.monitor.metrics(),
         }
         if evaluations:
             summary |= {f"last/{key}": value for key, value in evaluations[-1][1].items()}
@@ -162,6 +181,8 @@ class Run:
             last=evaluations[-1] if evaluations else None,
             kl=self._last_row.get("actor/kl_loss"),
             entropy=self._last_row.get("actor/entropy"),
+            kl_spikes=self.health.monitor.kl_spikes if "actor/kl_loss" in self._last_row else None,
+            warnings=self.health.monitor.warned,
             wandb=self._sinks.pointers.get("wandb"),
         )
         print_run_summary(report)
@@ -189,6 +210,13 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
         resume_from_update=state.update + 1 if resume_from else None,
     )
     title = f"{cfg.algo.name} on {cfg.benchmark.name} ({data['source']} data), seed {cfg.seed}"
+    health = HealthWatch(
+        cfg.trainer.health,
+        run_dir,
+        max_grad_norm=cfg.trainer.max_grad_norm,
+        history=read_rows(run_dir / "metrics.jsonl") if resume_from else {},
+        done=state.update,
+    )
     exit_code = 1
     with ExitStack() as stack:
         stop = stack.enter_context(Stopper())
@@ -205,9 +233,13 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
                 sinks=sinks,
                 dashboard=dashboard,
                 stop=stop,
+                health=health,
                 resume_from=resume_from,
             )
             exit_code = 0
+        except HealthStop as stopped:
+            exit_code = stopped.exit_code
+            raise
         finally:
             sinks.close(128 + stop.signum if stop.signum else exit_code)
 

@@ -33,7 +33,8 @@ def save_trajectories(
         return
     first_step, lines = 0, []
     for trajectory in trajectories:
-        lines.append(json.dumps(_record(trajectory, phase, update, parts, first_step), allow_nan=False) + "\n")
+        record = trajectory_record(trajectory, phase, update, parts, first_step)
+        lines.append(json.dumps(record, allow_nan=False) + "\n")
         first_step += len(trajectory.steps)
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
@@ -47,9 +48,10 @@ def drop_trajectories(run_dir: Path, done: int) -> None:
             path.unlink()
 
 
-def _record(
+def trajectory_record(
     trajectory: Trajectory, phase: Phase, update: int, parts: CreditParts | None, first_step: int
 ) -> dict[str, Any]:
+    """One trajectory as plain data; `first_step` is the row of its first step in `parts`."""
     return {
         "phase": phase,
         "update": update,
