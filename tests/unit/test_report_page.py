@@ -21,8 +21,9 @@ import pytest
 
 from empg_cli import config
 from empg_cli.config import load
+from empg_cli.reporting.axes import tick_labels, ticks
 from empg_cli.reporting.configurations import configurations
-from empg_cli.reporting.curves import band_note, curves_of, left_out_notes, tick_labels, ticks, value_range
+from empg_cli.reporting.curves import band_note, curves_of, left_out_notes, value_range
 from empg_cli.reporting.kept_trajectories import kept_trajectories
 from empg_cli.reporting.page import write_page
 from empg_cli.reporting.runs import NotARun, open_runs, unstarted

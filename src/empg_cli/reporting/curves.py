@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from empg_cli.evaluation.statistics import t_interval
 from empg_cli.reporting.configurations import Configuration, configurations
@@ -27,6 +26,8 @@ SCORE = Panel("eval/score", "score, evaluation", "score")
 REWARD = Panel("episode/reward/mean", "reward, training episodes", "reward")
 KL_LOSS = Panel("actor/kl_loss", "KL loss to the reference (nats)", "kl_loss")
 ENTROPY = Panel("actor/entropy", "policy entropy (nats)", "entropy")
+WON = Panel("empg/step_entropy/won", "step entropy, solved episodes (nats per token)", "step_entropy_won")
+LOST = Panel("empg/step_entropy/lost", "step entropy, unsolved episodes (nats per token)", "step_entropy_lost")
 PANELS = (SUCCESS, REWARD, KL_LOSS, ENTROPY)
 
 
@@ -52,7 +53,7 @@ def panels_of(runs: Sequence[RunFolder]) -> list[Panel]:
     """Those that have a curve; the score only where it says more than success does."""
     rows = [row for run in runs for row in run.rows.values()]
     has_score = any(row.get(SCORE.metric) != row.get(SUCCESS.metric) for row in rows)
-    chosen = [SUCCESS, *([SCORE] if has_score else []), REWARD, KL_LOSS, ENTROPY]
+    chosen = [SUCCESS, *([SCORE] if has_score else []), REWARD, KL_LOSS, ENTROPY, WON, LOST]
     return [panel for panel in chosen if curves_of(runs, panel.metric)]
 
 
@@ -120,22 +121,3 @@ def value_range(curves: Sequence[Curve], *, is_share: bool = False) -> tuple[flo
     if is_share:
         low, high = max(low, 0.0), min(high, 1.0)
     return (0.0 if 0 < low < 0.4 * high else low), high
-
-
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers inside low..high, about `count` of them: steps of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
-
-
-def tick_labels(values: Iterable[float], *, is_share: bool = False) -> list[str]:
-    """With the decimals that tell them apart, no more; a share in percent."""
-    scaled = [value * 100 if is_share else value for value in values]
-    if max(map(abs, scaled), default=0.0) < 1e-3:
-        return [f"{value:.2g}" for value in scaled]
-    gaps = [abs(after - before) for before, after in pairwise(scaled)]
-    decimals = max(0, -math.floor(math.log10(min(gaps)) + 1e-9)) if gaps else 2
-    return [f"{value:.{decimals}f}{' %' if is_share else ''}" for value in scaled]

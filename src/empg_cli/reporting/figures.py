@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
 from empg_cli.reporting.curves import KL_LOSS, PANELS, Panel, band_note, curves_of, panels_of, value_range
+from empg_cli.reporting.diagnostic_charts import Change, changes
 from empg_cli.reporting.runs import RunFolder
 from empg_cli.tracking.rows import write_atomically
 
@@ -33,7 +34,10 @@ class MissingExtra(UserError):  # noqa: N818 (a sentence for the user)
 
 
 def draw_figures(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
-    """`curves` with every panel, a figure per panel (`kl_loss` is the paper's Figure 2), and `curves.csv`."""
+    """`curves` with every panel, a figure per panel, and `curves.csv`.
+
+    `kl_loss` is the paper's Figure 2; `entropy_change`, its Figure 3, comes from runs that `empg diagnose` has seen.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -55,6 +59,14 @@ def draw_figures(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
             _draw(axis, runs, panel)
             _finish(figure, runs, [panel])
             paths += _save(figure, folder / panel.name)
+        if found := changes(runs):
+            figure, axis = plt.subplots(figsize=(4.6, 3.3), layout="constrained")
+            _draw_changes(axis, found)
+            _legend(figure)
+            figure.suptitle(
+                "; ".join(dict.fromkeys(change.note for change in found)), fontsize=7, color="0.35", wrap=True
+            )
+            paths += _save(figure, folder / "entropy_change")
     write_atomically(folder / "curves.csv", curves_csv(runs))
     return [*paths, folder / "curves.csv"]
 
@@ -96,20 +108,46 @@ def _draw(axis: Axes, runs: Sequence[RunFolder], panel: Panel) -> None:
         axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
 
 
+def _draw_changes(axis: Axes, found: Sequence[Change]) -> None:
+    """Bars of one configuration; of several the same values as lines with error bars."""
+    axis.set_title("change of step entropy (nats per token)", fontsize=9)
+    axis.set_xlabel("percentile of the initial step entropy")
+    axis.axhline(0, color="0.3", linewidth=0.8)
+    for change in found:
+        centres = [sum(b.percentile) / 2 for b in change.bins]
+        means = [b.change.value for b in change.bins]
+        errors = [
+            [b.change.value - b.change.low for b in change.bins],
+            [b.change.high - b.change.value for b in change.bins],
+        ]
+        colour, name = COLOURS[change.configuration.number % len(COLOURS)], change.configuration.label
+        if len(found) == 1:
+            widths = [0.85 * (b.percentile[1] - b.percentile[0]) for b in change.bins]
+            axis.bar(centres, means, widths, color=colour, alpha=0.75, label=name)
+            axis.errorbar(centres, means, errors, fmt="none", ecolor="0.2", elinewidth=0.8)
+        else:
+            axis.errorbar(centres, means, errors, fmt="o-", color=colour, markersize=2.5, linewidth=1, label=name)
+
+
 def _finish(figure: Figure, runs: Sequence[RunFolder], panels: Sequence[Panel]) -> None:
     """One legend, and what the bands are."""
-    entries = {
-        label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    if entries:
-        figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries)), frameon=False,
-            fontsize=8,
-        )  # fmt: skip
+    _legend(figure)
     note = band_note([curve for panel in panels for curve in curves_of(runs, panel.metric)])
-    if KL_LOSS in panels and "band" in note:
+    if KL_LOSS in panels and "t interval" in note:
         note += "; thin in the KL panel: single runs" if len(panels) > 1 else "; thin: single runs"
     figure.suptitle(note, fontsize=7, color="0.35", wrap=True)
+
+
+def _legend(figure: Figure) -> None:
+    entries = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        columns = min(4, len(entries))
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+        )
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

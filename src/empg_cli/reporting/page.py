@@ -14,6 +14,8 @@ from typing import Any
 
 from empg_cli.extras import install_command
 from empg_cli.reporting.curves import KL_LOSS, Curve, band_note, curves_of, left_out_notes, panels_of
+from empg_cli.reporting.diagnostic_charts import diagnostic_charts, spike_note
+from empg_cli.reporting.diagnostics import health_warnings
 from empg_cli.reporting.figures import MissingExtra
 from empg_cli.reporting.kept_trajectories import kept_trajectories
 from empg_cli.reporting.runs import RunFolder
@@ -52,6 +54,9 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
         "charts": charts,
         "legend": [legend[number] for number in sorted(legend)],
         "colours": COLOURS,
+        "diagnostics": diagnostic_charts(runs),
+        "warnings": health_warnings(runs[0]) if len(runs) == 1 else (),
+        "spikes": spike_note(runs),
         "band_note": band_note(curves),
         "left_out": left_out_notes(runs),
         "tables": tables,

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from empg_cli.reporting.curves import Curve, tick_labels, ticks, value_range
+from empg_cli.reporting.axes import tick_labels, ticks
+from empg_cli.reporting.curves import Curve, value_range
 
-WIDTH, HEIGHT = 480, 230
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 30
+WIDTH, HEIGHT = 480, 236
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 36
 COLOURS = 8
 DASHES = ("", "6 3", "2 3")
 """Beyond eight configurations the colours come again, dashed."""
@@ -51,7 +52,11 @@ def line_chart(curves: Sequence[Curve], title: str, *, is_share: bool = False, w
         with_seeds: also each run of a configuration that has several, as a thin line.
     """
     frame = frame_of(curves, is_share=is_share)
-    parts = [*_start(title, _spoken(curves, is_share)), *_value_axis(frame, is_share), *_update_axis(frame)]
+    parts = [
+        start(f"{title}. {_spoken(curves, is_share)}"),
+        *value_axis(frame, is_share=is_share),
+        *_update_axis(frame),
+    ]
     for curve in curves:
         if curve.low is not None and curve.high is not None:
             edge = [
@@ -69,9 +74,9 @@ def line_chart(curves: Sequence[Curve], title: str, *, is_share: bool = False, w
     return "".join([*parts, "</svg>"])
 
 
-def _start(title: str, spoken: str) -> list[str]:
-    label = escape(f"{title}. {spoken}")
-    return [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">']
+def start(label: str) -> str:
+    """The opening tag; `label` is what a screen reader says."""
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
 
 
 def _spoken(curves: Sequence[Curve], is_share: bool) -> str:
@@ -84,28 +89,38 @@ def _spoken(curves: Sequence[Curve], is_share: bool) -> str:
     )
 
 
-def _value_axis(frame: Frame, is_share: bool) -> list[str]:
+def value_axis(frame: Frame, *, is_share: bool = False) -> list[str]:
+    """Grid lines with their values at the left."""
     marks = ticks(frame.low, frame.high)
     parts = []
-    for value, label in zip(marks, tick_labels(marks, is_share=is_share), strict=True):
+    for value, text in zip(marks, tick_labels(marks, is_share=is_share), strict=True):
         y = frame.y(value)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(_label(LEFT - 6, y + 4, label, "end"))
+        parts.append(label(LEFT - 6, y + 4, text, "end"))
     return parts
+
+
+def number_axis(frame: Frame, name: str) -> list[str]:
+    """The axis at the bottom; the name stands beside its last number."""
+    marks = ticks(frame.first, frame.last, 5)
+    return _bottom_axis(frame, marks, tick_labels(marks), name)
 
 
 def _update_axis(frame: Frame) -> list[str]:
+    if frame.first == frame.last:
+        return _bottom_axis(frame, [frame.first], [f"{frame.first:g}"], "update")
+    marks = [value for value in ticks(frame.first, frame.last, 6) if value == int(value)]
+    return _bottom_axis(frame, marks, [f"{value:g}" for value in marks], "update")
+
+
+def _bottom_axis(frame: Frame, marks: Sequence[float], texts: Sequence[str], name: str) -> list[str]:
     bottom = HEIGHT - BOTTOM
     parts = [f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>']
-    if frame.first == frame.last:
-        return [*parts, _label(LEFT, bottom + 18, f"update {frame.first:g}", "middle")]
-    marks = [value for value in ticks(frame.first, frame.last, 6) if value == int(value)]
-    for value in marks:
+    for value, text in zip(marks, texts, strict=True):
         x = frame.x(value)
         parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>')
-        name = f"update {value:g}" if value == marks[-1] else f"{value:g}"
-        parts.append(_label(x, bottom + 18, name, "end" if x > WIDTH - 60 else "middle"))
-    return parts
+        parts.append(label(x, bottom + 17, text, "middle"))
+    return [*parts, label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 2, name, "middle")]
 
 
 def _line(curve: Curve, values: Sequence[float], frame: Frame, kind: str) -> str:
@@ -119,5 +134,5 @@ def _points(pairs: Iterable[tuple[float, float]], frame: Frame) -> str:
     return " ".join(f"{frame.x(update):.1f},{frame.y(value):.1f}" for update, value in pairs)
 
 
-def _label(x: float, y: float, text: str, anchor: str) -> str:
+def label(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
