@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from empg_cli import config
 from empg_cli.config import load
@@ -20,7 +25,6 @@ from empg_cli.reporting.runs import open_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (dependency group dev)")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium chromium-driver"
 )
@@ -73,8 +77,6 @@ def trajectory(number: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium.webdriver.chrome.service import Service
-
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
@@ -99,9 +101,6 @@ def opened(browser: Any, page: Path) -> Any:
 
 
 def wait_for(browser: Any, selector: str) -> Any:
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
     return WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))
 
 
@@ -158,8 +157,6 @@ def test_an_address_leads_to_a_step(opened: Any, page: Path) -> None:
 
 
 def test_keys_move_through_the_list(opened: Any) -> None:
-    from selenium.webdriver.common.by import By
-
     body = opened.find_element(By.TAG_NAME, "body")
     body.send_keys("jjk")
     wait_for(opened, "#list li:nth-child(2) .item[aria-current]")
@@ -177,8 +174,6 @@ def test_markup_in_an_observation_is_inert(opened: Any, page: Path) -> None:
 
 
 def test_a_chart_tells_its_values(opened: Any) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     figure = wait_for(opened, "figure.chart")[0]
     figure.send_keys(Keys.ARROW_LEFT)  # the last update
     assert "update 3" in texts(opened, ".tip")[0] and "70.0 % [20.0 %, 90.0 %]" in texts(opened, ".tip")[0]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from empg_cli.reporting.runs import NotARun, open_runs, unstarted
+from empg_cli.reporting.runs import open_runs, unstarted
 from empg_cli.reporting.tables import Table
 from empg_cli.tracking.terminal import printable, write_line
 
@@ -31,13 +31,17 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
 
 
 def show(path: Path, *, trajectories: int) -> None:
-    from empg_cli.reporting.terminal import show_run
+    """A run; or of a folder of runs their curves, after the table of a study."""
+    from empg_cli.reporting.tables import print_table
+    from empg_cli.reporting.terminal import show_run, show_runs
 
     runs = open_runs([path])
-    if len(runs) > 1:
-        names = "\n  ".join(str(run.folder) for run in runs)
-        raise NotARun(f"{path} holds {len(runs)} runs; show one of them, or use `empg report {path}`\n  {names}")
-    show_run(runs[0], trajectories=trajectories)
+    if len(runs) == 1:
+        show_run(runs[0], trajectories=trajectories)
+        return
+    for table in _study_tables([path]):
+        print_table(table, sys.stdout)
+    show_runs(runs)
 
 
 def show_metrics(search: str | None) -> None:

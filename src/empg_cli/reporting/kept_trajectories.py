@@ -36,7 +36,7 @@ def kept_trajectories(runs: Sequence[RunFolder], *, most_bytes: int) -> Kept:
 
     Texts are shortened before trajectories are left out.
     """
-    records = [_in_turn(run.trajectories()) for run in runs]
+    records = [in_turn(run.trajectories()) for run in runs]
     total = sum(map(len, records))
     most = MOST_TRAJECTORIES
     while True:
@@ -55,7 +55,8 @@ def pack(data: Mapping[str, Any]) -> str:
     return base64.b64encode(zlib.compress(content.encode(), level=9)).decode()
 
 
-def _in_turn(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def in_turn(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Evaluation and training by turns, so that the first few hold both."""
     phases: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         phases.setdefault(record["phase"], []).append(record)

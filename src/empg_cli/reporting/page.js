@@ -22,7 +22,7 @@ const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3)
 
 // --- charts: the values under the pointer, or under the arrow keys ---
 
-const PLOT = { left: 54, right: 468, top: 10, bottom: 200, width: 480 }; // as in svg.py
+const PLOT = { left: 50, right: 410, top: 10, bottom: 188, width: 420 }; // as in svg.py
 
 function followPointer(figure, chart) {
   const svg = figure.querySelector("svg");

@@ -12,8 +12,8 @@ from html import escape
 from empg_cli.reporting.axes import tick_labels, ticks
 from empg_cli.reporting.curves import Curve, value_range
 
-WIDTH, HEIGHT = 480, 236
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 36
+WIDTH, HEIGHT = 420, 226
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 38
 COLOURS = 8
 DASHES = ("", "6 3", "2 3")
 """Beyond eight configurations the colours come again, dashed."""
