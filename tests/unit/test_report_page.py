@@ -27,7 +27,7 @@ from empg_cli.reporting.curves import band_note, curves_of, left_out_notes, valu
 from empg_cli.reporting.kept_trajectories import kept_trajectories
 from empg_cli.reporting.page import write_page
 from empg_cli.reporting.runs import NotARun, open_runs, unstarted
-from empg_cli.reporting.terminal import list_metrics, show_run
+from empg_cli.reporting.terminal import list_metrics, show_run, show_runs
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
 
@@ -290,6 +290,16 @@ def test_the_same_run_in_the_terminal(tmp_path: Path) -> None:
         assert word in shown
     assert "[bold]north[/bold]" in shown.replace("\n", "")  # somebody else's markup is text
     assert "\x1b[2J" not in shown
+
+
+def test_several_runs_in_the_terminal_have_a_line_per_configuration(tmp_path: Path) -> None:
+    runs = open_runs([make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1), make_run(tmp_path / "c", seed=2)])
+    out = io.StringIO()
+    show_runs(runs, out)
+    # success after update 2: 0.6, 0.7, 0.8; t(0.975, 2) = 4.3027, sd 0.1 -> half 0.2484
+    assert "0.7 [0.4516, 0.9484]" in out.getvalue()
+    assert "mean over 3 seeds; band: 95 % t interval over seeds" in out.getvalue()
+    assert all(str(run.folder) in out.getvalue() for run in runs)
 
 
 def test_metrics_are_listed_with_their_definitions() -> None:

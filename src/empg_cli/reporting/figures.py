@@ -156,5 +156,6 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in FORMATS]
     for path in paths:
         figure.savefig(path, dpi=200, metadata=WITHOUT_DATE[path.suffix])
+        figure.set_layout_engine("none")  # as it is: the other formats look the same, and take half the time
     plt.close(figure)
     return paths
