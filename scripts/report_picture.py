@@ -44,7 +44,7 @@ def main() -> None:
             driver.execute_script("document.activeElement.blur()")
             _photograph(driver, args.top, "header", "#curves")
             driver.execute_script("document.documentElement.dataset.theme = 'dark'")
-            _photograph(driver, args.steps, "#trajectories", "#detail tr:nth-child(7)")
+            _photograph(driver, args.steps, "#trajectories", "#detail tbody tr")
         finally:
             driver.quit()
 
@@ -58,9 +58,9 @@ def _browser(profile: Path) -> Any:
 
 
 def _photograph(driver: Any, path: Path, first: str, last: str) -> None:
-    """The page from the top of one element to the bottom of another."""
+    """The page from the top of one element to the bottom of another; of many, the seventh."""
     measure = (
-        "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+        "const box = [...document.querySelectorAll(arguments[0])].slice(0, 7).at(-1).getBoundingClientRect();"
         "return [box.top + scrollY, box.bottom + scrollY]"
     )
     top, bottom = driver.execute_script(measure, first)[0], driver.execute_script(measure, last)[1]

@@ -185,6 +185,17 @@ def test_every_run_and_both_phases_have_their_share(tmp_path: Path) -> None:
     assert len({trajectory["id"] for trajectory in kept.data["trajectories"]}) == 200
 
 
+def test_of_many_runs_the_first_of_each_configuration_show(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"{name}-s{seed}", seed=seed, trajectories=60) for name in "ab" for seed in range(3)]
+    for folder in folders:
+        (folder / "run.json").write_text(json.dumps({"config_hash": folder.name[0]}))
+    kept = kept_trajectories(open_runs(folders), most_bytes=10**9)
+    # Six runs: 200 / 6 = 33 is less than the least share of 48. a-s0, b-s0, a-s1, b-s1: 192; 8 are left for a-s2.
+    shown = Counter(trajectory["id"].partition("/")[0] for trajectory in kept.data["trajectories"])
+    assert shown == {"a-s0": 48, "b-s0": 48, "a-s1": 48, "b-s1": 48, "a-s2": 8}
+    assert (kept.shown, kept.total, kept.runs) == (200, 360, 5)
+
+
 def test_a_run_without_trajectories_or_evaluation_has_a_page(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", trajectories=0)
     (folder / "metrics.jsonl").write_text('{"update": 1, "actor/kl_loss": 0.5}\n')

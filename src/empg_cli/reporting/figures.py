@@ -24,7 +24,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Told apart by colour-blind readers too (Okabe and Ito); the page's style sheet has the same order."""
 DASHES = ("-", "--", ":")
 """Beyond eight configurations the colours come again."""
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "empg"}
+STYLE = {
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "svg.hashsalt": "empg",
+}  # fmt: skip
 WITHOUT_DATE: Mapping[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 """Equal runs, equal files."""
 

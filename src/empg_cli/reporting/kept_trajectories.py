@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
+from empg_cli.reporting.configurations import configurations
 from empg_cli.reporting.runs import RunFolder
 from empg_cli.tracking.terminal import printable
 
 MOST_TRAJECTORIES = 200
+LEAST_SHARE = 48
+"""Of a run, so that whole groups can be compared; of a study with many runs the first of each configuration show."""
 TEXT_LIMITS = (20_000, 4_000, 1_000, 250)
 """Characters of an observation or action; the first limit that fits the page is taken."""
 STEP_NUMBERS = ("reward", "tokens", "entropy", "g", "f", "advantage", "credit")
@@ -28,26 +31,37 @@ class Kept:
     """`data` as JSON, deflated (RFC 1950), in base64."""
     shown: int
     total: int
+    runs: int
+    """From how many runs the shown ones are."""
     text_limit: int
 
 
 def kept_trajectories(runs: Sequence[RunFolder], *, most_bytes: int) -> Kept:
-    """As many as fit, at most `MOST_TRAJECTORIES`: the same number of every run, evaluation and training in turn.
+    """As many as fit, at most `MOST_TRAJECTORIES`, evaluation and training by turns.
 
-    Texts are shortened before trajectories are left out.
+    Runs have equal shares of at least `LEAST_SHARE`, given to the first run of each configuration, then to the second
+    of each, while there is room. Texts are shortened before trajectories are left out.
     """
-    records = [in_turn(run.trajectories()) for run in runs]
-    total = sum(map(len, records))
+    records = {number: in_turn(runs[number].trajectories()) for number in _in_order_of_turns(runs)}
+    total = sum(map(len, records.values()))
     most = MOST_TRAJECTORIES
     while True:
-        share = max(1, most // max(1, sum(map(bool, records))))
-        chosen = [(number, record) for number, own in enumerate(records) for record in own[:share]][:most]
+        share = max(LEAST_SHARE, most // max(1, sum(map(bool, records.values()))))
+        chosen = [(number, record) for number, own in records.items() for record in own[:share]][:most]
         for limit in TEXT_LIMITS:
             data = _data(runs, chosen, limit)
             packed = pack(data)
             if len(packed) <= most_bytes or most == 0:
-                return Kept(data, packed, len(chosen), total, limit)
+                return Kept(data, packed, len(chosen), total, len({number for number, _ in chosen}), limit)
         most //= 2
+
+
+def _in_order_of_turns(runs: Sequence[RunFolder]) -> list[int]:
+    """Places of the runs: the first of every configuration, then the second of every one, and so on."""
+    turns = [[*configuration.runs, *configuration.left_out] for configuration in configurations(runs)]
+    ordered = [run for turn in zip_longest(*turns) for run in turn if run is not None]
+    places = {run.folder: number for number, run in enumerate(runs)}
+    return [places[run.folder] for run in ordered]
 
 
 def pack(data: Mapping[str, Any]) -> str:

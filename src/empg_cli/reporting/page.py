@@ -40,7 +40,7 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
         loader=PackageLoader("empg_cli.reporting", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    style, script = (files("empg_cli.reporting").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = _asset("page.css"), _asset("page_charts.js") + _asset("page_trajectories.js")
     charts = [_chart(curves_of(runs, panel.metric), panel) for panel in panels_of(runs)]
     curves = [curve for panel in panels_of(runs) for curve in curves_of(runs, panel.metric)]
     legend = {curve.number: curve for curve in reversed(curves)}
@@ -68,6 +68,10 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
     write_atomically(path, template.render(**content, kept=kept))
 
 
+def _asset(name: str) -> str:
+    return files("empg_cli.reporting").joinpath(name).read_text(encoding="utf-8")
+
+
 def _policy(style: str, script: str) -> str:
     def digest(text: str) -> str:
         return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
@@ -83,6 +87,7 @@ def _chart(curves: Sequence[Curve], panel: Any) -> dict[str, Any]:
     frame = frame_of(thin, is_share=panel.is_share)
     return {
         "title": panel.title,
+        "note": "thin: single runs" if panel is KL_LOSS and any(curve.seeds > 1 for curve in curves) else "",
         "svg": line_chart(thin, panel.title, is_share=panel.is_share, with_seeds=panel is KL_LOSS),
         "data": {
             "share": panel.is_share,

@@ -27,15 +27,13 @@ def tiles_of(runs: Sequence[RunFolder]) -> list[Tile]:
 
 
 def _success(curve: Curve) -> Tile:
-    note = f"update {curve.updates[-1]}, {_seeds(curve.seeds)}"
-    value = curve.mean[-1]
+    value, update = curve.mean[-1], f"after update {curve.updates[-1]}"
     if curve.low is None or curve.high is None:
-        return Tile(curve.label, f"{value:.1%}", note, number=curve.number)
+        return Tile(curve.label, f"{value:.1%}", f"1 seed · {update}", number=curve.number)
     low, high = max(0.0, curve.low[-1]), min(1.0, curve.high[-1])
-    kind = "t over seeds" if curve.seeds > 1 else "Wilson over tasks"
-    return Tile(
-        curve.label, f"{value:.1%}", f"[{low:.1%}, {high:.1%}] {kind} · {note}", (low, value, high), curve.number
-    )
+    kind = f"95 % t, {curve.seeds} seeds" if curve.seeds > 1 else "95 % Wilson, 1 seed"
+    note = f"[{low:.1%}, {high:.1%}] {kind} · {update}"
+    return Tile(curve.label, f"{value:.1%}", note, (low, value, high), curve.number)
 
 
 def _of_run(run: RunFolder) -> list[Tile]:
@@ -78,7 +76,3 @@ def _spent(run: RunFolder) -> str:
         parts.append(f"{tokens[1]:,.0f} tokens")
     seconds = sum(row.get("perf/time_per_step") or 0.0 for row in run.rows.values())
     return " · ".join([*parts, *([duration(seconds)] if seconds else [])])
-
-
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
