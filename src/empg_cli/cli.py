@@ -244,6 +244,36 @@ def report(
         command.run(runs, out, figures=figures)
 
 
+@app.command(epilog="Writes RUN/diagnostics/, which [cyan]empg report[/cyan] draws. What it means: docs/diagnostics.md")
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or one of its checkpoints.")],
+    overrides: Overrides = None,
+    episodes: Annotated[
+        int, typer.Option("--episodes", min=2, metavar="N", help="Tasks of the split to play, once each.")
+    ] = 32,
+    gradients: Annotated[
+        int, typer.Option("--gradients", min=0, metavar="N", help="Steps whose real gradient is computed; 0 = none.")
+    ] = 64,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before",
+            metavar="POLICY",
+            help="Earlier policy for the change of entropy: [cyan]initial[/cyan] or a checkpoint; else the earliest.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="By default RUN/diagnostics.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Check EMPG's theory on a policy of yours: Proposition 1, gradient norms, Figure 3."""
+    with _user_border():
+        from empg_cli.commands import diagnose as command
+
+        command.run(
+            run, overrides or [], episodes=episodes, gradients=gradients, before=before, out=out, as_json=as_json
+        )
+
+
 @app.command()
 def show(
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.")] = None,

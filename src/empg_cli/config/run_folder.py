@@ -18,6 +18,9 @@ SECTIONS = {
     "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger"),
     "eval": ("model", "benchmark", "rollout", "trainer", "logger"),
 }
+GROWS = ("trainer",)
+"""Sections without choices of their own keys: what a later version has added comes from conf/, so that older runs can
+still be evaluated and resumed."""
 FIXED_BY_RESUME = ("model", "algo", "benchmark")
 
 
@@ -57,7 +60,11 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     sections = [name for name in SECTIONS[command] if name not in chosen and name in saved]
     name = f"{command}_from_run"
     node = {
-        "defaults": [command, "_self_", *({f"override /{section}": None} for section in sections)],
+        "defaults": [
+            command,
+            "_self_",
+            *({f"override /{section}": None} for section in sections if section not in GROWS),
+        ],
         **{section: saved[section] for section in sections},
         "seed": saved["seed"],
         **top_level,

@@ -43,6 +43,21 @@ class Policy:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    def hidden_before_samples(self, batch: Batch, rows: Sequence[int], steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states [T, D] that the sampled tokens of some steps are predicted from, and these tokens, long [T].
+
+        In the order of `batch.mask_ST[steps]`; arguments as in `score`.
+        """
+        place = torch.full((len(batch.row_ids),), -1, dtype=torch.long)
+        place[torch.as_tensor(rows)] = torch.arange(len(rows))
+        mask_ST = batch.mask_ST[steps]
+        # Position p predicts token p + 1, so a response that starts at column c is predicted from column c - 1 on.
+        column_ST = batch.step_start_S[steps, None] - 1 + torch.arange(mask_ST.shape[1])[None]
+        row_ST = place[batch.step_row_S[steps], None].expand_as(column_ST)
+        hidden_BTD = self.hidden([batch.row_ids[row] for row in rows])
+        hidden_TD = hidden_BTD[row_ST[mask_ST].to(self.device), column_ST[mask_ST].to(self.device)]
+        return hidden_TD, batch.token_ST[steps][mask_ST].to(self.device)
+
     def score(self, batch: Batch, rows: Sequence[int], steps: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of the sampled tokens of some rows.
 
@@ -54,17 +69,9 @@ class Policy:
         Returns:
             logprob_ST, entropy_ST: float [s, T], zero where `batch.mask_ST` is False.
         """
-        place = torch.full((len(batch.row_ids),), -1, dtype=torch.long)
-        place[torch.as_tensor(rows)] = torch.arange(len(rows))
-        mask_ST = batch.mask_ST[steps]
-        # Position p predicts token p + 1, so a response that starts at column c is predicted from column c - 1 on.
-        column_ST = batch.step_start_S[steps, None] - 1 + torch.arange(mask_ST.shape[1])[None]
-        row_ST = place[batch.step_row_S[steps], None].expand_as(column_ST)
-        hidden_BTD = self.hidden([batch.row_ids[row] for row in rows])
-        hidden_TD = hidden_BTD[row_ST[mask_ST].to(self.device), column_ST[mask_ST].to(self.device)]
-        target_T = batch.token_ST[steps][mask_ST].to(self.device)
+        hidden_TD, target_T = self.hidden_before_samples(batch, rows, steps)
         logprob_T, entropy_T = logprob_and_entropy(hidden_TD, self.output_weight, target_T, temperature=temperature)
-        mask_ST = mask_ST.to(self.device)
+        mask_ST = batch.mask_ST[steps].to(self.device)
         zero_ST = torch.zeros(mask_ST.shape, device=self.device)
         return zero_ST.masked_scatter(mask_ST, logprob_T), zero_ST.masked_scatter(mask_ST, entropy_T)
 

@@ -205,7 +205,8 @@ def first_batch(metrics: Mapping[str, float], *, episodes: int, groups: int) -> 
     """From the first update's metrics; groups that dynamic sampling threw away count as groups without a signal."""
     informative = groups * (1 - metrics[NO_SIGNAL])
     thrown_away = metrics.get("dapo/filtered_groups", 0.0) if informative else 0.0
-    return FirstBatch(episodes, metrics[SUCCESS], 1 - metrics[INVALID], informative / (groups + thrown_away))
+    signal = informative / max(groups + thrown_away, 1)
+    return FirstBatch(episodes, metrics[SUCCESS], 1 - metrics[INVALID], signal)
 
 
 def preflight_faults(settings: Health, batch: FirstBatch) -> list[str]:

@@ -103,7 +103,7 @@ class Run:
             "env/episodes": float(state.episodes),
             "env/tokens": float(state.tokens),
             **metrics,
-            **(evaluation.metrics() if evaluation else {}),
+            **(evaluation.metrics(self.cfg.benchmark.name) if evaluation else {}),
             **self._seconds,
             "perf/time_per_step": seconds,
             "perf/throughput": (state.tokens - self._last_row.get("env/tokens", 0.0)) / seconds,
@@ -126,7 +126,8 @@ class Run:
         self._dashboard.evaluation(state.update, shown(asdict(evaluation.total)))
 
     def log_histograms(self, update: int, batch: Batch, parts: CreditParts, was_won_S: torch.Tensor) -> None:
-        self._sinks.histograms(update, step_histograms(parts, batch.next_S, was_won_S))
+        if values := step_histograms(parts, batch.next_S, was_won_S):
+            self._sinks.histograms(update, values)
 
     def keep_trajectories(self, state: TrainState, trajectories: Sequence[Trajectory], parts: CreditParts) -> None:
         """Save the first trajectories of the update just done, with what made the credit of each step."""
