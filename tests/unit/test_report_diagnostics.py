@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from empg_cli import config
 from empg_cli.config import load
+from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.diagnosis import (
     FOLDER,
     ChangeBin,
     Diagnosis,
     EntropyChange,
+    GradientNorms,
+    GradientStep,
     Proposition1,
     TokenBin,
     write_diagnosis,
@@ -32,10 +37,15 @@ from empg_cli.tracking.histograms import Histogram
 UNEVEN = {"low": 0.0, "high": 2.0, "counts": [6, 2]}
 
 
+@cache
+def composed(*overrides: str) -> TrainConfig:
+    return load(list(overrides))
+
+
 def make_run(folder: Path, *, seed: int = 0, change: float | None = None, spikes: tuple[int, ...] = ()) -> Path:
     """A run of three updates; `change` is the entropy change in the higher of two bins."""
     folder.mkdir(parents=True)
-    config.write(load([f"seed={seed}", "trainer.updates=3"]), folder / "config.yaml")
+    config.write(composed(f"seed={seed}", "trainer.updates=3"), folder / "config.yaml")
     (folder / "run.json").write_text(json.dumps({"config_hash": "abc", "data": {"source": "generated"}}))
     rows = [
         {"update": n, "actor/kl_loss": 0.1 * n, "health/kl_spikes": sum(spike <= n for spike in spikes)}
@@ -53,7 +63,9 @@ def diagnosis(change: float) -> Diagnosis:
     tokens = (TokenBin(0.1, 0.05, 0.05, 0.05, Estimate(0.06, 0.04, 0.08, 9)), TokenBin(1, 0.8, 0.55, 0.55, high))
     proposition = Proposition1(tokens, 1e-7, Estimate(0.001, -0.01, 0.01, 18), 0.9)
     figure3 = EntropyChange("initial", "update-3", bins)
-    return Diagnosis("last", "alfworld", "generated", "train", 1.0, 0, 4, 80, 300, proposition, None, figure3)
+    steps = tuple(GradientStep(f"task {n}", n, 3, 0.1 * n, 0.2, 1.0 + n) for n in range(5))
+    gradients = GradientNorms(steps, Estimate(1.0, 0.9, 1.0, 5))
+    return Diagnosis("last", "alfworld", "generated", "train", 1.0, 0, 4, 80, 300, proposition, gradients, figure3)
 
 
 def test_densities_compare_histograms_of_different_ranges() -> None:
@@ -81,7 +93,7 @@ def test_the_newest_histograms_are_drawn(tmp_path: Path) -> None:
 def test_figure_3_of_one_run_has_its_own_intervals(tmp_path: Path) -> None:
     (change,) = changes(open_runs([make_run(tmp_path / "run", change=0.6)]))
     assert change.bins[1].change == pytest.approx(Estimate(0.6, 0.55, 0.65, 40))
-    assert change.note == "initial to update-3, seed 0, 80 steps; 95 % interval over episodes"
+    assert change.note == "initial to update-3, seed 0, 80 steps; 95 % t interval over episodes"
 
 
 def test_figure_3_of_several_seeds_has_t_intervals_over_them(tmp_path: Path) -> None:
@@ -93,6 +105,17 @@ def test_figure_3_of_several_seeds_has_t_intervals_over_them(tmp_path: Path) -> 
     assert found.high - found.value == pytest.approx(12.7062 * math.sqrt(0.02) / math.sqrt(2), rel=1e-4)
     assert change.bins[1].after == pytest.approx(1.7)
     assert "2 seeds" in change.note
+
+
+def test_runs_whose_bins_differ_are_counted_as_left_out(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / str(seed), seed=seed, change=0.6) for seed in (0, 1, 2)]
+    other = diagnosis(0.6)
+    assert other.change is not None
+    write_diagnosis(replace(other, change=replace(other.change, bins=other.change.bins[:1])), folders[2] / FOLDER)
+    (change,) = changes(open_runs(folders))
+    assert change.note == (
+        "initial to update-3; mean over 2 seeds, 95 % t interval over seeds; left out, as their bins differ: 1"
+    )
 
 
 def test_runs_with_a_spike_are_counted_per_configuration(tmp_path: Path) -> None:
@@ -112,6 +135,7 @@ def test_page_terminal_and_figure_have_it_all(tmp_path: Path) -> None:
         "(Proposition 1)",
         "+0.1 in the lowest bin to +0.6",
         "&lt;b&gt;KL&lt;/b&gt; rose",
+        "rank correlation 1.00 [0.90, 1.00], n=5",
         "step 4",
     ):
         assert word in page

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from string import ascii_letters
@@ -21,6 +22,7 @@ import pytest
 
 from empg_cli import config
 from empg_cli.config import load
+from empg_cli.config.schema import TrainConfig
 from empg_cli.reporting.axes import tick_labels, ticks
 from empg_cli.reporting.configurations import configurations
 from empg_cli.reporting.curves import band_note, curves_of, left_out_notes, value_range
@@ -32,9 +34,14 @@ from empg_cli.reporting.terminal import list_metrics, show_run, show_runs
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
 
 
+@cache
+def composed(*overrides: str) -> TrainConfig:
+    return load(list(overrides))
+
+
 def make_run(folder: Path, *, seed: int = 0, trajectories: int = 4, steps: int = 3, text: str = "look") -> Path:
     folder.mkdir(parents=True)
-    config.write(load([f"seed={seed}"]), folder / "config.yaml")
+    config.write(composed(f"seed={seed}"), folder / "config.yaml")
     facts = {"config_hash": "abc", "commit": "c0ffee", "loss_weighting": "token", "data": {"source": "generated"}}
     (folder / "run.json").write_text(json.dumps(facts))
     rows = [
@@ -244,7 +251,7 @@ def test_a_configuration_keeps_its_number_in_panels_that_lack_others(tmp_path: P
 def test_equal_names_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name) for name in ("a", "b")]
     for folder, zeta in zip(folders, (0.05, 0.2), strict=True):
-        config.write(load(["algo=empg", f"algo.credit.zeta={zeta}"]), folder / "config.yaml")
+        config.write(composed("algo=empg", f"algo.credit.zeta={zeta}"), folder / "config.yaml")
         (folder / "run.json").write_text(json.dumps({"config_hash": folder.name}))
     labels = [configuration.label for configuration in configurations(open_runs(folders))]
     assert labels == ["empg (tiny) zeta=0.05", "empg (tiny) zeta=0.2"]
@@ -253,7 +260,7 @@ def test_equal_names_are_told_apart_by_what_differs(tmp_path: Path) -> None:
 def test_unfinished_runs_stay_out_of_the_curves_of_finished_ones(tmp_path: Path) -> None:
     done, running = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)
     for folder, seed in ((done, 0), (running, 1)):
-        config.write(load([f"seed={seed}", "trainer.updates=2"]), folder / "config.yaml")
+        config.write(composed(f"seed={seed}", "trainer.updates=2"), folder / "config.yaml")
     (running / "metrics.jsonl").write_text('{"update": 1, "eval/success_rate": 0.0}\n')
     runs = open_runs([done, running])
     (curve,) = curves_of(runs, "eval/success_rate")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from empg_cli.evaluation.diagnosis import ChangeBin, TokenBin
+from empg_cli.evaluation.diagnosis import ChangeBin, GradientStep, TokenBin
 from empg_cli.evaluation.statistics import Estimate
 from empg_cli.reporting.svg import LEFT, RIGHT, WIDTH, Frame, number_axis, start, value_axis
 from empg_cli.tracking.histograms import Histogram
@@ -85,6 +85,18 @@ def proposition_chart(bins: Sequence[TokenBin], title: str) -> str:
         text = f"H {b.entropy:.3g}: predicted {b.predicted:.4g}, sampled {_spoken(b.sampled)}"
         parts.append(_whisker(frame, x, b.sampled))
         parts.append(f'<circle class="dot c0" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{escape(text)}</title></circle>')
+    return "".join([*parts, "</svg>"])
+
+
+def gradient_chart(steps: Sequence[GradientStep], title: str) -> str:
+    """A dot per step: its entropy, and the norm of its gradient in all parameters."""
+    entropies, norms = [step.entropy for step in steps], [step.gradient_norm for step in steps]
+    frame = Frame(min(entropies), max(entropies), 0.0, max(norms) or 1.0)
+    parts = [start(title), *value_axis(frame), *number_axis(frame, "step entropy (nats per token)")]
+    for step in steps:
+        x, y = frame.x(step.entropy), frame.y(step.gradient_norm)
+        text = f"{step.task_id}, step {step.step}: H {step.entropy:.3g}, norm {step.gradient_norm:.3g}"
+        parts.append(f'<circle class="dot c0" cx="{x:.1f}" cy="{y:.1f}" r="2.2"><title>{escape(text)}</title></circle>')
     return "".join([*parts, "</svg>"])
 
 

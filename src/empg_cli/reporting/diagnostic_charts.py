@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from empg_cli.evaluation.diagnosis import ChangeBin, Diagnosis
 from empg_cli.evaluation.statistics import Estimate, t_interval
-from empg_cli.reporting.bars import Heap, change_chart, histogram_chart, proposition_chart
+from empg_cli.reporting.bars import Heap, change_chart, gradient_chart, histogram_chart, proposition_chart
 from empg_cli.reporting.configurations import Configuration, configurations
 from empg_cli.reporting.diagnostics import diagnosis, histograms, kl_spikes
 from empg_cli.reporting.runs import RunFolder
@@ -51,6 +51,7 @@ def diagnostic_charts(runs: Sequence[RunFolder]) -> list[Chart]:
     found = [(run, one) for run in runs if (one := diagnosis(run))]
     if len(found) == 1:
         charts.append(_proposition(found[0][1]))
+        charts += _gradients(found[0][1])
     return charts
 
 
@@ -78,9 +79,11 @@ def changes(runs: Sequence[RunFolder]) -> list[Change]:
         if same:
             bins = _mean_bins([first.bins, *(change.bins for change in same)])
             note = f"{policies}; mean over {len(same) + 1} seeds, 95 % t interval over seeds"
+            if len(same) < len(more):
+                note += f"; left out, as their bins differ: {len(more) - len(same)}"
         else:
             bins = first.bins
-            note = f"{policies}, seed {run.seed}, {sum(b.change.n for b in bins)} steps; 95 % interval over episodes"
+            note = f"{policies}, seed {run.seed}, {sum(b.change.n for b in bins)} steps; 95 % t interval over episodes"
         found.append(Change(configuration, tuple(bins), note))
     return found
 
@@ -127,3 +130,12 @@ def _proposition(found: Diagnosis) -> Chart:
         f"[{excess.low:+.2g}, {excess.high:+.2g}], n={excess.n} tokens"
     )
     return Chart(title, proposition_chart(found.proposition1.bins, title), note)
+
+
+def _gradients(found: Diagnosis) -> list[Chart]:
+    if not (found.gradients and found.gradients.steps):
+        return []
+    title = "gradient norm in the parameters by step entropy"
+    rank: Estimate = found.gradients.rank
+    note = f"a dot is a step; rank correlation {rank.value:.2f} [{rank.low:.2f}, {rank.high:.2f}], n={rank.n}"
+    return [Chart(title, gradient_chart(found.gradients.steps, title), note)]
