@@ -36,7 +36,7 @@ $(BIN)/uv:
 
 $(USER_ENV): pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "installing empg and torch into $(VENV) ..."
-	$(UV_INSTALL) --editable .
+	$(UV_INSTALL) --editable ".[report]"
 	@touch $@
 
 $(DEV_ENV): pyproject.toml constraints.txt | $(BIN)/uv

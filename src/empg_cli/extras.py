@@ -32,7 +32,7 @@ class Extra:
 
 
 EXTRAS: Mapping[str, Extra] = {
-    "report": Extra(("matplotlib", "scipy", "jinja2"), "figures and HTML reports"),
+    "report": Extra(("matplotlib", "jinja2"), "empg report: figures and the HTML page"),
     "joblib": Extra(("hydra-joblib-launcher",), "sweeps on several cores: hydra/launcher=joblib"),
     "submitit": Extra(("hydra-submitit-launcher",), "sweeps on Slurm: hydra/launcher=submitit_slurm"),
     "optuna": Extra(("hydra-optuna-sweeper",), "hyper-parameter search: hydra/sweeper=optuna"),

@@ -18,7 +18,7 @@ def test_mcnemar_by_hand() -> None:
 
 
 def test_mcnemar_is_scipys_binomial_test() -> None:
-    binomtest = pytest.importorskip("scipy.stats", reason="needs the extra report").binomtest
+    binomtest = pytest.importorskip("scipy.stats", reason="needs scipy (dependency group test)").binomtest
     for first in range(0, 40, 3):
         for second in range(1, 40, 4):
             assert mcnemar_exact(first, second) == pytest.approx(binomtest(first, first + second).pvalue)

@@ -1,4 +1,4 @@
-"""Our own quantiles and intervals against scipy's (the `report` extra)."""
+"""Our own quantiles and intervals against scipy's (dependency group test)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from empg_cli.evaluation.statistics import (
     wilson_interval,
 )
 
-stats = pytest.importorskip("scipy.stats", reason="scipy is not installed (pip install empg-cli[report])")
+stats = pytest.importorskip("scipy.stats", reason="needs scipy (dependency group test)")
 
 
 @pytest.mark.parametrize("df", [0.5, 1, 2, 3.7, 10, 29, 1000, 1e6])

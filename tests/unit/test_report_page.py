@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import math
+import random
+import re
+import zlib
+from collections import Counter
+from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 import pytest
 
 from empg_cli import config
 from empg_cli.config import load
-from empg_cli.reporting.curves import band_note, curves_of
-from empg_cli.reporting.page import trajectory_data, write_page
-from empg_cli.reporting.runs import NotARun, open_runs
-from empg_cli.reporting.terminal import list_metrics, show_run
+from empg_cli.config.schema import TrainConfig
+from empg_cli.reporting.axes import tick_labels, ticks
+from empg_cli.reporting.configurations import configurations
+from empg_cli.reporting.curves import band_note, curves_of, left_out_notes, value_range
+from empg_cli.reporting.kept_trajectories import kept_trajectories
+from empg_cli.reporting.page import write_page
+from empg_cli.reporting.runs import NotARun, open_runs, unstarted
+from empg_cli.reporting.terminal import list_metrics, show_run, show_runs
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
 
 
+@cache
+def composed(*overrides: str) -> TrainConfig:
+    return load(list(overrides))
+
+
 def make_run(folder: Path, *, seed: int = 0, trajectories: int = 4, steps: int = 3, text: str = "look") -> Path:
     folder.mkdir(parents=True)
-    config.write(load([f"seed={seed}"]), folder / "config.yaml")
+    config.write(composed(f"seed={seed}"), folder / "config.yaml")
     facts = {"config_hash": "abc", "commit": "c0ffee", "loss_weighting": "token", "data": {"source": "generated"}}
     (folder / "run.json").write_text(json.dumps(facts))
     rows = [
@@ -58,68 +76,139 @@ def record(number: int, update: int, steps: int, text: str) -> dict[str, Any]:
 
 
 class Reader(HTMLParser):
-    """Tags, addresses and the data block of a page."""
+    """What a browser would make of a page: its elements, addresses, and the texts of scripts and style sheets."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.data = ""
-        self._in_data = False
+        self.attributes: list[tuple[str, str]] = []
+        self.scripts: dict[str, str] = {}
+        self.texts: list[str] = []
+        self._open: str | None = None
+        self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "onerror")]
-        self._in_data = ("id", "data") in attrs
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag in ("script", "style"):
+            self._open = dict(attrs).get("id") or tag
+            self.scripts[self._open] = ""
 
     def handle_data(self, data: str) -> None:
-        if self._in_data:
-            self.data += data
+        if self._open:
+            self.scripts[self._open] += data
+        else:
+            self.texts.append(data)
 
     def handle_endtag(self, tag: str) -> None:
-        self._in_data = False
+        self._open = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        unpacked: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(self.scripts["packed"])))
+        return unpacked
 
 
 def page_of(folders: list[Path], out: Path) -> tuple[str, Reader]:
     write_page(open_runs(folders), out)
-    reader = Reader()
-    reader.feed(out.read_text())
-    return out.read_text(), reader
+    text = out.read_text()
+    return text, Reader(text)
 
 
 def test_the_page_has_tiles_curves_and_every_step(tmp_path: Path) -> None:
     text, reader = page_of([make_run(tmp_path / "run")], tmp_path / "report.html")
-    assert reader.tags.count("svg") == 2  # success rate and KL loss; the others were not logged
-    assert "60.0%" in text and "[30.0%, 80.0%] n=140" in text
-    assert "not the official benchmark" in text and "commit c0ffee" in text
-    data = json.loads(reader.data)
+    assert reader.tags.count("figure") == 2  # success rate and KL loss; the others were not logged
+    for word in ("60.0%", "[30.0%, 80.0%] 95 % Wilson, n=140", "not the official benchmark", "c0ffee", "2 of 40"):
+        assert word in text
+    data = reader.data
     (first, *_), texts = data["trajectories"], data["texts"]
-    assert first["update"] == 2  # the newest
+    assert first["id"] == "run/train-2/0.0"  # the newest update
     observation, action, flags, *numbers = first["steps"][0]
     assert texts[observation].startswith("look 0 0") and texts[action] == "look"
     assert flags == 2  # refused
-    assert numbers == [0.5, 1.2, 0.8, -1.0, -1.16]
+    assert numbers == [0.0, 3, 0.5, 1.2, 0.8, -1.0, -1.16]  # reward, tokens, entropy, g, f, advantage, credit
 
 
 def test_nothing_is_loaded_from_elsewhere_and_no_text_becomes_markup(tmp_path: Path) -> None:
     text, reader = page_of([make_run(tmp_path / "run", text=ATTACK)], tmp_path / "report.html")
-    assert reader.addresses == []
-    assert reader.tags.count("script") == 2  # the data and the page's own script
-    assert "img" not in reader.tags
-    assert "alert(1)</script>" not in text
-    assert "http" not in text.replace("http-equiv", "")
-    assert "\x1b" not in text
-    assert "</script><script>alert(1)" in "".join(json.loads(reader.data)["texts"])  # shown as text
+    addresses = [value for name, value in reader.attributes if name in ("src", "href", "action", "srcset")]
+    assert all(address.startswith("#") or address == "data:," for address in addresses)
+    assert not [name for name, _ in reader.attributes if name.startswith("on") or name == "style"]
+    assert reader.tags.count("script") == 3  # the numbers of the charts, the trajectories, and the page's own script
+    assert "img" not in reader.tags and "alert(" not in text
+    assert set(re.findall(r"https?://[^\s\"']*", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
+    assert "</script><script>alert(1)" in "".join(reader.data["texts"])  # shown as text
+    assert "\x1b" not in "".join(reader.data["texts"])
+
+
+def test_only_the_pages_own_script_and_style_may_run(tmp_path: Path) -> None:
+    _, reader = page_of([make_run(tmp_path / "run")], tmp_path / "report.html")
+    policy = next(value for name, value in reader.attributes if value.startswith("default-src"))
+    for kind in ("script", "style"):
+        digest = base64.b64encode(hashlib.sha256(reader.scripts[kind].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+
+
+def test_a_name_with_markup_stays_a_name(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "run.json").write_text(json.dumps({"config_hash": "<img src=x>", "commit": ATTACK}))
+    _, reader = page_of([folder], tmp_path / "report.html")
+    assert "img" not in reader.tags and ATTACK[:9] in "".join(reader.texts)
 
 
 def test_two_hundred_long_trajectories_stay_below_two_megabytes(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", trajectories=220, steps=50)
-    data, shown, total = trajectory_data(open_runs([folder]))
-    assert total == 220
-    assert 0 < shown <= 200
-    write_page(open_runs([folder]), tmp_path / "report.html")
+    _, reader = page_of([folder], tmp_path / "report.html")
+    assert len(reader.data["trajectories"]) == 200
+    assert max(map(len, reader.data["texts"])) > 300  # whole texts
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
-    assert len(data["trajectories"]) == shown
+
+
+def test_texts_are_cut_before_trajectories_are_left_out(tmp_path: Path) -> None:
+    noise = random.Random(0)
+    texts = ["".join(noise.choices(ascii_letters, k=6000)) for _ in range(8)]
+    run = make_run(tmp_path / "run", trajectories=0)
+    lines = "".join(json.dumps(record(n, 3, 1, text)) + "\n" for n, text in enumerate(texts))
+    (run / "trajectories" / "update-000003-eval.jsonl").write_text(lines)
+    runs = open_runs([run])
+    # letters at random have log2(52) = 5.7 bits, in base64 at least 0.95 bytes: 8 x 4000 of them do not fit 30 kB
+    kept = kept_trajectories(runs, most_bytes=30_000)
+    assert (kept.shown, kept.total, kept.text_limit) == (8, 8, 1_000)
+    assert len(kept.packed) <= 30_000
+    few = kept_trajectories(runs, most_bytes=1_500)
+    assert 0 < few.shown < 8 and len(few.packed) <= 1_500
+    assert kept_trajectories(runs, most_bytes=0).shown == 0
+
+
+def test_every_run_and_both_phases_have_their_share(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, trajectories=150) for name in ("a", "b")]
+    for folder in folders:
+        lines = "".join(json.dumps(record(n, 2, 1, "eval") | {"phase": "eval"}) + "\n" for n in range(150))
+        (folder / "trajectories" / "update-000002-eval.jsonl").write_text(lines)
+    kept = kept_trajectories(open_runs(folders), most_bytes=10**9)
+    counts = Counter((trajectory["run"], trajectory["phase"]) for trajectory in kept.data["trajectories"])
+    assert counts == {(run, phase): 50 for run in (0, 1) for phase in ("train", "eval")}
+    assert len({trajectory["id"] for trajectory in kept.data["trajectories"]}) == 200
+
+
+def test_of_many_runs_the_first_of_each_configuration_show(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"{name}-s{seed}", seed=seed, trajectories=60) for name in "ab" for seed in range(3)]
+    for folder in folders:
+        (folder / "run.json").write_text(json.dumps({"config_hash": folder.name[0]}))
+    kept = kept_trajectories(open_runs(folders), most_bytes=10**9)
+    # Six runs: 200 / 6 = 33 is less than the least share of 48. a-s0, b-s0, a-s1, b-s1: 192; 8 are left for a-s2.
+    shown = Counter(trajectory["id"].partition("/")[0] for trajectory in kept.data["trajectories"])
+    assert shown == {"a-s0": 48, "b-s0": 48, "a-s1": 48, "b-s1": 48, "a-s2": 8}
+    assert (kept.shown, kept.total, kept.runs) == (200, 360, 5)
+
+
+def test_a_run_without_trajectories_or_evaluation_has_a_page(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", trajectories=0)
+    (folder / "metrics.jsonl").write_text('{"update": 1, "actor/kl_loss": 0.5}\n')
+    text, reader = page_of([folder], tmp_path / "report.html")
+    assert "No trajectories are kept in this run" in text
+    assert reader.tags.count("figure") == 1
 
 
 def test_bands_over_seeds_are_t_intervals(tmp_path: Path) -> None:
@@ -131,6 +220,68 @@ def test_bands_over_seeds_are_t_intervals(tmp_path: Path) -> None:
     assert curve.high is not None
     assert curve.high[2] - 0.65 == pytest.approx(12.7062 * math.sqrt(0.005) / math.sqrt(2), rel=1e-4)
     assert "t interval over seeds" in band_note([curve])
+
+
+def test_the_axis_cuts_the_wide_bands_of_few_seeds(tmp_path: Path) -> None:
+    runs = open_runs([make_run(tmp_path / "a", seed=0), make_run(tmp_path / "b", seed=1)])
+    curves = curves_of(runs, "eval/success_rate")
+    # Values 0.4 .. 0.7, span 0.3; the bands reach 0.635 to either side, of which 0.3 beyond the values are shown:
+    # 0.1 .. 1.0, and from 0 on, as 0.1 is below 0.4 x 1.0.
+    assert value_range(curves) == pytest.approx((0.0, 1.0))
+    flat = replace(curves[0], runs=((-1.0, -1.2), (-1.0, -1.2)))
+    assert value_range([flat]) == pytest.approx((-1.2, -0.8))  # the band above: 0.2 of it, the span of the values
+
+
+def test_ticks_are_round_numbers_with_no_more_digits_than_needed() -> None:
+    assert ticks(0.0, 0.47) == pytest.approx([0.0, 0.2, 0.4])
+    assert ticks(1, 150, 6) == [50, 100, 150]
+    assert tick_labels([0.0, 0.2, 0.4]) == ["0.0", "0.2", "0.4"]
+    assert tick_labels([0.55, 0.6], is_share=True) == ["55 %", "60 %"]
+
+
+def test_a_configuration_keeps_its_number_in_panels_that_lack_others(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    (second / "run.json").write_text(json.dumps({"config_hash": "other"}))
+    (first / "metrics.jsonl").write_text('{"update": 1, "actor/kl_loss": 0.5}\n')
+    runs = open_runs([first, second])
+    assert [curve.number for curve in curves_of(runs, "actor/kl_loss")] == [0, 1]
+    assert [curve.number for curve in curves_of(runs, "eval/success_rate")] == [1]
+
+
+def test_equal_names_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in ("a", "b")]
+    for folder, zeta in zip(folders, (0.05, 0.2), strict=True):
+        config.write(composed("algo=empg", f"algo.credit.zeta={zeta}"), folder / "config.yaml")
+        (folder / "run.json").write_text(json.dumps({"config_hash": folder.name}))
+    labels = [configuration.label for configuration in configurations(open_runs(folders))]
+    assert labels == ["empg (tiny) zeta=0.05", "empg (tiny) zeta=0.2"]
+
+
+def test_unfinished_runs_stay_out_of_the_curves_of_finished_ones(tmp_path: Path) -> None:
+    done, running = make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)
+    for folder, seed in ((done, 0), (running, 1)):
+        config.write(composed(f"seed={seed}", "trainer.updates=2"), folder / "config.yaml")
+    (running / "metrics.jsonl").write_text('{"update": 1, "eval/success_rate": 0.0}\n')
+    runs = open_runs([done, running])
+    (curve,) = curves_of(runs, "eval/success_rate")
+    assert (curve.seeds, curve.updates) == (1, (0, 1, 2))
+    assert left_out_notes(runs) == ["empg (tiny): not in the curves, as unfinished: seed 1 (1 of 2)"]
+
+
+def test_a_run_that_has_logged_nothing_is_named(tmp_path: Path) -> None:
+    make_run(tmp_path / "study" / "a")
+    empty = make_run(tmp_path / "study" / "b")
+    (empty / "metrics.jsonl").unlink()
+    assert [run.folder.name for run in open_runs([tmp_path / "study"])] == ["a"]
+    assert unstarted([tmp_path / "study"]) == [empty]
+    with pytest.raises(NotARun, match="has not logged anything yet"):
+        open_runs([empty])
+
+
+def test_runs_of_a_sweep_stand_in_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("10", "9", "1"):
+        make_run(tmp_path / name)
+    assert [run.folder.name for run in open_runs([tmp_path])] == ["1", "9", "10"]
 
 
 def test_a_single_run_has_the_wilson_band(tmp_path: Path) -> None:
@@ -159,6 +310,16 @@ def test_the_same_run_in_the_terminal(tmp_path: Path) -> None:
     assert "\x1b[2J" not in shown
 
 
+def test_several_runs_in_the_terminal_have_a_line_per_configuration(tmp_path: Path) -> None:
+    runs = open_runs([make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1), make_run(tmp_path / "c", seed=2)])
+    out = io.StringIO()
+    show_runs(runs, out)
+    # success after update 2: 0.6, 0.7, 0.8; t(0.975, 2) = 4.3027, sd 0.1 -> half 0.2484
+    assert "0.7 [0.4516, 0.9484]" in out.getvalue()
+    assert "mean over 3 seeds; band: 95 % t interval over seeds" in out.getvalue()
+    assert all(str(run.folder) in out.getvalue() for run in runs)
+
+
 def test_metrics_are_listed_with_their_definitions() -> None:
     out = io.StringIO()
     list_metrics(None, out)
@@ -181,10 +342,15 @@ def test_figures_in_three_formats(tmp_path: Path) -> None:
 
     runs = open_runs([make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)])
     paths = draw_figures(runs, tmp_path / "out")
+    names = {path.stem for path in paths if path.suffix == ".pdf"}
+    assert names == {"curves", "success_rate", "kl_loss"}  # reward and entropy were not logged
     heads = {path.suffix: path.read_bytes()[:8] for path in paths}
     assert heads[".png"] == b"\x89PNG\r\n\x1a\n"
     assert heads[".pdf"].startswith(b"%PDF")
     assert "<svg" in (tmp_path / "out" / "curves.svg").read_text()
+    header, first, *_ = (tmp_path / "out" / "curves.csv").read_text().splitlines()
+    assert header == "configuration,metric,update,seeds,mean,low,high"
+    assert first.startswith("empg (tiny),eval/success_rate,0,2,0.45,")
 
 
 def test_figures_without_matplotlib_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from empg_cli.reporting.runs import NotARun, open_runs
+from empg_cli.reporting.runs import open_runs, unstarted
 from empg_cli.reporting.tables import Table
 from empg_cli.tracking.terminal import printable, write_line
 
@@ -16,6 +16,8 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
     from empg_cli.reporting.page import write_page
 
     runs = open_runs(paths)
+    for missing in unstarted(paths):
+        write_line(sys.stderr, printable(f"left out, as it has not logged anything yet: {missing}"))
     folder = out or (paths[0] if len(paths) == 1 else Path()) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -29,13 +31,17 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
 
 
 def show(path: Path, *, trajectories: int) -> None:
-    from empg_cli.reporting.terminal import show_run
+    """A run; or of a folder of runs their curves, after the table of a study."""
+    from empg_cli.reporting.tables import print_table
+    from empg_cli.reporting.terminal import show_run, show_runs
 
     runs = open_runs([path])
-    if len(runs) > 1:
-        names = "\n  ".join(str(run.folder) for run in runs)
-        raise NotARun(f"{path} holds {len(runs)} runs; show one of them, or use `empg report {path}`\n  {names}")
-    show_run(runs[0], trajectories=trajectories)
+    if len(runs) == 1:
+        show_run(runs[0], trajectories=trajectories)
+        return
+    for table in _study_tables([path]):
+        print_table(table, sys.stdout)
+    show_runs(runs)
 
 
 def show_metrics(search: str | None) -> None:

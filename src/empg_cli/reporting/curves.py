@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from empg_cli.evaluation.statistics import t_interval
+from empg_cli.reporting.configurations import Configuration, configurations
 from empg_cli.reporting.runs import RunFolder
 
 
@@ -13,67 +15,109 @@ from empg_cli.reporting.runs import RunFolder
 class Panel:
     metric: str
     title: str
+    name: str
+    """Of its figure files."""
+    is_share: bool = False
+    """In 0..1, shown in percent."""
 
 
-PANELS = (
-    Panel("eval/success_rate", "success rate, evaluation"),
-    Panel("episode/reward/mean", "reward, training episodes"),
-    Panel("actor/kl_loss", "KL loss to the reference (nats)"),
-    Panel("actor/entropy", "policy entropy (nats)"),
-)
+SUCCESS = Panel("eval/success_rate", "success rate, evaluation", "success_rate", is_share=True)
+SCORE = Panel("eval/score", "score, evaluation", "score")
+REWARD = Panel("episode/reward/mean", "reward, training episodes", "reward")
+KL_LOSS = Panel("actor/kl_loss", "KL loss to the reference (nats)", "kl_loss")
+ENTROPY = Panel("actor/entropy", "policy entropy (nats)", "entropy")
+WON = Panel("empg/step_entropy/won", "step entropy, solved episodes (nats per token)", "step_entropy_won")
+LOST = Panel("empg/step_entropy/lost", "step entropy, unsolved episodes (nats per token)", "step_entropy_lost")
+PANELS = (SUCCESS, REWARD, KL_LOSS, ENTROPY)
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     label: str
-    seeds: int
+    number: int
+    """Of its configuration among all that the report has: one colour in every panel."""
     updates: tuple[int, ...]
     mean: tuple[float, ...]
     low: tuple[float, ...] | None
     """The band: a 95 % t interval over seeds; of a single run's success rate the Wilson interval; else None."""
     high: tuple[float, ...] | None
+    runs: tuple[tuple[float, ...], ...]
+    """Each run's own values at `updates`."""
+
+    @property
+    def seeds(self) -> int:
+        return len(self.runs)
+
+
+def panels_of(runs: Sequence[RunFolder]) -> list[Panel]:
+    """Those that have a curve; the score only where it says more than success does."""
+    rows = [row for run in runs for row in run.rows.values()]
+    has_score = any(row.get(SCORE.metric) != row.get(SUCCESS.metric) for row in rows)
+    chosen = [SUCCESS, *([SCORE] if has_score else []), REWARD, KL_LOSS, ENTROPY, WON, LOST]
+    return [panel for panel in chosen if curves_of(runs, panel.metric)]
 
 
 def curves_of(runs: Sequence[RunFolder], metric: str) -> list[Curve]:
     """A curve per configuration, at the updates that all its runs have: a mean never jumps because a run ended."""
-    groups: dict[str, list[RunFolder]] = {}
-    for run in runs:
-        groups.setdefault(run.group, []).append(run)
     curves = []
-    for members in groups.values():
+    for configuration in configurations(runs):
+        members = configuration.runs
         measured = [{update for update, row in run.rows.items() if row.get(metric) is not None} for run in members]
         shared = set.intersection(*measured)
         if shared:
-            curves.append(_curve(members, metric, sorted(shared)))
-    return _with_distinct_labels(curves)
+            curves.append(_curve(configuration, metric, sorted(shared)))
+    return curves
 
 
-def _curve(members: Sequence[RunFolder], metric: str, updates: Sequence[int]) -> Curve:
-    values = [[run.rows[update][metric] or 0.0 for run in members] for update in updates]
+def _curve(configuration: Configuration, metric: str, updates: Sequence[int]) -> Curve:
+    per_run = [tuple(run.rows[update][metric] or 0.0 for update in updates) for run in configuration.runs]
     low = high = None
-    if len(members) > 1:
-        intervals = [t_interval(at_update) for at_update in values]
+    if len(per_run) > 1:
+        intervals = [t_interval(at_update) for at_update in zip(*per_run, strict=True)]
         low, high = tuple(i.low for i in intervals), tuple(i.high for i in intervals)
-    elif metric == "eval/success_rate":
-        rows = [members[0].rows[update] for update in updates]
+    elif metric == SUCCESS.metric:
+        rows = [configuration.runs[0].rows[update] for update in updates]
         low = tuple(row.get(f"{metric}_lo") or 0.0 for row in rows)
         high = tuple(row.get(f"{metric}_hi") or 0.0 for row in rows)
-    mean = tuple(sum(at_update) / len(at_update) for at_update in values)
-    return Curve(members[0].label, len(members), tuple(updates), mean, low, high)
-
-
-def _with_distinct_labels(curves: list[Curve]) -> list[Curve]:
-    labels = [curve.label for curve in curves]
-    return [
-        replace(curve, label=f"{curve.label} #{number}") if labels.count(curve.label) > 1 else curve
-        for number, curve in enumerate(curves, start=1)
-    ]
+    mean = tuple(math.fsum(at_update) / len(at_update) for at_update in zip(*per_run, strict=True))
+    return Curve(configuration.label, configuration.number, tuple(updates), mean, low, high, tuple(per_run))
 
 
 def band_note(curves: Sequence[Curve]) -> str:
-    """What the bands are, for captions."""
+    """What the lines and bands are, for captions."""
     seeds = sorted({curve.seeds for curve in curves})
-    if seeds and seeds[-1] > 1:
-        shown = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        return f"mean over {shown} seeds; band: 95 % t interval over seeds"
-    return "one run; band of the success rate: 95 % Wilson interval over its tasks"
+    several = [n for n in seeds if n > 1]
+    notes = []
+    if several:
+        shown = str(several[0]) if len(several) == 1 else f"{several[0]} to {several[-1]}"
+        notes.append(f"mean over {shown} seeds; band: 95 % t interval over seeds")
+    if any(curve.seeds == 1 and curve.low for curve in curves):
+        notes.append("one seed; band of the success rate: 95 % Wilson interval over its tasks")
+    elif 1 in seeds:
+        notes.append("one seed, no band")
+    return "; ".join(notes)
+
+
+def left_out_notes(runs: Sequence[RunFolder]) -> list[str]:
+    """A sentence per configuration whose unfinished runs are not in its curve."""
+    notes = []
+    for configuration in configurations(runs):
+        unfinished = [f"seed {run.seed} ({run.updates} of {run.planned_updates})" for run in configuration.left_out]
+        if unfinished:
+            notes.append(f"{configuration.label}: not in the curves, as unfinished: {', '.join(unfinished)}")
+    return notes
+
+
+def value_range(curves: Sequence[Curve], *, is_share: bool = False) -> tuple[float, float]:
+    """Of the axis. Bands of few seeds are wide (t = 12.7 for two), so they get at most the runs' own span again on
+    either side; the axis starts at 0 where that costs little."""
+    values = [value for curve in curves for run in curve.runs for value in run]
+    bands = [value for curve in curves for value in (*(curve.low or ()), *(curve.high or ()))]
+    low, high = min(values), max(values)
+    span = (high - low) or abs(high) * 0.1 or 0.1
+    low, high = max(min([low, *bands]), low - span), min(max([high, *bands]), high + span)
+    if low == high:
+        low, high = low - span / 2, high + span / 2
+    if is_share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return (0.0 if 0 < low < 0.4 * high else low), high

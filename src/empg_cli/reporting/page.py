@@ -1,26 +1,33 @@
-"""One self-contained HTML page of a report: opens from disk, needs no network, and treats every text as untrusted."""
+"""One self-contained HTML page of a report: opens from disk, needs no network, and treats every text as untrusted.
+
+Its content security policy allows the page's own style sheet and script, by their hashes, and nothing else.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from empg_cli.extras import install_command
-from empg_cli.reporting.curves import PANELS, band_note, curves_of
-from empg_cli.reporting.figures import COLOURS, MissingExtra
+from empg_cli.reporting.curves import KL_LOSS, Curve, band_note, curves_of, left_out_notes, panels_of
+from empg_cli.reporting.diagnostic_charts import diagnostic_charts, spike_note
+from empg_cli.reporting.diagnostics import health_warnings
+from empg_cli.reporting.figures import MissingExtra
+from empg_cli.reporting.kept_trajectories import kept_trajectories
 from empg_cli.reporting.runs import RunFolder
-from empg_cli.reporting.svg import line_chart
-from empg_cli.reporting.tables import Table
+from empg_cli.reporting.svg import COLOURS, frame_of, line_chart
+from empg_cli.reporting.tables import NOTHING, Table
+from empg_cli.reporting.tiles import tiles_of
 from empg_cli.tracking.rows import write_atomically
-from empg_cli.tracking.terminal import printable
 
-MAX_TRAJECTORIES = 200
-MAX_DATA_BYTES = 1_800_000
-"""Of the trajectories on the page, so that it stays below 2 MB."""
-LONGEST_TEXT = 4_000
-TEMPLATE = "page.html.j2"
+MOST_BYTES = 1_900_000
+"""Of the page, so that it stays below 2 MB."""
+MOST_POINTS = 400
+"""Of a curve on the page; longer ones are thinned (the figures have every point)."""
 
 
 def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table] = ()) -> None:
@@ -30,104 +37,132 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
     except ImportError:
         raise MissingExtra(f"the HTML page needs jinja2: install it with `{install_command('report')}`") from None
     environment = Environment(
-        loader=PackageLoader("empg_cli.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("empg_cli.reporting", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    style, script = _asset("page.css"), _asset("page_charts.js") + _asset("page_trajectories.js")
+    charts = [_chart(curves_of(runs, panel.metric), panel) for panel in panels_of(runs)]
+    curves = [curve for panel in panels_of(runs) for curve in curves_of(runs, panel.metric)]
+    legend = {curve.number: curve for curve in reversed(curves)}
+    content: dict[str, Any] = {
+        "style": style,
+        "script": script,
+        "policy": _policy(style, script),
+        "title": runs[0].title if len(runs) == 1 else _title(runs),
+        "facts": facts_of(runs),
+        "tiles": tiles_of(runs),
+        "charts": charts,
+        "legend": [legend[number] for number in sorted(legend)],
+        "colours": COLOURS,
+        "diagnostics": diagnostic_charts(runs),
+        "warnings": health_warnings(runs[0]) if len(runs) == 1 else (),
+        "spikes": spike_note(runs),
+        "band_note": band_note(curves),
+        "left_out": left_out_notes(runs),
+        "tables": tables,
+        "runs_table": _runs_table(runs),
+    }
+    template = environment.get_template("page.html.j2")
+    empty = template.render(**content, kept=kept_trajectories([], most_bytes=0))
+    kept = kept_trajectories(runs, most_bytes=MOST_BYTES - len(empty.encode()))
+    write_atomically(path, template.render(**content, kept=kept))
+
+
+def _asset(name: str) -> str:
+    return files("empg_cli.reporting").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    def digest(text: str) -> str:
+        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+    return (
+        f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    charts = []
-    for panel in PANELS:
-        curves = curves_of(runs, panel.metric)
-        if curves:
-            legend = [(c.label, c.seeds, COLOURS[n % len(COLOURS)]) for n, c in enumerate(curves)]
-            charts.append({"title": panel.title, "svg": line_chart(curves, panel.title), "legend": legend})
-    data, shown, total = trajectory_data(runs)
-    text = environment.get_template(TEMPLATE).render(
-        title=runs[0].title if len(runs) == 1 else f"{len(runs)} runs",
-        subtitle=_subtitle(runs),
-        tiles=_tiles(runs),
-        charts=charts,
-        band_note=band_note(curves_of(runs, PANELS[0].metric)),
-        tables=tables,
-        data=data,
-        shown=shown,
-        total=total,
-    )
-    write_atomically(path, text)
 
 
-def trajectory_data(runs: Sequence[RunFolder]) -> tuple[dict[str, Any], int, int]:
-    """What the page's script draws, how many trajectories that is, and how many there are.
-
-    Texts stand once in a list and are meant by their place in it: observations repeat a lot.
-    """
-    texts: dict[str, int] = {}
-    size = total = 0
-    kept: list[dict[str, Any]] = []
-
-    def place(text: str) -> int:
-        nonlocal size
-        text = printable(text)
-        if len(text) > LONGEST_TEXT:
-            text = text[:LONGEST_TEXT] + " [...]"
-        if text not in texts:
-            texts[text] = len(texts)
-            size += len(json.dumps(text)) + 1
-        return texts[text]
-
-    for number, run in enumerate(runs):
-        records = run.trajectories()
-        total += len(records)
-        share = MAX_TRAJECTORIES // len(runs) or 1
-        for record in records[:share]:
-            if size > MAX_DATA_BYTES or len(kept) == MAX_TRAJECTORIES:
-                break
-            trajectory = {
-                "run": number,
-                **{key: record[key] for key in ("phase", "update", "status", "success", "score", "reward")},
-                "task": place(record["task_id"]),
-                "kind": place(record["kind"]),
-                "steps": [_step(step, place) for step in record["steps"]],
-            }
-            size += len(json.dumps(trajectory))
-            kept.append(trajectory)
-    labels = [f"{run.label}, seed {run.seed}" for run in runs]
-    return {"runs": labels, "texts": list(texts), "trajectories": kept}, len(kept), total
+def _chart(curves: Sequence[Curve], panel: Any) -> dict[str, Any]:
+    thin = [_thinned(curve) for curve in curves]
+    frame = frame_of(thin, is_share=panel.is_share)
+    return {
+        "title": panel.title,
+        "note": "thin: single runs" if panel is KL_LOSS and any(curve.seeds > 1 for curve in curves) else "",
+        "svg": line_chart(thin, panel.title, is_share=panel.is_share, with_seeds=panel is KL_LOSS),
+        "data": {
+            "share": panel.is_share,
+            "frame": [frame.first, frame.last, frame.low, frame.high],
+            "curves": [_curve_data(curve) for curve in thin],
+        },
+    }
 
 
-NUMBERS = ("entropy", "g", "f", "advantage", "credit")
+def _thinned(curve: Curve) -> Curve:
+    count = len(curve.updates)
+    if count <= MOST_POINTS:
+        return curve
+    kept = sorted({round(n * (count - 1) / (MOST_POINTS - 1)) for n in range(MOST_POINTS)})
+
+    def pick(values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(values[n] for n in kept)
+
+    return Curve(
+        curve.label, curve.number, pick(curve.updates), pick(curve.mean), curve.low and pick(curve.low),
+        curve.high and pick(curve.high), tuple(pick(run) for run in curve.runs),
+    )  # fmt: skip
 
 
-def _step(step: Mapping[str, Any], place: Any) -> list[Any]:
-    """[observation, action, flags, entropy, g, f, advantage, credit]; flags: 1 malformed, 2 refused."""
-    flags = (0 if step["well_formed"] else 1) + (0 if step["admissible"] else 2)
-    numbers = [None if step.get(name) is None else float(f"{step[name]:.4g}") for name in NUMBERS]
-    return [place(step["observation"]), place(step["action"]), flags, *numbers]
+def _curve_data(curve: Curve) -> dict[str, Any]:
+    def short(values: Sequence[float] | None) -> list[float] | None:
+        return None if values is None else [float(f"{value:.4g}") for value in values]
+
+    return {
+        "label": curve.label,
+        "number": curve.number,
+        "updates": curve.updates,
+        "mean": short(curve.mean),
+        "low": short(curve.low),
+        "high": short(curve.high),
+    }
 
 
-def _subtitle(runs: Sequence[RunFolder]) -> str:
+def _title(runs: Sequence[RunFolder]) -> str:
+    folders = {run.folder.parent for run in runs}
+    where = f"{folders.pop().name}: " if len(folders) == 1 else ""
+    return f"{where}{len(runs)} runs on {_all(runs, 'benchmark', 'name')}"
+
+
+def facts_of(runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
+    """What a reader must know to trust the numbers."""
     sources = sorted({run.data_source for run in runs})
-    commits = sorted({str(run.facts.get("commit")) for run in runs})
-    data = " and ".join(sources) + ("" if sources == ["official"] else " data (not the official benchmark)")
-    weighting = sorted({str(run.facts.get("loss_weighting")) for run in runs})
-    return f"{data} · loss weighting {', '.join(weighting)} · commit {', '.join(commits)}"
+    data = " and ".join(sources) + ("" if sources == ["official"] else " (not the official benchmark)")
+    statistics = sorted({str(run.facts.get("advantage", {}).get("statistics", "unknown")) for run in runs})
+    return [
+        ("algorithm", _all(runs, "algo", "name")),
+        ("model", _all(runs, "model", "name")),
+        ("data", data),
+        ("loss weighting", ", ".join(sorted({str(run.facts.get("loss_weighting", "unknown")) for run in runs}))),
+        ("group statistics", "per " + ", per ".join(statistics)),
+        ("commit", ", ".join(sorted({str(run.facts.get("commit") or "unknown") for run in runs}))),
+    ]
 
 
-def _tiles(runs: Sequence[RunFolder]) -> list[tuple[str, str, str]]:
-    """(name, value, note)"""
-    if len(runs) > 1:
-        tiles = []
-        for curve in curves_of(runs, "eval/success_rate"):
-            note = f"update {curve.updates[-1]}, n={curve.seeds} seeds"
-            if curve.low is not None and curve.high is not None:
-                note = f"[{curve.low[-1]:.1%}, {curve.high[-1]:.1%}] · {note}"
-            tiles.append((curve.label, f"{curve.mean[-1]:.1%}", note))
-        return tiles
-    (run,) = runs
-    tiles = []
-    if success := run.last("eval/success_rate"):
-        row = run.rows[success[0]]
-        interval = f"[{row.get('eval/success_rate_lo') or 0:.1%}, {row.get('eval/success_rate_hi') or 0:.1%}]"
-        tiles.append(("last success rate", f"{success[1]:.1%}", f"{interval} n={row.get('eval/n') or 0:.0f}"))
-    for name, metric in (("KL loss", "actor/kl_loss"), ("entropy", "actor/entropy"), ("reward", "episode/reward/mean")):
-        if measured := run.last(metric):
-            tiles.append((name, f"{measured[1]:.4g}", f"update {measured[0]}"))
-    tiles.append(("updates", str(max(run.rows)), f"of {run.config['trainer']['updates']}"))
-    return tiles
+def _all(runs: Sequence[RunFolder], group: str, key: str) -> str:
+    return ", ".join(dict.fromkeys(str(run.config[group][key]) for run in runs))
+
+
+def _runs_table(runs: Sequence[RunFolder]) -> Table:
+    from empg_cli.reporting.tables import Cell
+
+    rows = []
+    for run in runs:
+        success = run.last("eval/success_rate")
+        kl = run.last("actor/kl_loss")
+        cells = (
+            run.folder.name, run.label, str(run.seed), f"{run.updates} of {run.planned_updates}",
+            f"{success[1]:.1%} after {success[0]}" if success else NOTHING, f"{kl[1]:.3g}" if kl else NOTHING,
+            str(run.facts.get("config_hash") or NOTHING),
+        )  # fmt: skip
+        rows.append(tuple(map(Cell, cells)))
+    header = ("folder", "configuration", "seed", "updates", "last success rate", "last KL loss", "config hash")
+    return Table("Runs", header, tuple(rows), ())

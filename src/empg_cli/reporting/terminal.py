@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from rich.bar import Bar
@@ -11,22 +12,37 @@ from rich.panel import Panel as RichPanel
 from rich.table import Table
 from rich.text import Text
 
-from empg_cli.reporting.curves import PANELS, curves_of
+from empg_cli.reporting.curves import band_note, curves_of, left_out_notes, panels_of
+from empg_cli.reporting.diagnostic_charts import changes, spike_note
+from empg_cli.reporting.diagnostics import health_warnings, histograms
+from empg_cli.reporting.kept_trajectories import in_turn
 from empg_cli.reporting.runs import RunFolder
 from empg_cli.tracking.metrics import FAMILIES, METRICS
 from empg_cli.tracking.panel import sparkline
 from empg_cli.tracking.terminal import printable
 
 LONGEST_TEXT = 600
+HISTOGRAMS = (
+    ("step entropy, solved", "hist/step_entropy_won"),
+    ("step entropy, not solved", "hist/step_entropy_lost"),
+    ("EMPG weight g", "hist/weight"),
+    ("EMPG future clarity f", "hist/future_clarity"),
+    ("credit - advantage", "hist/credit_shift"),
+)
 
 
 def show_run(run: RunFolder, *, trajectories: int, stream: TextIO | None = None) -> None:
+    """Curves, diagnostics and trajectories of one run."""
     console = _console(stream)
     console.print(Text(printable(run.title), style="bold"))
     note = "" if run.data_source == "official" else " (not the official benchmark)"
     console.print(Text(f"{run.folder}   data: {run.data_source}{note}", style="dim"), soft_wrap=True)
-    console.print(_curves(run))
-    records = run.trajectories()
+    console.print(_curves([run]))
+    console.print(_diagnostics(run))
+    for warning in health_warnings(run):
+        line = Text(f"! update {warning.update}, {warning.name}: ", style="yellow")
+        console.print(line.append(printable(warning.text), style=""))
+    records = in_turn(run.trajectories())
     largest = max((abs(step.get("credit") or 0.0) for record in records for step in record["steps"]), default=0.0)
     for record in records[:trajectories]:
         console.print(_trajectory(record, largest))
@@ -34,6 +50,19 @@ def show_run(run: RunFolder, *, trajectories: int, stream: TextIO | None = None)
         console.print("no trajectories are kept in this run (logger.trajectories=0, or it was not evaluated yet)")
     elif len(records) > trajectories:
         console.print(Text(f"{trajectories} of {len(records)} trajectories; more with --trajectories N", style="dim"))
+
+
+def show_runs(runs: Sequence[RunFolder], stream: TextIO | None = None) -> None:
+    """Curves of several runs, a line per configuration."""
+    console = _console(stream)
+    console.print(_curves(runs))
+    notes = [*left_out_notes(runs), spike_note(runs), "a trajectory's steps: empg show with one of these runs"]
+    for note in filter(None, notes):
+        console.print(Text(printable(note), style="dim"))
+    for run in runs:
+        console.print(
+            Text(printable(f"  {run.folder}   {run.updates} of {run.planned_updates} updates")), soft_wrap=True
+        )
 
 
 def list_metrics(search: str | None, stream: TextIO | None = None) -> None:
@@ -53,17 +82,40 @@ def list_metrics(search: str | None, stream: TextIO | None = None) -> None:
         console.print(table)
 
 
-def _curves(run: RunFolder) -> Table:
+def _curves(runs: Sequence[RunFolder]) -> Group:
+    """Per panel and configuration: the last value, its interval, and a sparkline."""
     table = Table.grid(padding=(0, 2))
-    for panel in PANELS:
-        curves = curves_of([run], panel.metric)
-        if curves:
-            (curve,) = curves
-            band = ""
+    shown = []
+    for panel in panels_of(runs):
+        curves = curves_of(runs, panel.metric)
+        shown += curves
+        for number, curve in enumerate(curves):
+            last = f"{curve.mean[-1]:.4g}"
             if curve.low is not None and curve.high is not None:
-                band = f"[{curve.low[-1]:.4g}, {curve.high[-1]:.4g}]"
-            last = Text(f"{curve.mean[-1]:.4g} {band} after update {curve.updates[-1]}")
-            table.add_row(panel.title, last, sparkline(list(curve.mean), 24))
+                last += f" [{curve.low[-1]:.4g}, {curve.high[-1]:.4g}]"
+            names = [panel.title if number == 0 else "", *([printable(curve.label)] if len(runs) > 1 else [])]
+            cells = [*names, last, f"after update {curve.updates[-1]}", sparkline(list(curve.mean), 24)]
+            table.add_row(*map(Text, cells))
+    return Group(table, Text(band_note(shown), style="dim"))
+
+
+def _diagnostics(run: RunFolder) -> Table:
+    """The histograms of the newest update, and Figure 3, each as a row of ticks."""
+    table = Table.grid(padding=(0, 2))
+    for name, metric in HISTOGRAMS:
+        if by_update := histograms(run, metric):
+            update = max(by_update)
+            heap = by_update[update]
+            span = f"{heap.low:.3g} to {heap.high:.3g}"
+            note = f"{sum(heap.counts)} steps of update {update}"
+            table.add_row(
+                Text(name), Text(span), Text(note, style="dim"), sparkline(list(heap.counts), len(heap.counts))
+            )
+    for change in changes([run]):
+        means = [b.change.value for b in change.bins]
+        span = f"{means[0]:+.3g} to {means[-1]:+.3g}"
+        ticks = sparkline(means, len(means))
+        table.add_row(Text("entropy change by initial entropy"), Text(span), Text(change.note, style="dim"), ticks)
     return table
 
 

@@ -1,0 +1,26 @@
+"""Round numbers for the axes of charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers inside low..high, about `count` of them: steps of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def tick_labels(values: Iterable[float], *, is_share: bool = False) -> list[str]:
+    """With the decimals that tell them apart, no more; a share in percent."""
+    scaled = [value * 100 if is_share else value for value in values]
+    if max(map(abs, scaled), default=0.0) < 1e-3:
+        return [f"{value:.2g}" for value in scaled]
+    gaps = [abs(after - before) for before, after in pairwise(scaled)]
+    decimals = max(0, -math.floor(math.log10(min(gaps)) + 1e-9)) if gaps else 2
+    return [f"{value:.{decimals}f}{' %' if is_share else ''}" for value in scaled]

@@ -1,0 +1,197 @@
+"""The report, opened from disk in a real browser: nothing is fetched, the console stays empty, clicks and filters work.
+
+Needs Chromium and its driver (Debian: chromium, chromium-driver); without them the tests are skipped and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from empg_cli import config
+from empg_cli.config import load
+from empg_cli.reporting.page import write_page
+from empg_cli.reporting.runs import open_runs
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium chromium-driver"
+)
+
+SWITCHES = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
+    "--no-proxy-server", "--window-size=1280,1000",
+)  # fmt: skip
+ATTACK = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+TRAJECTORIES, STEPS = 200, 50
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run with 200 trajectories of 50 steps, of which one holds markup."""
+    folder = tmp_path_factory.mktemp("report")
+    run = folder / "run"
+    (run / "trajectories").mkdir(parents=True)
+    config.write(load(["trainer.updates=3"]), run / "config.yaml")
+    (run / "run.json").write_text(json.dumps({"config_hash": "abc", "data": {"source": "generated"}}))
+    rows = [
+        {"update": n, "eval/success_rate": 0.4 + 0.1 * n, "eval/success_rate_lo": 0.2, "eval/success_rate_hi": 0.9,
+         "eval/n": 140, "actor/kl_loss": 0.01 * n}
+        for n in range(4)
+    ]  # fmt: skip
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = "".join(json.dumps(trajectory(number)) + "\n" for number in range(TRAJECTORIES))
+    (run / "trajectories" / "update-000003-train.jsonl").write_text(records)
+    write_page(open_runs([run]), folder / "report.html")
+    return folder / "report.html"
+
+
+def trajectory(number: int) -> dict[str, Any]:
+    def step(turn: int) -> dict[str, Any]:
+        return {
+            "observation": f"room {number}, turn {turn}: " + (ATTACK if number == 7 else f"you see a mug {turn}. ") * 4,
+            "action": f"go to shelf {number * turn}", "well_formed": True, "admissible": turn % 5 > 0, "reward": 0.0,
+            "tokens": 4, "entropy": 0.01 * turn, "advantage": 1.0, "g": 1.1, "f": 0.9, "credit": 0.3 - 0.1 * turn,
+        }  # fmt: skip
+
+    return {
+        "phase": "train", "update": 3, "task_id": f"train/{number}", "kind": "look" if number % 4 else "heat",
+        "split": "train", "group": number // 8, "index": number % 8,
+        "status": "success" if number % 2 else "step_limit", "success": bool(number % 2),
+        "score": float(number % 2), "reward": 10.0 * (number % 2), "error": None,
+        "steps": [step(turn) for turn in range(STEPS)],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    """The page at its start; what the console said is checked at the end."""
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    wait_for(browser, "#list .item")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def wait_for(browser: Any, selector: str) -> Any:
+    return WebDriverWait(browser, 60).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))
+
+
+def texts(browser: Any, selector: str) -> list[str]:
+    script = (
+        "return [...document.querySelectorAll(arguments[0])].filter(n => n.checkVisibility()).map(n => n.innerText)"
+    )
+    found: list[str] = browser.execute_script(script, selector)
+    return found
+
+
+def test_two_hundred_trajectories_of_fifty_steps_are_below_two_megabytes(page: Path, opened: Any) -> None:
+    assert page.stat().st_size < 2_000_000
+    assert texts(opened, "#count") == ["200 of 200"]
+    assert len(texts(opened, "#detail tbody tr")) == STEPS
+
+
+def test_nothing_is_fetched(opened: Any) -> None:
+    events = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert {address.partition(":")[0] for address in asked} <= {"file", "data", "about"}
+    assert sum(address.startswith("file:") for address in asked) <= 1
+
+
+def test_a_click_shows_every_number_of_a_step(opened: Any) -> None:
+    opened.execute_script("document.querySelectorAll('#list .item')[5].scrollIntoView()")
+    wait_for(opened, "#list .item")[5].click()
+    wait_for(opened, "#list li:nth-child(6) .item[aria-current]")
+    cells = texts(opened, "#detail tbody tr:nth-child(11) td")
+    assert "room 5, turn 10" in cells[0] and "go to shelf 50" in cells[0] and "refused" in cells[0]
+    assert cells[1:] == ["0.100", "1.100", "0.900", "+1.000", "−0.700"]  # H, g, f, A, credit = 0.3 - 0.1 x 10
+    assert opened.execute_script("return location.hash") == "#run/train-3/0.5"
+
+
+def test_a_filter_leaves_what_fits(opened: Any) -> None:
+    wait_for(opened, "#query")[0].send_keys("ROOM 12, turn 3:")
+    assert texts(opened, "#count") == ["1 of 200"]
+    assert [text.split("\n")[0] for text in texts(opened, "#list .item")] == ["heat"]
+    opened.execute_script(
+        "document.getElementById('query').value = ''; const o = document.getElementById('outcome');"
+        "o.value = '1'; o.dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    assert texts(opened, "#count") == ["100 of 200"]
+
+
+def test_an_address_leads_to_a_step(opened: Any, page: Path) -> None:
+    opened.get("about:blank")
+    opened.get(page.as_uri() + "#run/train-3/1.4/step-30")
+    row = wait_for(opened, "#detail tr.aimed")[0]
+    assert "room 12, turn 29" in row.text
+    assert opened.execute_script(
+        "const b = arguments[0].getBoundingClientRect(); return b.top > 0 && b.top < innerHeight", row
+    )
+
+
+def test_keys_move_through_the_list(opened: Any) -> None:
+    body = opened.find_element(By.TAG_NAME, "body")
+    body.send_keys("jjk")
+    wait_for(opened, "#list li:nth-child(2) .item[aria-current]")
+    body.send_keys("/")
+    assert opened.execute_script("return document.activeElement.id") == "query"
+
+
+def test_markup_in_an_observation_is_inert(opened: Any, page: Path) -> None:
+    opened.get("about:blank")
+    opened.get(page.as_uri() + "#run/train-3/0.7")
+    wait_for(opened, "#list li:nth-child(8) .item[aria-current]")
+    assert ATTACK in texts(opened, "#detail tbody tr:first-child .said p")[0]
+    assert opened.title == "empg on alfworld, seed 0"
+    assert opened.execute_script("return document.querySelectorAll('#detail script, #detail img').length") == 0
+
+
+def test_a_chart_tells_its_values(opened: Any) -> None:
+    figure = wait_for(opened, "figure.chart")[0]
+    figure.send_keys(Keys.ARROW_LEFT)  # the last update
+    assert "update 3" in texts(opened, ".tip")[0] and "70.0 % [20.0 %, 90.0 %]" in texts(opened, ".tip")[0]
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_picture_of_it_has_something_on_it(opened: Any, width: int, theme: str, tmp_path: Path) -> None:
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
+        assert opened.save_screenshot(str(tmp_path / "page.png"))
+        background = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 20, 25)"}[theme]
+        assert (tmp_path / "page.png").stat().st_size > 20_000  # one colour alone takes about 5 kB
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
