@@ -86,8 +86,6 @@ class Trajectory:
     error: str | None = None
     info: dict[str, float] = field(default_factory=dict)
     """The numbers in the environment's `info` at the last step that it answered."""
-    masked: bool = False
-    """Left out of training as if it had not been sampled; set by `training.masking`."""
 
     @property
     def is_scored(self) -> bool:

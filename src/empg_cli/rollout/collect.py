@@ -13,7 +13,8 @@ from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.rollout.engine import Engine, Response
-from empg_cli.rollout.stepping import describe_failure, reported_numbers, step_all
+from empg_cli.rollout.info import reported_numbers
+from empg_cli.rollout.stepping import describe_failure, step_all
 from empg_cli.types import Status, Step, Task, Trajectory
 
 Progress = Callable[[int, int], None]

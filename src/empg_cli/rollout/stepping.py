@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import Any
+from collections.abc import Sequence
 
 from empg_cli.benchmarks.base import Benchmark, Env, StepResult, StepsTogether, UnscoredError
 from empg_cli.types import Task
@@ -35,8 +33,3 @@ def describe_failure(error: BaseException, task: Task) -> str:
     if not isinstance(error, UnscoredError):
         log.error("the environment failed on %s", task.task_id, exc_info=error)
     return f"{type(error).__name__}: {error}"
-
-
-def reported_numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an environment's `info`; yes and no count as 1 and 0."""
-    return {name: float(value) for name, value in info.items() if isinstance(value, Real)}
