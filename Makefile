@@ -5,7 +5,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_BACKEND ?= cpu
 EXTRAS ?= report,joblib,bm25s,dense,parquet,serve
-PYTEST_ARGS ?=
+# One process a core; a file's tests stay together and share its fixtures.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile --durations 15
 
 # uv does not read pip's setting. A torch wheel found there is taken; else PyTorch's own index for TORCH_BACKEND.
 comma := ,
@@ -21,7 +22,7 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_SOURC
 USER_ENV := $(VENV)/.user-$(TORCH_BACKEND)
 DEV_ENV := $(VENV)/.dev-$(TORCH_BACKEND)
 BENCH_ENV := $(VENV)/.bench-$(TORCH_BACKEND)
-BENCHES := credit envs startup rollout update memory end_to_end
+BENCHES := credit envs webshop_catalogue startup rollout update memory end_to_end
 SOURCES := src tests
 
 .DEFAULT_GOAL := help

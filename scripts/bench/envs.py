@@ -37,11 +37,16 @@ class World:
     overrides: tuple[str, ...] = ()
 
 
+HERE = "benchmark.data_dir=null"
+REAL = (HERE, "benchmark.world.mode=real")
+PAGES = ("benchmark.snippet_words=40", "benchmark.open_tool=true", "benchmark.max_steps=12")
 GENERATED = (
-    World("alfworld", "ALFWorld, generated games", ("benchmark.data_dir=null",)),
-    World("webshop", "WebShop, generated shop, 1,000 products", ("benchmark.data_dir=null",)),
-    World("deepsearch", "Deep Search, fictional world, tantivy", ("benchmark.data_dir=null",)),
-    World("deepsearch", "Deep Search, real world, tantivy", ("benchmark.data_dir=null", "benchmark.world.mode=real")),
+    World("alfworld", "ALFWorld, generated games", (HERE,)),
+    World("webshop", "WebShop, generated shop, 1,000 products", (HERE,)),
+    World("deepsearch", "Deep Search, fictional world, tantivy", (HERE,)),
+    World("deepsearch", "Deep Search, real world, tantivy", REAL),
+    World("deepsearch", "Deep Search, real world, bm25s", (*REAL, "retrieval@benchmark.retrieval=bm25s")),
+    World("deepsearch", "Deep Search, real world, snippets and opened pages", (*REAL, *PAGES)),
 )
 
 
