@@ -18,6 +18,7 @@ from empg_cli.policy.loading import load_folder
 from empg_cli.rollout.collect import EpisodeRules, collect
 from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.training.batching import make_batch
+from empg_cli.training.masking import trainable
 from empg_cli.training.metrics import describe_rollout
 from empg_cli.training.optim import make_optimizer
 from empg_cli.training.update import update_policy
@@ -96,8 +97,8 @@ class Ours(Side):
                     rules=self.rules,
                     stream=(0, number),
                 )
-            describe_rollout(trajectories)
-            batch = make_batch(trajectories, append_only=True)
+            describe_rollout(trajectories, self.benchmark.name)
+            batch = make_batch(trainable(trajectories), append_only=True)
             batch.credit_S, _ = compute_credit(self.cfg.algo, batch)
             update_policy(self.policy, self.optimizer, batch, self.cfg, lr=LR, update=number)
         self.tokens.append((int(batch.mask_ST.sum()), sum(map(len, batch.row_ids))))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.agents.agent import Agent
-from empg_cli.agents.codec import ACT, END, CompactCodec
+from empg_cli.agents.codec import ACT, END, Codec, CompactCodec
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Env, Observation, StepResult
 from empg_cli.config.schema import Architecture
@@ -60,6 +60,7 @@ SINGLE_TURN = Work(turns=1, response=32)
 MULTI_TURN = Work(turns=8, response=8)
 
 
+@cache
 def tokenizer() -> Any:
     return word_tokenizer(WORDS)
 
@@ -156,8 +157,13 @@ class _Codec(CompactCodec):
         return super().turn(text, ended=True)
 
 
+@cache
+def _codec() -> Codec:
+    return _Codec(tokenizer())
+
+
 def word_agent() -> Agent:
-    return Agent(_Wording(), _Codec(tokenizer()), context="transcript", history=0)
+    return Agent(_Wording(), _codec(), context="transcript", history=0)
 
 
 CHAT_TEMPLATE = (
@@ -188,7 +194,7 @@ RESPONSE_TEMPLATE = {
 
 def tool_tokenizer() -> Any:
     """The tokenizer with what TRL needs to call tools."""
-    words = tokenizer()
+    words = word_tokenizer(WORDS)
     words.chat_template, words.response_template = CHAT_TEMPLATE, RESPONSE_TEMPLATE
     return words
 
