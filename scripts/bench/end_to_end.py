@@ -10,12 +10,12 @@ Both sides run in one process and take turns: TRL's trainer runs, and after each
 The script stops if they did not sample the same number of tokens or did not learn from rows of the same total length.
 
 What differs is what each side chose. TRL generates with Hugging Face's `generate`, in each turn over the whole history;
-it computes more metrics (nothing is logged on either side); it does not play the last action. Its batch is tried whole
-and in four micro-batches, and without gradient checkpointing, its default, which would cost it time. Ours splits by
-`trainer.tokens_per_microbatch` (4096 padded tokens).
+it computes more metrics (nothing is logged on either side); it does not play the last action. Each side
+splits its batch in its own way, TRL not at all or in four micro-batches, ours by tokens. TRL's gradient checkpointing,
+its default, is off but for a column of the memory table: it would cost time.
 
 Peak memory: growth of the resident memory over two updates, from the moment when model and trainer stand ready, each
-side in a process of its own; TRL with gradient checkpointing too.
+side in a process of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -32,53 +33,64 @@ from sides import Ours, Trl
 from word_game import MULTI_TURN, SINGLE_TURN, Work
 
 WORKS = {"single turn": SINGLE_TURN, "8 turns": MULTI_TURN}
-MICRO_BATCHES = {"whole batch": 1, "4 micro-batches": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How both sides divide the batch of an update."""
+
+    parts: int
+    """TRL: micro-batches of equally many rows."""
+    tokens: int
+    """Ours: `trainer.tokens_per_microbatch`."""
+
+
+SPLITS = {"whole": Split(parts=1, tokens=4096), "4 parts": Split(parts=4, tokens=2048)}
 
 
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted updates of each side (5)")
-    parser.add_argument("--memory", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)  # calls itself
+    parser.add_argument("--memory", nargs=3, metavar=("SIDE", "WORK", "SPLIT"), help=argparse.SUPPRESS)  # calls itself
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' renamings, which TRL still uses
     if options.memory:
         torch.set_num_threads(options.threads)
-        side, work = options.memory
-        print(json.dumps(peak_memory_mb(two_updates(side, WORKS[work]))))
+        side, work, split = options.memory
+        print(json.dumps(peak_memory_mb(two_updates(side, WORKS[work], SPLITS[split]))))
         return
 
     report = Report("end_to_end", options)
     speed, memory = [], []
     for name, work in WORKS.items():
-        for split, parts in MICRO_BATCHES.items():
-            trl, ours = compare(work, options.rounds, parts)
+        for label, split in SPLITS.items():
+            what = f"{name}; TRL: {label}, ours: {split.tokens} tokens"
+            trl, ours = compare(work, options.rounds, split)
             update = [trl.update.cpu, ours.update.cpu, ratio(trl.update, ours.update)]
             rates = [work.sampled_tokens / side.generation.cpu for side in (trl, ours)]
-            speed.append([f"{name}, TRL: {split}", *update, *rates, ratio(trl.generation, ours.generation)])
+            speed.append([what, *update, *rates, ratio(trl.generation, ours.generation)])
             print(*map(shown, speed[-1]), flush=True)
-        peaks = {
-            side: fresh_process("--threads", str(options.threads), "--memory", side, name)
-            for side in ("ours", *MICRO_BATCHES, "4 micro-batches, gradient checkpointing")
-        }
-        memory += [
-            [f"{name}, TRL: {side}", peak, peaks["ours"], peaks["ours"] / peak]
-            for side, peak in peaks.items()
-            if side != "ours"
-        ]
+            peaks = {
+                side: fresh_process("--threads", str(options.threads), "--memory", side, name, label) for side in SIDES
+            }
+            memory.append([what, *peaks.values(), peaks["ours"] / peaks["trl"]])
+            print(*map(shown, memory[-1]), flush=True)
     columns = ["work", "TRL, CPU s", "ours, CPU s", "times", "TRL, tokens/s", "ours, tokens/s", "times in generation"]
     report.table(
         "An update",
         columns,
         speed,
-        "tokens/s: sampled tokens per CPU second of generation; times: median over rounds of TRL's CPU time over ours",
+        "times: median over rounds of TRL's CPU time over ours; tokens/s: sampled tokens per CPU second of generation",
     )
-    report.table("Growth of resident memory", ["work", "TRL, MB", "ours, MB", "ours / TRL"], memory)
+    report.table(
+        "Growth of resident memory, MB", ["work", "ours", "TRL", "TRL with checkpointing", "ours / TRL"], memory
+    )
     report.finish()
 
 
-def compare(work: Work, rounds: int, parts: int) -> tuple[Trl, Ours]:
-    """`rounds` counted updates of both sides, in turn; TRL's batch in `parts` micro-batches."""
-    trl, ours = Trl(work, steps=rounds + 1, parts=parts), Ours(work)
+def compare(work: Work, rounds: int, split: Split) -> tuple[Trl, Ours]:
+    """`rounds` counted updates of both sides, in turn."""
+    trl, ours = Trl(work, steps=rounds + 1, parts=split.parts), Ours(work, tokens=split.tokens)
     trl.after_step = ours.step
     trl.run()
     if trl.tokens != ours.tokens or ours.tokens[0][0] != work.sampled_tokens:
@@ -88,13 +100,20 @@ def compare(work: Work, rounds: int, parts: int) -> tuple[Trl, Ours]:
     return trl, ours
 
 
-def two_updates(side: str, work: Work) -> Callable[[], None]:
+SIDES = ("ours", "trl", "trl with checkpointing")
+
+
+def two_updates(side: str, work: Work, split: Split) -> Callable[[], None]:
     """What to measure the memory of; the side stands ready."""
-    if side == "ours":
-        ours = Ours(work)
-        return lambda: [ours.step() for _ in range(2)][1]
-    split, _, checkpointing = side.partition(", ")
-    return Trl(work, steps=2, parts=MICRO_BATCHES[split], checkpointing=bool(checkpointing)).run
+    if side != "ours":
+        return Trl(work, steps=2, parts=split.parts, checkpointing=side == SIDES[2]).run
+    ours = Ours(work, tokens=split.tokens)
+
+    def run() -> None:
+        ours.step()
+        ours.step()
+
+    return run
 
 
 if __name__ == "__main__":

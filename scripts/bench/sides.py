@@ -55,7 +55,8 @@ class Side:
 class Ours(Side):
     """The training loop's own parts, in its order (training/loop.py)."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, *, tokens: int) -> None:
+        """tokens: of a micro-batch, padding included (`trainer.tokens_per_microbatch`)."""
         super().__init__()
         self.work = work
         self.cfg = config.load(
@@ -66,6 +67,7 @@ class Ours(Side):
                 "algo.loss.entropy_coef=0",
                 f"trainer.lr={LR}",
                 "trainer.minibatches=1",
+                f"trainer.tokens_per_microbatch={tokens}",
                 "trainer.lr_schedule=constant",
             ]
         )
@@ -107,7 +109,7 @@ class Ours(Side):
 class Trl(Side):
     """GRPOTrainer; `after_step` is called after each of its steps and not counted."""
 
-    def __init__(self, work: Work, *, steps: int, parts: int = 1, checkpointing: bool = False) -> None:
+    def __init__(self, work: Work, *, steps: int, parts: int, checkpointing: bool = False) -> None:
         """parts: micro-batches of a step."""
         super().__init__()
         os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
