@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from empg_cli.rollout.reading import Chunk, ChunkReading, TokenReading, read_overhead
+from empg_cli.rollout.reading import Chunk, ChunkReading, TokenReading, positions, read_overhead
 
 
 class EpisodeCache:
@@ -53,13 +54,12 @@ class EpisodeCache:
 
     def aim(self, chunks: Sequence[Chunk]) -> None:
         """Say what the next forward pass reads: its N tokens are those of the chunks, one after the other."""
-        first = self.keys[0]
         self.reserve(columns=max(chunk.stop for chunk in chunks))
-        _, heads, columns, head_dim = self.keys[0].shape
-        slot_N = torch.tensor([chunk.slot for chunk in chunks for _ in range(chunk.start, chunk.stop)])
-        column_N = torch.tensor([column for chunk in chunks for column in range(chunk.start, chunk.stop)])
-        index_NH = (slot_N[:, None] * heads + torch.arange(heads)) * columns + column_N[:, None]
-        self._index = index_NH.flatten().to(first.device)
+        first = self.keys[0]
+        _, heads, columns, head_dim = first.shape
+        slot_N = np.repeat([chunk.slot for chunk in chunks], [chunk.stop - chunk.start for chunk in chunks])
+        index_NH = (slot_N[:, None] * heads + np.arange(heads)) * columns + positions(chunks)[:, None]
+        self._index = torch.from_numpy(index_NH.ravel()).to(first.device)
         if all(chunk.stop - chunk.start == 1 for chunk in chunks):
             overhead = read_overhead(first.device, bytes_per_column=2 * heads * head_dim * first.element_size())
             self._reading = TokenReading(chunks, overhead, first.dtype, first.device)

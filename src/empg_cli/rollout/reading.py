@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -22,6 +23,11 @@ class Chunk:
     slot: int
     start: int
     stop: int
+
+
+def positions(chunks: Sequence[Chunk]) -> np.ndarray:
+    """Position (= column) of every token of the chunks, one chunk after the other."""
+    return np.concatenate([np.arange(chunk.start, chunk.stop) for chunk in chunks])
 
 
 @dataclass(slots=True)
@@ -75,23 +81,16 @@ class TokenReading:
 
     def __init__(self, chunks: Sequence[Chunk], overhead: int, dtype: torch.dtype, device: torch.device) -> None:
         self.runs = plan_runs(chunks, overhead)
-        bounds = torch.zeros(sum(run.last - run.first + 1 for run in self.runs), dtype=torch.long)
-        places, run_start, number = [], 0, 0
-        for run in self.runs:
-            while number < len(chunks) and chunks[number].slot <= run.last:
-                places.append(run_start + chunks[number].slot - run.first)
-                number += 1
-            run_start += run.last - run.first + 1
-        place_N = torch.tensor(places)
-        bounds[place_N] = torch.tensor([chunk.stop for chunk in chunks])
+        slots = np.concatenate([np.arange(run.first, run.last + 1) for run in self.runs])
+        place_N = np.searchsorted(slots, [chunk.slot for chunk in chunks])
         widest = max(run.columns for run in self.runs)
-        # An idle slot is read too, as if it were full: its result is dropped, and a row of -inf would be NaN.
-        bounds[bounds == 0] = widest
-        hidden = torch.arange(widest)[None] >= bounds[:, None]
-        self._bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf")).to(device)
-        self._ragged = bool(hidden.any())
-        self._place_N = place_N.to(device) if len(bounds) > len(chunks) else None
-        self._places = len(bounds)
+        # An idle slot between two others is read too, as if it were full: its result is dropped.
+        length_P = np.full(len(slots), widest)
+        length_P[place_N] = [chunk.stop for chunk in chunks]
+        hidden_PV = torch.from_numpy(np.arange(widest)[None] >= length_P[:, None]).to(device)
+        self._bias = torch.zeros(hidden_PV.shape, dtype=dtype, device=device).masked_fill_(hidden_PV, float("-inf"))
+        self._place_N = torch.from_numpy(place_N).to(device) if len(slots) > len(chunks) else None
+        self._places = len(slots)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
         _, heads, _, head_dim = query.shape

@@ -24,7 +24,9 @@ def sample(
         return _described(logit_BV.argmax(-1), logprob_BV, logprob_BV.exp())
     logprob_BV = torch.log_softmax(logit_BV if temperature == 1 else logit_BV / temperature, -1)
     if top_p < 1:
-        logprob_BV = torch.log_softmax(logprob_BV.masked_fill(~nucleus(logprob_BV.exp(), top_p), float("-inf")), -1)
+        # Not -inf: a token that is cut has p log p = 0.
+        lowest = torch.finfo(logprob_BV.dtype).min
+        logprob_BV = torch.log_softmax(logprob_BV.masked_fill(~nucleus(logprob_BV.exp(), top_p), lowest), -1)
     prob_BV = logprob_BV.exp()
     cumulative_BV = prob_BV.cumsum(-1)
     total_B = cumulative_BV[:, -1]  # 1 but for rounding; staying below it keeps every draw on a possible token
@@ -42,6 +44,5 @@ def nucleus(prob_BV: Tensor, top_p: float) -> Tensor:
 
 
 def _described(token_B: Tensor, logprob_BV: Tensor, prob_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # A token cut by top_p has p = 0 and log p = -inf; its term p log p is 0.
-    entropy_B = -(prob_BV * logprob_BV.clamp_min(torch.finfo(logprob_BV.dtype).min)).sum(-1)
-    return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0], entropy_B
+    entropy_B11 = -torch.bmm(prob_BV[:, None], logprob_BV[:, :, None])  # one kernel, and no third [B, V] tensor
+    return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0], entropy_B11[:, 0, 0]

@@ -16,7 +16,7 @@ from torch import Tensor
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.cache import EpisodeCache
 from empg_cli.rollout.engine import Response
-from empg_cli.rollout.reading import Chunk
+from empg_cli.rollout.reading import Chunk, positions
 from empg_cli.rollout.sampling import sample
 
 FIRST_COLUMNS = 256
@@ -175,10 +175,9 @@ class TorchSession:
         """One forward pass over packed chunks; returns the hidden states [B, D] of their last tokens."""
         device = self._policy.device
         self._cache.aim(chunks)
-        position_1N = torch.tensor([[column for chunk in chunks for column in range(chunk.start, chunk.stop)]])
         output = self._policy.model.model(
             input_ids=torch.tensor([[token for part in ids for token in part]], device=device),
-            position_ids=position_1N.to(device),
+            position_ids=torch.from_numpy(positions(chunks))[None].to(device),
             attention_mask=torch.empty(1, 1, 0, 0, device=device),  # none is built from a mask of this shape
             use_cache=False,
             episodes=self._cache,
