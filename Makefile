@@ -21,10 +21,12 @@ BIN := $(VENV)/bin
 UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_SOURCE) "$(TORCH)" --constraint constraints.txt
 USER_ENV := $(VENV)/.user-$(TORCH_BACKEND)
 DEV_ENV := $(VENV)/.dev-$(TORCH_BACKEND)
+BENCH_ENV := $(VENV)/.bench-$(TORCH_BACKEND)
+BENCHES := credit envs webshop_catalogue startup rollout update memory end_to_end
 SOURCES := src tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types format build constraints clean
+.PHONY: help install demo test bench check lint types format build constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +54,15 @@ demo: $(USER_ENV)  ## Train a small agent on this machine, a few minutes on a la
 
 test: $(DEV_ENV)  ## Run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+$(BENCH_ENV): $(DEV_ENV)
+	$(UV_INSTALL) --group bench
+	@touch $@
+
+bench: $(BENCH_ENV)  ## Measure speed and memory and write the tables of docs/performance.md
+	for bench in $(BENCHES); do \
+		OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/$$bench.py --json build/bench/$$bench.json || exit 1; done
+	$(BIN)/python scripts/bench/write_docs.py build/bench
 
 check: lint types  ## Lint, formatting and types
 

@@ -193,8 +193,11 @@ def shown(cell: object) -> str:
 
 
 def _words() -> list[str]:
-    script = Path(sys.argv[0]).resolve()
-    return [str(script.relative_to(ROOT)) if script.is_relative_to(ROOT) else script.name, *sys.argv[1:]]
+    """The command line, less --json and the places of this machine."""
+    script, *words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    if "--json" in words:
+        del words[words.index("--json") : words.index("--json") + 2]
+    return [f"scripts/bench/{Path(script).name}", *words]
 
 
 def _commit() -> str:

@@ -9,15 +9,12 @@ same tokens: forward and backward of a model of 0.3 M parameters.
 
 from __future__ import annotations
 
-import argparse
 import math
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from common import Report, argument_parser, interleaved
 from empg_cli.algorithms.empg import modulate, step_entropy
 from empg_cli.algorithms.losses import clipped_surrogate
 
@@ -49,22 +46,13 @@ def token_form(advantage_N: Tensor, episodes: list[list[Tensor]], advantage_NT: 
     return advantage_NT
 
 
-def cpu_seconds(function: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--trajectories", type=int, default=512)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=100)
     shape = parser.parse_args()
-    torch.set_num_threads(1)
+    report = Report("credit", shape)
     torch.manual_seed(0)
 
     steps = shape.trajectories * shape.steps
@@ -83,15 +71,22 @@ def main() -> None:
     loops = torch.tensor(credit_by_loops(advantage_N, episodes)).flatten()
     difference = (vectorised() - loops).abs().max().item()
 
-    fast = cpu_seconds(vectorised, 15)
-    slow = cpu_seconds(lambda: token_form(advantage_N, episodes, advantage_NT), 3)
-    update = learning_seconds_per_token() * mask_ST.numel()
-    print(f"{shape.trajectories} trajectories x {shape.steps} steps x {shape.tokens} tokens, torch {torch.__version__}")
-    print(f"vectorised   {fast * 1e3:10.1f} ms")
-    print(f"loops        {slow * 1e3:10.1f} ms   ratio {slow / fast:.0f}x, largest difference {difference:.1e}")
-    print(
-        f"update       {update * 1e3:10.1f} ms   forward and backward of the smallest model, EMPG {fast / update:.4%}"
+    times = interleaved(
+        {"vectorised": vectorised, "loops": lambda: token_form(advantage_N, episodes, advantage_NT)}, repeats=5
     )
+    fast, slow = times["vectorised"].cpu, times["loops"].cpu
+    update = learning_seconds_per_token() * mask_ST.numel()
+    report.table(
+        f"EMPG for {shape.trajectories} trajectories x {shape.steps} steps x {shape.tokens} tokens",
+        ["what", "CPU ms", "in vectorised EMPG"],
+        [
+            ["EMPG, vectorised", fast * 1e3, 1.0],
+            ["EMPG, Python loops", slow * 1e3, slow / fast],
+            ["forward and backward of the smallest model", update * 1e3, update / fast],
+        ],
+        f"largest difference of the two EMPGs {difference:.1e}; vectorised EMPG is {fast / update:.4%} of learning",
+    )
+    report.finish()
 
 
 def learning_seconds_per_token() -> float:
@@ -128,8 +123,7 @@ def learning_seconds_per_token() -> float:
         )
         policy.loss.backward()
 
-    learn()
-    return cpu_seconds(learn, 5) / token_BT.numel()
+    return interleaved({"learn": learn}, repeats=5)["learn"].cpu / token_BT.numel()
 
 
 if __name__ == "__main__":

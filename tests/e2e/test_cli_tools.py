@@ -41,6 +41,7 @@ def findings(empg: Empg, code: int = 0) -> dict[str, dict[str, Any]]:
 def test_doctor_finds_the_core_and_says_what_is_missing(empg: Empg) -> None:
     found = findings(empg)
     assert found["compute/torch"]["status"] == "ok"
+    assert "trainer.threads=" in found["compute/threads"]["value"]
     assert "torch" in found["empg/packages"]["value"]
     assert found["data/alfworld"]["advice"].startswith("official games:")
     assert "offline" in found["wandb/mode"]["value"]

@@ -114,7 +114,7 @@ def test_share_of_goals_that_can_be_solved(synthetic: WebShopBenchmark, human: W
 
 
 def test_expert(synthetic: WebShopBenchmark) -> None:
-    """2,500 of the goals, to be quick; scripts/bench/webshop_env.py plays all 6,910: 92.9 % and 0.984."""
+    """2,500 of the goals, to be quick; scripts/bench/webshop_catalogue.py plays all 6,910: 92.9 % and 0.984."""
     results = []
     for split in ("test", "eval", "train"):
         for task in synthetic.tasks(split)[:1000]:

@@ -78,10 +78,13 @@ def installation() -> Iterator[Finding]:
     yield Finding("empg", "packages", Status.OK, installed)
 
 
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("machine", "system", Status.OK, platform.platform())
-    yield Finding("machine", "cpu", Status.OK, f"{cores} cores usable")
+    yield Finding("machine", "cpu", Status.OK, f"{usable_cores()} cores usable")
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         yield Finding("machine", "memory", Status.OK, f"{gib:.0f} GiB")
@@ -100,7 +103,8 @@ def compute() -> Iterator[Finding]:
     except (ImportError, OSError) as error:
         yield Finding("compute", "torch", Status.BROKEN, f"cannot be imported: {error}", "see https://pytorch.org")
         return
-    yield Finding("compute", "torch", Status.OK, f"{torch.__version__}, {torch.get_num_threads()} threads by default")
+    yield Finding("compute", "torch", Status.OK, torch.__version__)
+    yield threads()
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             gpu: Any = torch.cuda.get_device_properties(index)
@@ -112,6 +116,23 @@ def compute() -> Iterator[Finding]:
     else:
         value = f"torch is built for CUDA {torch.version.cuda}, but no GPU can be used"
         yield Finding("compute", "gpu", Status.NOTE, value, "look at nvidia-smi and CUDA_VISIBLE_DEVICES")
+
+
+def threads() -> Finding:
+    cores = usable_cores()
+    if cores == 1:
+        return Finding("compute", "threads", Status.OK, "one core: trainer.threads=1, the default, is right")
+    from empg_cli.commands.threads import measure_threads
+
+    speed = measure_threads(cores)
+    value = (
+        f"matrix products of a small step: {speed.one_s * 1e3:.1f} ms on 1 thread, {speed.all_s * 1e3:.1f} ms on "
+        f"{cores}; trainer.threads={speed.advised} is right here now"
+    )
+    if speed.advised == 1:
+        return Finding("compute", "threads", Status.OK, f"{value} (the default)")
+    advice = f"for a single run: trainer.threads={speed.advised}; a sweep gains more from as many jobs at once"
+    return Finding("compute", "threads", Status.NOTE, value, advice)
 
 
 def extras() -> Iterator[Finding]:

@@ -137,7 +137,7 @@ def evaluate(
         sample: which attempt at each task this is, with this seed.
     """
     tasks = evaluation_tasks(benchmark, settings)
-    rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature)
+    rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature, top_p=rollout.eval_top_p)
     trajectories: list[Trajectory] = []
 
     def report(done: int, _: int) -> None:

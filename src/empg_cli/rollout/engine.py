@@ -31,7 +31,7 @@ class NoResponse:
 
 
 class Session(Protocol):
-    """The model's side of some episodes that are played in step."""
+    """The model's side of some episodes that are played in step, one row each."""
 
     def respond(
         self,
@@ -40,6 +40,7 @@ class Session(Protocol):
         *,
         max_new_tokens: int,
         temperature: float,
+        top_p: float,
     ) -> Sequence[Response | NoResponse]:
         """Sample one response per live episode.
 
@@ -48,11 +49,17 @@ class Session(Protocol):
             uniforms: per episode, `max_new_tokens` numbers in [0, 1): the only source of randomness, so an episode
                 does not depend on the company it was sampled in.
             temperature: 0 = greedy; log-probs and entropies are then those at temperature 1.
+            top_p: below 1, log-probs and entropies are those of the cut distribution, which no training pass
+                reproduces; for evaluation only.
         """
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these episodes only, in this order."""
+        ...
+
+    def add(self, count: int) -> None:
+        """Take that many new episodes, as the last rows."""
         ...
 
 

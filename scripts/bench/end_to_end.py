@@ -1,0 +1,120 @@
+"""One update of our loop against one step of TRL's GRPOTrainer: the same model, prompts, tokens and optimiser.
+
+    python scripts/bench/end_to_end.py        # needs trl; a few minutes
+
+Single turn: 8 prompts of 97 to 128 tokens, 8 responses of 32 tokens each. Multi-turn: 8 turns of 8 sampled tokens with
+replies of 21 to 60 tokens between them, through TRL's `environment_factory` (experimental) and through our transcripts.
+Model: Qwen2, 128 wide, 4 layers, 512 words, fp32. GRPO, no KL term, one AdamW step per update, no early stop.
+
+Both sides run in one process and take turns: TRL's trainer runs, and after each of its steps comes one update of ours.
+The script stops if they did not sample the same number of tokens or did not learn from rows of the same total length.
+
+What differs is what each side chose. TRL generates with Hugging Face's `generate`, in each turn over the whole history;
+it computes more metrics (nothing is logged on either side); it does not play the last action. Each side
+splits its batch in its own way, TRL not at all or in four micro-batches, ours by tokens. TRL's gradient checkpointing,
+its default, is off but for a column of the memory table: it would cost time.
+
+Peak memory: growth of the resident memory over two updates, from the moment when model and trainer stand ready, each
+side in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from common import Report, argument_parser, fresh_process, peak_memory_mb, ratio, shown
+from sides import Ours, Trl
+from word_game import MULTI_TURN, SINGLE_TURN, Work
+
+WORKS = {"single turn": SINGLE_TURN, "8 turns": MULTI_TURN}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How both sides divide the batch of an update."""
+
+    parts: int
+    """TRL: micro-batches of equally many rows."""
+    tokens: int
+    """Ours: `trainer.tokens_per_microbatch`."""
+
+
+SPLITS = {"whole": Split(parts=1, tokens=4096), "4 parts": Split(parts=4, tokens=2048)}
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="counted updates of each side (5)")
+    parser.add_argument("--memory", nargs=3, metavar=("SIDE", "WORK", "SPLIT"), help=argparse.SUPPRESS)  # calls itself
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' renamings, which TRL still uses
+    if options.memory:
+        torch.set_num_threads(options.threads)
+        side, work, split = options.memory
+        print(json.dumps(peak_memory_mb(two_updates(side, WORKS[work], SPLITS[split]))))
+        return
+
+    report = Report("end_to_end", options)
+    speed, memory = [], []
+    for name, work in WORKS.items():
+        for label, split in SPLITS.items():
+            what = f"{name}; TRL: {label}, ours: {split.tokens} tokens"
+            trl, ours = compare(work, options.rounds, split)
+            update = [trl.update.cpu, ours.update.cpu, ratio(trl.update, ours.update)]
+            rates = [work.sampled_tokens / side.generation.cpu for side in (trl, ours)]
+            speed.append([what, *update, *rates, ratio(trl.generation, ours.generation)])
+            print(*map(shown, speed[-1]), flush=True)
+            peaks = {
+                side: fresh_process("--threads", str(options.threads), "--memory", side, name, label) for side in SIDES
+            }
+            memory.append([what, *peaks.values(), peaks["ours"] / peaks["trl"]])
+            print(*map(shown, memory[-1]), flush=True)
+    columns = ["work", "TRL, CPU s", "ours, CPU s", "times", "TRL, tokens/s", "ours, tokens/s", "times in generation"]
+    report.table(
+        "An update",
+        columns,
+        speed,
+        "times: median over rounds of TRL's CPU time over ours; tokens/s: sampled tokens per CPU second of generation",
+    )
+    report.table(
+        "Growth of resident memory, MB", ["work", "ours", "TRL", "TRL with checkpointing", "ours / TRL"], memory
+    )
+    report.finish()
+
+
+def compare(work: Work, rounds: int, split: Split) -> tuple[Trl, Ours]:
+    """`rounds` counted updates of both sides, in turn."""
+    trl, ours = Trl(work, steps=rounds + 1, parts=split.parts), Ours(work, tokens=split.tokens)
+    trl.after_step = ours.step
+    trl.run()
+    if trl.tokens != ours.tokens or ours.tokens[0][0] != work.sampled_tokens:
+        raise SystemExit(f"the sides did not do the same work: (sampled, all) tokens {trl.tokens}, {ours.tokens}")
+    for side in (trl, ours):
+        side.forget_first()
+    return trl, ours
+
+
+SIDES = ("ours", "trl", "trl with checkpointing")
+
+
+def two_updates(side: str, work: Work, split: Split) -> Callable[[], None]:
+    """What to measure the memory of; the side stands ready."""
+    if side != "ours":
+        return Trl(work, steps=2, parts=split.parts, checkpointing=side == SIDES[2]).run
+    ours = Ours(work, tokens=split.tokens)
+
+    def run() -> None:
+        ours.step()
+        ours.step()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

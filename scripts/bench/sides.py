@@ -1,0 +1,198 @@
+"""The two sides of end_to_end.py: the parts of our training loop, and TRL's GRPOTrainer, on the game of words."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from common import Timing
+from empg_cli import config
+from empg_cli.algorithms.assemble import compute_credit
+from empg_cli.policy.loading import load_folder
+from empg_cli.rollout.collect import EpisodeRules, collect
+from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.training.batching import make_batch
+from empg_cli.training.masking import trainable
+from empg_cli.training.metrics import describe_rollout
+from empg_cli.training.optim import make_optimizer
+from empg_cli.training.update import update_policy
+from word_game import (
+    ToolEnv,
+    WordBenchmark,
+    Work,
+    even_share,
+    model_folder,
+    prompt_text,
+    tokenizer,
+    tool_tokenizer,
+    word_agent,
+)
+
+LR = 1e-4
+
+
+@dataclass
+class Side:
+    """What one side took, update by update."""
+
+    update: Timing = field(default_factory=Timing)
+    generation: Timing = field(default_factory=Timing)
+    tokens: list[tuple[int, int]] = field(default_factory=list)
+    """Per update: (tokens sampled, tokens of all rows)."""
+
+    def forget_first(self) -> None:
+        """The warm-up."""
+        for timing in (self.update, self.generation):
+            del timing.cpu_s[0], timing.wall_s[0]
+
+
+class Ours(Side):
+    """The training loop's own parts, in its order (training/loop.py)."""
+
+    def __init__(self, work: Work, *, tokens: int) -> None:
+        """tokens: of a micro-batch, padding included (`trainer.tokens_per_microbatch`)."""
+        super().__init__()
+        self.work = work
+        self.cfg = config.load(
+            [
+                "algo=grpo",
+                f"algo.group_size={work.group_size}",
+                "algo.loss.kl_coef=0",
+                "algo.loss.entropy_coef=0",
+                f"trainer.lr={LR}",
+                "trainer.minibatches=1",
+                f"trainer.tokens_per_microbatch={tokens}",
+                "trainer.lr_schedule=constant",
+            ]
+        )
+        self.policy = load_folder(str(model_folder()), dtype="float32", device=torch.device("cpu"))
+        self.optimizer = make_optimizer(self.policy, self.cfg.trainer)
+        self.engine = TorchEngine(self.policy, stop_ids=[])
+        self.benchmark = WordBenchmark(work)
+        self.rules = EpisodeRules(
+            append_only=True,
+            max_steps=work.turns,
+            temperature=1.0,
+            max_new_tokens=work.response,
+            max_context_tokens=work.longest_row,
+            invalid_action_penalty=0.0,
+            penalise_refused=False,
+        )
+
+    def step(self) -> None:
+        number = len(self.tokens)
+        tasks = self.benchmark.tasks("train")[number * self.work.groups : (number + 1) * self.work.groups]
+        with self.update.measure():
+            with self.generation.measure():
+                trajectories = collect(
+                    self.engine,
+                    self.benchmark,
+                    word_agent,
+                    tasks,
+                    group_size=self.work.group_size,
+                    rules=self.rules,
+                    stream=(0, number),
+                )
+            describe_rollout(trajectories, self.benchmark.name)
+            batch = make_batch(trainable(trajectories), append_only=True)
+            batch.credit_S, _ = compute_credit(self.cfg.algo, batch)
+            update_policy(self.policy, self.optimizer, batch, self.cfg, lr=LR, update=number)
+        self.tokens.append((int(batch.mask_ST.sum()), sum(map(len, batch.row_ids))))
+
+
+class Trl(Side):
+    """GRPOTrainer; `after_step` is called after each of its steps and not counted."""
+
+    def __init__(self, work: Work, *, steps: int, parts: int, checkpointing: bool = False) -> None:
+        """parts: micro-batches of a step."""
+        super().__init__()
+        os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+        from datasets import Dataset
+        from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+        from transformers.utils import logging
+        from trl import GRPOConfig, GRPOTrainer
+
+        logging.set_verbosity_error()
+        numbers = range(steps * work.groups)
+        several = work.turns > 1
+        texts = [prompt_text(work, number) for number in numbers]
+        data: dict[str, Any] = {
+            "number": list(numbers),
+            "prompt": [[{"role": "user", "content": text}] for text in texts]
+            if several
+            else [f"{t} <act>" for t in texts],
+        }
+        words = tool_tokenizer() if several else tokenizer()
+        settings = GRPOConfig(
+            output_dir=tempfile.mkdtemp(prefix="empg-bench-"),
+            per_device_train_batch_size=work.trajectories // parts,
+            gradient_accumulation_steps=parts,
+            num_generations=work.group_size,
+            max_completion_length=work.longest_row,
+            max_tool_calling_iterations=work.turns - 1 if several else None,
+            generation_kwargs={"max_new_tokens": work.response, "min_new_tokens": work.response},
+            temperature=1.0,
+            top_k=0,
+            beta=0.0,
+            loss_type="dapo",  # the mean over all tokens, as ours
+            learning_rate=LR,
+            lr_scheduler_type="constant",
+            max_steps=steps,
+            gradient_checkpointing=checkpointing,
+            use_cpu=True,
+            bf16=False,
+            shuffle_dataset=False,
+            logging_steps=10**9,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+        )
+        side = self
+        self.after_step: Callable[[], None] = lambda: None
+
+        def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+            return [even_share(words.decode(ids)) for ids in completion_ids]
+
+        class Clock(TrainerCallback):  # type: ignore[misc]
+            def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+                self._start()
+
+            def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+                side.update.cpu_s.append(time.process_time() - self._cpu)
+                side.update.wall_s.append(time.perf_counter() - self._wall)
+                side.after_step()
+                self._start()
+
+            def _start(self) -> None:
+                self._cpu, self._wall = time.process_time(), time.perf_counter()
+
+        self.trainer = GRPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(model_folder(), dtype=torch.float32),
+            reward_funcs=reward,
+            args=settings,
+            train_dataset=Dataset.from_dict(data),
+            processing_class=words,
+            callbacks=[Clock()],
+            environment_factory=(lambda: ToolEnv(work)) if several else None,
+        )
+        self.trainer.remove_callback(PrinterCallback)
+        generate = self.trainer._generate
+
+        def counted(prompts: list[Any]) -> Any:
+            with self.generation.measure():
+                result = generate(prompts)
+            prompt_ids, completion_ids, sampled = result[:3]
+            rows = sum(map(len, prompt_ids)) + sum(map(len, completion_ids))
+            self.tokens.append((sum(map(sum, sampled)) if sampled else sum(map(len, completion_ids)), rows))
+            return result
+
+        self.trainer._generate = counted
+
+    def run(self) -> None:
+        self.trainer.train()
