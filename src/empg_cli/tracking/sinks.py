@@ -93,7 +93,10 @@ class Fan:
         self._each("summary", lambda sink: sink.summary(values))
 
     def close(self, exit_code: int = 0) -> None:
-        """`exit_code`: 0 finished, 1 failed, 3 stopped by a health check, 128+n by signal n; a second call does nothing."""
+        """
+        Args:
+            exit_code: 0 finished, 1 failed, 3 ended by a health check, 128+n by signal n. A second call does nothing.
+        """
         if not self._closed:
             self._closed = True
             self._each("close", lambda sink: sink.close(exit_code))
