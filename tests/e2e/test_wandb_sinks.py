@@ -25,6 +25,7 @@ import json, logging, sys
 from pathlib import Path
 from types import SimpleNamespace
 from empg_cli.tracking import wandb_sink
+from empg_cli.tracking.histograms import Histogram
 from empg_cli.tracking.sinks import RunIdentity, open_sinks
 
 logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
@@ -44,6 +45,7 @@ for update in range(start, end):
         row["eval/success_rate"] = 0.5 - abs(update - 5) / 100
     if update == 3:
         row["actor/entropy"] = float("nan")
+    fan.histograms(update, {"hist/weight": Histogram(0.5, 1.5, (update, 2))})
     fan.log(update, row)
 fan.summary({"best/success_rate": 0.5, "best/update": 5})
 fan.close(exit_code)
@@ -162,6 +164,10 @@ def test_without_login_or_terminal_it_logs_offline_and_says_nothing(environment,
     assert [row["env/steps"] for row in run.history] == [64 * update for update in range(12)]
     assert "actor/entropy" not in run.history[3]  # NaN is left out, and counted
     assert run.history[3]["train/nonfinite"] == 1
+    for update in (0, 11):
+        histogram = {key: run.history[update][f"hist/weight.{key}"] for key in ("_type", "bins", "values")}
+        assert histogram == {"_type": "histogram", "bins": [0.5, 1.0, 1.5], "values": [update, 2]}
+    assert len((run_dir / "histograms.jsonl").read_text().splitlines()) == 12
     assert run.exit_code == 143
     assert (run.run.display_name, run.run.run_group, run.run.job_type) == ("alfworld-empg-s3", "alfworld-empg", "train")
     assert list(run.run.tags) == ["alfworld", "empg", "mine"]
