@@ -184,7 +184,7 @@ def evaluate(
     hydra_help: HydraHelp = False,
     rerun: Rerun = None,
 ) -> None:
-    """Play each task of a split once: [bold]empg eval run=DIR[/bold], or [bold]empg eval policy=expert[/bold]."""
+    """Play each task of a split: [bold]empg eval run=DIR[/bold]; or model=NAME, endpoint=openai, policy=expert."""
     with _user_border():
         if compare is not None:
             if overrides:

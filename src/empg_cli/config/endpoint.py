@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
@@ -32,6 +33,8 @@ class Endpoint(Remote):
     def base_url_is_an_address(self) -> Endpoint:
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url ({self.base_url}) must begin with http:// or https://")
+        if "@" in urlsplit(self.base_url).netloc:
+            raise ValueError("base_url must hold no user and password: it is written to files; use api_key_env")
         return self
 
     @model_validator(mode="after")

@@ -125,7 +125,8 @@ def _configured_max_steps(run_dir: Path) -> int | None:
     if not path.is_file():
         return None
     benchmark = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("benchmark", {})
-    return benchmark.get("max_steps")
+    max_steps: int | None = benchmark.get("max_steps")
+    return max_steps
 
 
 def _evaluation_file(path: Path) -> Path:

@@ -297,7 +297,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
         raise ValueError(f"counts must not be negative, got {only_first} and {only_second}")
     n = only_first + only_second
     tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def paired_proportion_difference(*, gained: int, lost: int, n: int, confidence: float = 0.95) -> Estimate:
