@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from empg_cli import config
+from empg_cli.ablation.study import Cell, Study, write_study
+from empg_cli.commands import report
 from empg_cli.config import load
 from empg_cli.config.schema import TrainConfig
 from empg_cli.reporting.axes import tick_labels, ticks
@@ -276,6 +278,29 @@ def test_a_run_that_has_logged_nothing_is_named(tmp_path: Path) -> None:
     assert unstarted([tmp_path / "study"]) == [empty]
     with pytest.raises(NotARun, match="has not logged anything yet"):
         open_runs([empty])
+
+
+def test_a_study_has_its_table_and_its_own_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    variants, seeds = ("plain", "better"), (0, 1)
+    cells = tuple(Cell(name, seed, (), name, f"{name}-{seed}") for seed in seeds for name in variants)
+    facts = {name: {"benchmark": "alfworld"} for name in variants}
+    costs = dict.fromkeys(variants, "c")
+    write_study(Study(tmp_path / "study", "demo", "eval/success_rate", "plain", seeds, cells, facts, costs))
+    for cell in cells:
+        folder = make_run(tmp_path / "study" / cell.folder, seed=cell.seed, trajectories=1)
+        (folder / "run.json").write_text(json.dumps({"config_hash": cell.variant, "data": {"source": "generated"}}))
+        (folder / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
+    (tmp_path / "study" / "better-s1" / "metrics.jsonl").unlink()  # as if it had just begun
+    report.run([tmp_path / "study"], None, figures=False)
+    out, err = capsys.readouterr()
+    assert out.split() == [str(tmp_path / "study" / "report" / "report.html")]
+    assert "has not logged anything yet" in err and "better-s1" in err
+    texts = Reader((tmp_path / "study" / "report" / "report.html").read_text()).texts
+    assert "study: 3 runs on alfworld" in texts and "ablation demo" in texts
+    assert texts.index("plain") < texts.index("better")  # the base first, not by name
+    report.show(tmp_path / "study", trajectories=1)
+    shown = capsys.readouterr().out
+    assert "Δ to plain" in shown and "better-s0" in shown
 
 
 def test_runs_of_a_sweep_stand_in_order_of_their_numbers(tmp_path: Path) -> None:

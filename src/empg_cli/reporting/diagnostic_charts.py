@@ -77,7 +77,7 @@ def changes(runs: Sequence[RunFolder]) -> list[Change]:
         same = [change for _, change in more if len(change.bins) == len(first.bins)]
         policies = f"{first.before} to {first.after}"
         if same:
-            bins = _mean_bins([first.bins, *(change.bins for change in same)])
+            bins: Sequence[ChangeBin] = _mean_bins([first.bins, *(change.bins for change in same)])
             note = f"{policies}; mean over {len(same) + 1} seeds, 95 % t interval over seeds"
             if len(same) < len(more):
                 note += f"; left out, as their bins differ: {len(more) - len(same)}"

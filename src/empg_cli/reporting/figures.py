@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
@@ -24,7 +24,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Told apart by colour-blind readers too (Okabe and Ito); the page's style sheet has the same order."""
 DASHES = ("-", "--", ":")
 """Beyond eight configurations the colours come again."""
-STYLE = {
+STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "svg.hashsalt": "empg",
 }  # fmt: skip
 WITHOUT_DATE: Mapping[str, dict[str, None]] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
@@ -87,10 +87,12 @@ def curves_csv(runs: Sequence[RunFolder]) -> str:
 
 
 def _draw(axis: Axes, runs: Sequence[RunFolder], panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     curves = curves_of(runs, panel.metric)
     axis.set_title(panel.title, fontsize=9)
     axis.set_xlabel("update")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.margins(x=0.02)
     if not curves:
         axis.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axis.transAxes, color="0.5")
@@ -141,14 +143,14 @@ def _finish(figure: Figure, runs: Sequence[RunFolder], panels: Sequence[Panel]) 
 
 
 def _legend(figure: Figure) -> None:
-    entries = {}
+    entries: dict[str, Any] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     if entries:
         columns = min(4, len(entries))
         figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+            list(entries.values()), list(entries), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
         )
 
 
