@@ -46,6 +46,8 @@ class Evaluation:
     total: Success
     kinds: list[Success]
     trajectories: list[Trajectory]
+    averages: list[dict[str, Any]]
+    """Deep Search: rows of `deepsearch.report` over ID, OOD and all sources; empty elsewhere."""
 
     @property
     def success_rate(self) -> float:
@@ -81,12 +83,13 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the trajectories, as plain data."""
-        return {
+        plain: dict[str, Any] = {
             "split": self.split,
             "temperature": self.temperature,
             "total": asdict(self.total),
             "kinds": [asdict(kind) for kind in self.kinds],
         }
+        return plain | ({"averages": self.averages} if self.averages else {})
 
 
 def evaluate(
@@ -122,7 +125,7 @@ def evaluate(
             stream=(_STREAM, seed, start),
             progress=report,
         )
-    return summarise(trajectories, split=settings.split, temperature=rollout.eval_temperature)
+    return summarise(trajectories, settings, temperature=rollout.eval_temperature)
 
 
 def evaluate_expert(
@@ -135,7 +138,7 @@ def evaluate_expert(
         trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}")))
         if progress:
             progress(number + 1, len(tasks))
-    return summarise(trajectories, split=settings.split, temperature=0.0)
+    return summarise(trajectories, settings, temperature=0.0)
 
 
 def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Random) -> Trajectory:
@@ -157,15 +160,25 @@ def evaluation_tasks(benchmark: Benchmark, settings: BenchmarkConfig) -> Sequenc
     return tasks if settings.eval_tasks is None else tasks[: settings.eval_tasks]
 
 
-def summarise(trajectories: Sequence[Trajectory], *, split: str, temperature: float) -> Evaluation:
-    kinds = sorted({trajectory.task.kind for trajectory in trajectories})
+def summarise(trajectories: Sequence[Trajectory], settings: BenchmarkConfig, *, temperature: float) -> Evaluation:
+    names = sorted({trajectory.task.kind for trajectory in trajectories})
+    kinds = [_success(name, [t for t in trajectories if t.task.kind == name]) for name in names]
     return Evaluation(
-        split=split,
+        split=settings.split,
         temperature=temperature,
         total=_success("all", trajectories),
-        kinds=[_success(kind, [t for t in trajectories if t.task.kind == kind]) for kind in kinds],
+        kinds=kinds,
         trajectories=list(trajectories),
+        averages=_averages(settings.name, kinds),
     )
+
+
+def _averages(benchmark: str, kinds: Sequence[Success]) -> list[dict[str, Any]]:
+    if benchmark != "deepsearch":
+        return []
+    from empg_cli.benchmarks.deepsearch.report import averages  # it imports this package's statistics
+
+    return averages([asdict(kind) for kind in kinds])
 
 
 def _success(kind: str, trajectories: Sequence[Trajectory]) -> Success:

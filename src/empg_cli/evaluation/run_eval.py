@@ -67,10 +67,6 @@ def _record(
     run_dir: Path, cfg: EvalConfig, evaluation: Evaluation, data: dict[str, Any], model: dict[str, Any] | None
 ) -> dict[str, Any]:
     result = {**evaluation.as_dict(), "seed": cfg.seed, "policy": model or cfg.policy, "data": data}
-    if data["name"] == "deepsearch":  # the layout of the paper's Table 2
-        from empg_cli.benchmarks.deepsearch.report import averages
-
-        result["averages"] = averages(result["kinds"])
     content = {**result, "tasks": evaluation.tasks()}
     write_atomically(run_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
     save_trajectories(run_dir, 0, "eval", evaluation.trajectories[: cfg.logger.trajectories])
