@@ -31,14 +31,14 @@ from empg_cli.training.warm_start import imitate
 DEMONSTRATIONS: dict[str, dict[str, Any]] = {
     "alfworld": {"train_games": 200_000, "game_seed": 0},
     "webshop": {"num_products": 5000, "shop_seed": 1},
-    "deepsearch": {"world.seed": 1},
+    "deepsearch": {"world.seed": 0, "expert_haste": 0.5},
 }
 """Where demonstrations come from: many tasks, none of which users evaluate on."""
 
 HELD_OUT: dict[str, dict[str, Any]] = {
     "alfworld": {"train_games": 200_000, "game_seed": 1},
     "webshop": {"num_products": 1000, "shop_seed": 2, "eval_tasks": 200},
-    "deepsearch": {"world.seed": 2, "split": "test", "eval_tasks": 210},
+    "deepsearch": {"world.seed": 1, "split": "id", "eval_tasks": 240},
 }
 """What decides when to stop: neither demonstrated nor what users evaluate on (seed 0)."""
 

@@ -174,6 +174,7 @@ def test_an_evaluation_reports_what_nobody_judged_apart() -> None:
             played("a", Status.FAILED),
             played("b", Status.ENV_ERROR),
         ],
+        benchmark="alfworld",
         split="test",
         temperature=0.0,
     )
@@ -182,4 +183,4 @@ def test_an_evaluation_reports_what_nobody_judged_apart() -> None:
     metrics = found.metrics("deepsearch")
     assert (metrics["eval/n"], metrics["eval/not_judged"], metrics["eval/deepsearch/em"]) == (2.0, 2.0, 0.5)
     with pytest.raises(NothingJudged, match="1 of 1 episodes ended in an environment error, such as: JudgeError: down"):
-        summarise([played("a", Status.ENV_ERROR)], split="test", temperature=0.0)
+        summarise([played("a", Status.ENV_ERROR)], benchmark="alfworld", split="test", temperature=0.0)

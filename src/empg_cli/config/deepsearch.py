@@ -186,6 +186,8 @@ class Deepsearch(BenchmarkNode):
     shaping: FormatShaping
     judge: Judge | None
     """Read by reward=judge; null otherwise."""
+    expert_haste: float = Field(ge=0, le=1)
+    """Share of the expert's episodes that end one look-up too early: demonstrations of mixed quality."""
 
     @model_validator(mode="after")
     def reward_has_what_it_reads(self) -> Deepsearch:

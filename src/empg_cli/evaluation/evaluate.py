@@ -62,6 +62,8 @@ class Evaluation:
     kinds: list[Success]
     """Of the task types with an episode that was judged."""
     trajectories: list[Trajectory]
+    averages: list[dict[str, Any]]
+    """Deep Search: rows of `deepsearch.report` over ID, OOD and all sources; empty elsewhere."""
 
     @property
     def success_rate(self) -> float:
@@ -85,11 +87,7 @@ class Evaluation:
             "eval/valid_action_frac": total.valid_actions,
         }
         metrics |= {f"eval/{benchmark}/{name}": mean for name, mean in total.info.items()}
-        if benchmark == "deepsearch":  # the columns of the paper's Table 2, so that studies can compare them
-            from empg_cli.benchmarks.deepsearch.report import averages
-
-            rows = averages([asdict(kind) for kind in self.kinds])
-            metrics |= {f"eval/{row['name'].lower()}/success_rate": row["success_rate"] for row in rows}
+        metrics |= {f"eval/{row['name'].lower()}/success_rate": row["success_rate"] for row in self.averages}
         return metrics | {f"eval/{kind.kind}/success_rate": kind.success_rate for kind in self.kinds}
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -110,12 +108,13 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the trajectories, as plain data."""
-        return {
+        plain: dict[str, Any] = {
             "split": self.split,
             "temperature": self.temperature,
             "total": asdict(self.total),
             "kinds": [asdict(kind) for kind in self.kinds],
         }
+        return plain | ({"averages": self.averages} if self.averages else {})
 
 
 def evaluate(
@@ -155,7 +154,7 @@ def evaluate(
             stream=(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start),
             progress=report,
         )
-    return summarise(trajectories, split=settings.split, temperature=rollout.eval_temperature)
+    return summarise(trajectories, benchmark=settings.name, split=settings.split, temperature=rollout.eval_temperature)
 
 
 def evaluate_expert(
@@ -168,7 +167,7 @@ def evaluate_expert(
         trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}")))
         if progress:
             progress(number + 1, len(tasks))
-    return summarise(trajectories, split=settings.split, temperature=0.0)
+    return summarise(trajectories, benchmark=settings.name, split=settings.split, temperature=0.0)
 
 
 def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Random) -> Trajectory:
@@ -195,19 +194,21 @@ def evaluation_tasks(benchmark: Benchmark, settings: BenchmarkConfig) -> Sequenc
     return tasks if settings.eval_tasks is None else tasks[: settings.eval_tasks]
 
 
-def summarise(trajectories: Sequence[Trajectory], *, split: str, temperature: float) -> Evaluation:
+def summarise(trajectories: Sequence[Trajectory], *, benchmark: str, split: str, temperature: float) -> Evaluation:
     """
     Raises:
         NothingJudged: not one of the episodes was scored.
     """
     _report_not_judged(trajectories)
-    kinds = sorted({trajectory.task.kind for trajectory in trajectories if trajectory.is_scored})
+    names = sorted({trajectory.task.kind for trajectory in trajectories if trajectory.is_scored})
+    kinds = [_success(name, [t for t in trajectories if t.task.kind == name]) for name in names]
     return Evaluation(
         split=split,
         temperature=temperature,
         total=_success("all", trajectories),
-        kinds=[_success(kind, [t for t in trajectories if t.task.kind == kind]) for kind in kinds],
+        kinds=kinds,
         trajectories=list(trajectories),
+        averages=_averages(benchmark, kinds),
     )
 
 
@@ -219,6 +220,15 @@ def _report_not_judged(trajectories: Sequence[Trajectory]) -> None:
     if len(errors) == len(trajectories):
         raise NothingJudged(f"no episode of the evaluation could be judged: {summary}")
     log.warning("not judged: %s; they count in no rate", summary)
+
+
+def _averages(benchmark: str, kinds: Sequence[Success]) -> list[dict[str, Any]]:
+    """The columns of the paper's Table 2."""
+    if benchmark != "deepsearch":
+        return []
+    from empg_cli.benchmarks.deepsearch.report import averages  # it imports this package's statistics
+
+    return averages([asdict(kind) for kind in kinds])
 
 
 def _success(kind: str, played: Sequence[Trajectory]) -> Success:

@@ -180,7 +180,7 @@ def _as_data(
     cfg: EvalConfig, which: Pass, evaluation: Evaluation, data: dict[str, Any], player: Player
 ) -> dict[str, Any]:
     """One pass: totals, task types, and what was played by whom."""
-    result = {
+    return {
         **evaluation.as_dict(),
         "seed": which.seed,
         "sample": which.sample,
@@ -188,11 +188,6 @@ def _as_data(
         "data": data,
         "rules": _rules(cfg),
     }
-    if data["name"] == "deepsearch":  # the layout of the paper's Table 2
-        from empg_cli.benchmarks.deepsearch.report import averages
-
-        result["averages"] = averages(result["kinds"])
-    return result
 
 
 def _rules(cfg: EvalConfig) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class RunReport:
     """Update and result of the first, best and last evaluation."""
     best: tuple[int, Evaluation] | None = None
     last: tuple[int, Evaluation] | None = None
+    groups: Sequence[tuple[str, str]] = ()
+    """Label and text of further results: those on groups of task types."""
     kl: float | None = None
     """Last actor/kl_loss, in nats; None without a reference policy."""
     entropy: float | None = None
@@ -113,6 +115,7 @@ def _results(report: RunReport) -> list[tuple[str, str]]:
         if measured is not None
         for update, e in [measured]
     ]
+    pairs += report.groups
     if report.kl is not None:
         pairs.append(("KL to reference", f"{report.kl:.4f} nats"))
     if report.entropy is not None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 START_TOKENS = 128
-"""What one more forward and backward pass costs by itself, in tokens: on a CPU the shipped tiny agent takes about 8 ms for
-it beside 0.05 to 0.1 ms a token. Without it every row would come alone, which needs no padding at all."""
+"""What one more forward and backward pass costs by itself, in tokens: on a CPU the shipped tiny agent takes about 8 ms
+for it beside 0.05 to 0.1 ms a token. Without it every row would come alone, which needs no padding at all."""
 
 
 def length_groups(lengths: Sequence[int], budget: int) -> list[list[int]]:

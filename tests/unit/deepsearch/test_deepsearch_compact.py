@@ -29,7 +29,7 @@ SHOWN = (
 @pytest.fixture
 def wording() -> DeepSearchCompact:
     made = DeepSearchCompact()
-    assert made.opening(QUESTION) == "ask birth_year book_author e1"
+    assert made.opening(QUESTION) == "ask e1 book_author birth_year did none"
     return made
 
 
@@ -49,17 +49,37 @@ def test_facts_are_read_once_and_sentences_without_subject_are_about_the_title()
 
 
 def test_names_become_numbers_and_numbers_names_again(wording: DeepSearchCompact) -> None:
-    assert wording.parse("find e1 book_author").action == "<search>The Zob Garden novel by</search>"
+    assert wording.parse("e1 book_author").action == "<search>The Zob Garden novel by</search>"
     assert wording.turn("search[The Zob Garden novel by]", Observation(SHOWN, BOTH)) == (
-        "shown e1 book_author e2 e1 book_year e3 e2 birth_year e4 ask birth_year book_author e1"
+        "shown e1 book_author e2 e1 book_year e3 e2 birth_year e4 ask e1 book_author birth_year did e1 book_author"
     )
-    assert wording.parse("find e2 birth_year").action == "<search>Ana Ro world year</search>"
-    assert wording.parse("find e2").action == "<search>Ana Ro</search>"
-    assert wording.parse("answer e4").action == "<answer>1890</answer>"
-    assert wording.turn("", Observation("No results.", BOTH[1:])).startswith("shown nothing last ask")
+    assert wording.parse("e2 birth_year").action == "<search>Ana Ro world year</search>"
+    assert wording.parse("e2").action == "<search>Ana Ro</search>"
+    assert wording.parse("e4 answer").action == "<answer>1890</answer>"
+    assert wording.turn("", Observation("No results.", BOTH[1:])) == (
+        "shown nothing last ask e1 book_author birth_year did none"
+    )
 
 
-@pytest.mark.parametrize("response", ["find", "find e2 birth_year", "answer e9", "answer 1890", "find e1 e1", "e1", ""])
+def test_facts_about_what_was_searched_come_first_and_are_told_from_its_side(wording: DeepSearchCompact) -> None:
+    wording.turn("search[The Zob Garden novel by]", Observation(SHOWN, BOTH))
+    assert wording.turn("search[Ana Ro]", Observation(SHOWN, BOTH)) == (
+        "shown e2 of_book_author e1 e2 birth_year e4 e1 book_year e3 ask e1 book_author birth_year did e2"
+    )
+
+
+def test_a_search_is_read_as_the_look_up_that_comes_next() -> None:
+    """`capital` and `of_capital` are searched with the same words."""
+    wording = DeepSearchCompact()
+    question = "What is the capital of the country that uses the Zob as its currency?"
+    assert wording.opening(Observation(question, BOTH)) == "ask e1 of_currency capital did none"
+    assert wording.phrase("search[Zob currency]") == "e1 of_currency"
+    assert wording.parse("e1 currency").action == wording.parse("e1 of_currency").action
+    assert wording.phrase("search[Zob headquarters]") == "e1 comp_hq"
+    assert wording.phrase("search[Nobody]") == "none"
+
+
+@pytest.mark.parametrize("response", ["none", "e2 birth_year", "e9 answer", "1890 answer", "e1 e1", "answer", ""])
 def test_what_was_not_shown_cannot_be_said(wording: DeepSearchCompact, response: str) -> None:
     parsed = wording.parse(response)
     assert (parsed.action, parsed.well_formed) == (response, False)
@@ -68,27 +88,33 @@ def test_what_was_not_shown_cannot_be_said(wording: DeepSearchCompact, response:
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        ("Which country has the larger area, Aa or Bb?", "ask compare area_km2 e1 e2"),
-        ("Which country borders both Aa and Bb?", "ask both borders e1 e2"),
-        ("What is the currency of the country whose capital is Aa?", "ask currency of_capital e1"),
-        ("How are you?", "ask unknown"),
+        ("Which country has the larger area, Aa or Bb?", "compare e1 e2 area_km2 did none"),
+        ("Which country borders both Aa and Bb?", "both e1 e2 borders did none"),
+        ("What is the currency of the country whose capital is Aa?", "ask e1 of_capital currency did none"),
+        ("How are you?", "ask unknown did none"),
     ],
 )
 def test_questions_become_relations(question: str, words: str) -> None:
     assert DeepSearchCompact().opening(Observation(question, BOTH)) == words
 
 
-def test_sizes_of_numbers_can_be_read() -> None:
+def test_a_comparison_is_told_once_both_numbers_are_known() -> None:
     wording = DeepSearchCompact()
     wording.opening(Observation("Which country has the larger area, Aa or Bb?", BOTH))
-    shown = Observation("Doc 1(Title: Bb) Bb covers an area of 21,394 square kilometres.", BOTH)
-    assert wording.turn("", shown) == "shown e2 area_km2 digits_5 d2 d1 d3 ask compare area_km2 e1 e2"
+    aa, bb = (
+        Observation(f"Doc 1(Title: {name}) {name} covers an area of {area} square kilometres.", BOTH)
+        for name, area in (("Aa", "9,750"), ("Bb", "21,394"))
+    )
+    assert wording.turn("search[Aa area]", aa) == "shown e1 area_km2 size compare e1 e2 area_km2 did e1"
+    assert wording.turn("search[Bb area square kilometres]", bb) == (
+        "shown e2 area_km2 size compare e1 e2 area_km2 did e2 area_km2 second"
+    )
 
 
 def test_a_window_repeats_past_steps_as_they_were_shown(wording: DeepSearchCompact) -> None:
     action = "<search>The Zob Garden novel by</search>"
     text = wording.window([Exchange(QUESTION.text, action)], 1, Observation(SHOWN, BOTH))
-    assert text.startswith("ask birth_year book_author e1 <act> find e1 book_author shown e1 book_author e2")
+    assert text.startswith("ask e1 book_author birth_year did none <act> e1 book_author shown e1 book_author e2")
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,7 @@ class DeepSearchBenchmark:
         cache_dir: str | None,
         shaping: Mapping[str, float],
         judge: Mapping[str, Any] | None,
+        expert_haste: float,
         **rules: Any,
     ) -> None:
         """Opens the world or the official data, and makes sure that the search engine answers.
@@ -52,6 +53,7 @@ class DeepSearchBenchmark:
         Raises:
             DataError: data is missing, or the search engine does not answer.
         """
+        self._expert_haste = expert_haste
         self._rules = EpisodeRules(**rules, shaping=Shaping(**shaping))
         engine = _RETRIEVAL.validate_python(dict(retrieval))
         self._world: StoredWorld | None = None
@@ -97,10 +99,11 @@ class DeepSearchBenchmark:
             raise DataError(
                 "the Deep Search expert reads the generated world only: it has no demonstration of official data"
             )
-        return Expert(env).play(rng)
+        return Expert(env, haste=self._expert_haste).play(rng)
 
     def fingerprint(self) -> dict[str, Any]:
         questions = self._questions
+        expert = {"expert_haste": self._expert_haste} if self._expert_haste else {}
         return {
             "name": self.name,
             "source": "generated" if self._world else "official",
@@ -110,6 +113,7 @@ class DeepSearchBenchmark:
             "digest": self._world.info["digest"] if self._world else _digest(questions),
             "retrieval": self.retriever.fingerprint(),
             "judge": self._judge.fingerprint() if self._judge else None,
+            **expert,
         }
 
 

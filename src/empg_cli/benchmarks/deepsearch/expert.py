@@ -33,36 +33,45 @@ _Look = Generator[str, None, "str | None"]
 
 
 class Expert:
-    def __init__(self, env: DeepSearchEnv) -> None:
-        self._env = env
+    def __init__(self, env: DeepSearchEnv, *, haste: float = 0.0) -> None:
+        """
+        Args:
+            haste: probability of an episode that ends one look-up too early. It answers with what it has: the last
+                name on the way, the first of two compared. Questions of one look-up, and intersections, are never cut.
+        """
+        self._env, self._haste = env, haste
 
     def play(self, rng: random.Random | None = None) -> Iterator[str]:
-        """Actions to step the environment with. `rng` is unused: there is one best line of play."""
+        """Actions to step the environment with. `rng` decides about haste; without it, or without haste, there is one
+        best line of play."""
         question: Question = self._env.task.data
         plan = plan_question(question.text)
+        is_hasty = bool(self._haste) and rng is not None and rng.random() < self._haste
         if isinstance(plan, ChainPlan):
-            answer = yield from self._follow(plan)
+            answer = yield from self._follow(plan, is_hasty=is_hasty)
         elif isinstance(plan, ComparisonPlan):
-            answer = yield from self._compare(plan)
+            answer = yield from self._compare(plan, is_hasty=is_hasty)
         elif plan is not None:
             answer = yield from self._intersect(plan.pairs)
         else:
             answer = None
         yield self._render("answer", answer or UNKNOWN, "I know the answer now." if answer else "I could not find it.")
 
-    def _follow(self, plan: ChainPlan) -> _Look:
+    def _follow(self, plan: ChainPlan, *, is_hasty: bool) -> _Look:
         known = plan.start
-        for hop in plan.hops:
+        for hop in plan.hops[: len(plan.hops) - (is_hasty and len(plan.hops) > 1)]:
             found = yield from self._look_up(hop, known)
             if found is None:
                 return None
             known = found
         return known
 
-    def _compare(self, plan: ComparisonPlan) -> _Look:
+    def _compare(self, plan: ComparisonPlan, *, is_hasty: bool) -> _Look:
         for a, b in plan.pairs:
             hop = Hop(plan.rule.relation, inverse=False)
             value_a = yield from self._look_up(hop, a)
+            if value_a is not None and is_hasty:
+                return a
             value_b = (yield from self._look_up(hop, b)) if value_a is not None else None
             if value_a is not None and value_b is not None:
                 return a if _number(value_a) > _number(value_b) else b
