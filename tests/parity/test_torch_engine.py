@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers.generation.logits_process import TopPLogitsWarper
 
-from empg_cli.rollout.torch_engine import TorchEngine, sample
+from empg_cli.policy.policy import Policy
+from empg_cli.rollout.reading import Chunk, plan_runs
+from empg_cli.rollout.sampling import nucleus, sample
+from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.training.batching import make_batch
 from empg_cli.training.update import score_batch
+from empg_cli.types import Trajectory
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
 
 
@@ -84,3 +89,140 @@ def test_temperature_sharpens() -> None:
     token, logprob, _ = sample(torch.tensor([[0.0, np.log(2.0)]], dtype=torch.float32), torch.tensor([0.19]), 0.5)
     assert token.item() == 0
     torch.testing.assert_close(logprob.exp(), torch.tensor([0.2]))
+
+
+@pytest.mark.parametrize("context", ["transcript", "window"])
+def test_sampled_turns_equal_a_slow_transcription(context: str) -> None:
+    """Row by row, token by token, the whole text read anew for each token, probabilities and their sums in float64.
+
+    Stop tokens that the random model likes make rows end at different times, so decoding runs with holes.
+    """
+    policy = tiny_policy(tiny_config())
+    stops = [3, *frequent_tokens(policy, 40)]
+    session = TorchEngine(policy, stops).start(5, append_only=context == "transcript")
+    generator = np.random.default_rng(2)
+    history: list[list[int]] = [[] for _ in range(5)]
+    lengths = set()
+    for turn in range(3):
+        prompts = [generator.integers(4, 200, size=size).tolist() for size in (9, 1 + turn, 30, 4, 17)]
+        draws = uniforms(5, 10, seed=turn)
+        responses = session.respond(prompts, draws, max_new_tokens=10, temperature=0.7)
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            history[row] = (history[row] if context == "transcript" else []) + prompt
+            token_ids, logprobs, entropies = slow_response(policy, history[row], draws[row], stops, temperature=0.7)
+            assert response.token_ids == token_ids
+            assert response.ended == (token_ids[-1] in stops)
+            assert response.logprobs == pytest.approx(logprobs, abs=2e-5)
+            assert response.entropies == pytest.approx(entropies, abs=2e-5)
+            history[row] += token_ids
+            lengths.add(len(token_ids))
+    assert len(lengths) > 3
+
+
+def frequent_tokens(policy: Policy, count: int) -> list[int]:
+    with torch.inference_mode():
+        logit_V = policy.model(torch.arange(4, 200)[None]).logits[0].mean(0)
+    return logit_V.topk(count).indices.tolist()
+
+
+def slow_response(
+    policy: Policy, context: list[int], draws: np.ndarray, stops: list[int], *, temperature: float
+) -> tuple[list[int], list[float], list[float]]:
+    token_ids: list[int] = []
+    logprobs, entropies = [], []
+    for draw in draws:
+        with torch.inference_mode():
+            logit_V = policy.model(torch.tensor([context + token_ids])).logits[0, -1].double().numpy() / temperature
+        prob_V = np.exp(logit_V - logit_V.max())
+        prob_V /= prob_V.sum()
+        token = next(token for token, below in enumerate(np.cumsum(prob_V)) if draw < below)
+        token_ids.append(token)
+        logprobs.append(float(np.log(prob_V[token])))
+        entropies.append(float(-(prob_V * np.log(prob_V)).sum()))
+        if token in stops:
+            break
+    return token_ids, logprobs, entropies
+
+
+@pytest.mark.parametrize("context", ["transcript", "window"])
+def test_places_do_not_change_the_episodes(context: str) -> None:
+    """Six episodes at once, or two places that waiting episodes take over: the same tokens. Matrix products of another
+    height round differently, so log-probs agree to float32 rounding, not bit for bit."""
+    cfg = tiny_config(f"rollout={context}")
+    policy = tiny_policy(cfg)
+    at_once = tiny_rollout(cfg, policy)
+    refilled = tiny_rollout(tiny_config(f"rollout={context}", "rollout.max_concurrent=2"), policy)
+    assert_same_episodes(at_once, refilled)
+
+
+def assert_same_episodes(left: list[Trajectory], right: list[Trajectory]) -> None:
+    for ours, theirs in zip(left, right, strict=True):
+        assert (ours.task.task_id, ours.group, ours.index) == (theirs.task.task_id, theirs.group, theirs.index)
+        assert [step.response_ids for step in ours.steps] == [step.response_ids for step in theirs.steps]
+        assert ours.reward == theirs.reward
+        for one, other in zip(ours.steps, theirs.steps, strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=2e-5)
+
+
+@pytest.mark.parametrize("append_only", [True, False])
+def test_shared_beginnings_change_nothing_but_rounding(append_only: bool) -> None:
+    """Groups with equal prompts, a beginning that all prompts share, windows that repeat it, and a late row that finds
+    its beginning in a running one. Copied keys come from another pass than computed ones: equal to float32 rounding."""
+    policy = tiny_policy(tiny_config())
+    generator = np.random.default_rng(3)
+    common = generator.integers(4, 200, size=20).tolist()
+    goals = [generator.integers(4, 200, size=size).tolist() for size in (3, 3, 8)]
+    first = [common + goals[goal] for goal in (0, 0, 1, 1, 2)]
+    later = [
+        (common if not append_only else []) + generator.integers(4, 200, size=size).tolist() for size in (4, 9, 1, 5)
+    ]
+    answers = []
+    for share in (True, False):
+        session = TorchEngine(policy, [3], share_prefixes=share).start(5, append_only=append_only)
+        turns = [session.respond(first, uniforms(5, 6), max_new_tokens=6, temperature=1.0)]
+        session.keep([0, 2, 4])
+        session.add(1)
+        prompts = [*later[:3], first[4]]
+        turns.append(session.respond(prompts, uniforms(4, 6, seed=1), max_new_tokens=6, temperature=1.0))
+        answers.append([response for turn in turns for response in turn])
+    for shared, computed in zip(*answers, strict=True):
+        assert shared.token_ids == computed.token_ids
+        assert shared.logprobs == pytest.approx(computed.logprobs, abs=2e-5)
+
+
+def test_the_same_settings_give_the_same_bits() -> None:
+    cfg = tiny_config("rollout.max_concurrent=3")
+    policy = tiny_policy(cfg)
+    runs = [[step for trajectory in tiny_rollout(cfg, policy) for step in trajectory.steps] for _ in range(2)]
+    assert [(step.response_ids, step.logprobs, step.entropies) for step in runs[0]] == [
+        (step.response_ids, step.logprobs, step.entropies) for step in runs[1]
+    ]
+
+
+def test_top_p_keeps_what_generate_keeps() -> None:
+    logit_BV = torch.randn(50, 30, generator=torch.Generator().manual_seed(0)) * 3
+    for top_p in (0.05, 0.5, 0.9, 0.999):
+        theirs_BV = TopPLogitsWarper(top_p)(torch.empty(50, 0), logit_BV).isfinite()
+        assert torch.equal(nucleus(logit_BV.softmax(-1), top_p), theirs_BV)
+
+
+def test_top_p_draws_from_the_cut_distribution() -> None:
+    # p = [1/8, 2/8, 5/8]; 0.8 keeps the last two, which become [2/7, 5/7]: a draw falls below 2/7 = 0.2857 or above.
+    logits = torch.tensor([[0.0, np.log(2.0), np.log(5.0)]], dtype=torch.float32).repeat(3, 1)
+    token, logprob, entropy = sample(logits, torch.tensor([0.0, 0.285, 0.286]), 1.0, top_p=0.8)
+    assert token.tolist() == [1, 1, 2]
+    torch.testing.assert_close(logprob.exp(), torch.tensor([2, 2, 5]) / 7)
+    # -(2/7 ln 2/7 + 5/7 ln 5/7) = 0.3579 + 0.2403
+    torch.testing.assert_close(entropy, torch.full((3,), 0.598270), atol=1e-5, rtol=0)
+
+
+def test_runs_are_cut_where_padding_costs_more_than_a_call() -> None:
+    def runs(lengths: dict[int, int], overhead: int) -> list[tuple[int, int, int]]:
+        chunks = [Chunk(slot, length - 1, length) for slot, length in lengths.items()]
+        return [(run.first, run.last, run.columns) for run in plan_runs(chunks, overhead)]
+
+    # Slot 1 beside slot 0: 2 x 12 columns instead of 10 + 12, 2 in vain. With slot 2: 3 x 40 instead of 24 + 40.
+    assert runs({0: 10, 1: 12, 2: 40}, overhead=10) == [(0, 1, 12), (2, 2, 40)]
+    # An idle slot between two costs its columns: 3 x 10 instead of 10 + 10.
+    assert runs({0: 10, 2: 10}, overhead=10) == [(0, 2, 10)]
+    assert runs({0: 10, 2: 10}, overhead=9) == [(0, 0, 10), (2, 2, 10)]

@@ -83,6 +83,12 @@ class Rollout(Node):
     temperature: PositiveFloat
     eval_temperature: NonNegativeFloat
     """0 = greedy."""
+    eval_top_p: float = Field(gt=0, le=1)
+    """Evaluation samples from the most likely tokens that together have this probability; 1 = all. Training always
+    samples from all: log-probs of a cut distribution could not be reproduced by the training pass."""
+    max_concurrent: NonNegativeInt
+    """Episodes played at once: finished ones make room for waiting ones. Bounds memory; results do not depend on it
+    but for rounding. 0 = all of an update at once."""
     max_new_tokens: PositiveInt
     """Longest response of one step; a longer one is cut and ends there."""
     max_context_tokens: PositiveInt

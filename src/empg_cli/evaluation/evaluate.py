@@ -128,7 +128,7 @@ def evaluate(
     The random numbers depend on the seed and the task alone, so two policies are compared on equal draws.
     """
     tasks = evaluation_tasks(benchmark, settings)
-    rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature)
+    rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature, top_p=rollout.eval_top_p)
     trajectories: list[Trajectory] = []
 
     def report(done: int, _: int) -> None:

@@ -15,7 +15,7 @@ from empg_cli.agents.deepsearch_compact import vocabulary as deepsearch_vocabula
 from empg_cli.agents.webshop_compact import vocabulary as webshop_vocabulary
 from empg_cli.config.schema import Architecture, Model
 from empg_cli.errors import UserError
-from empg_cli.policy.attention import GROUPED
+from empg_cli.policy.attention import POLICY_ATTENTION
 from empg_cli.policy.policy import Policy
 from empg_cli.policy.tiny import scratch_model, word_tokenizer
 
@@ -111,8 +111,7 @@ def _vocabulary(benchmark: str) -> list[str]:
 
 
 def _policy(network: Any, tokenizer: Any, device: torch.device) -> Policy:
-    if device.type == "cpu":
-        network.set_attn_implementation(GROUPED)
+    network.set_attn_implementation(POLICY_ATTENTION)
     return Policy(network.to(device).eval(), tokenizer, device)
 
 

@@ -1,69 +1,84 @@
-"""A key-value cache that lives as long as the episodes do.
+"""Keys and values of running episodes, kept over their turns and read without padding.
 
-Column = token position, so there is no left padding and no mask state: chunks are written right-padded, columns past a
-row's length hold leftovers that the causal mask (column <= position) hides until the next write overwrites them.
+Every episode has a slot from its first prompt to its end; a token's column in that slot is its position. So there is no
+left padding and no mask state, and a column past an episode's length is never read before it is written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
+
+from empg_cli.rollout.reading import Chunk, ChunkReading, TokenReading, positions, read_overhead
 
 
-class EpisodeCache(Cache):
-    """Keys and values of `num_rows` episodes, one [rows, heads, columns, head_dim] tensor pair per layer."""
+class EpisodeCache:
+    """One [slots, heads, columns, head_dim] tensor pair per layer, and the plan of the forward pass under way."""
 
-    def __init__(self, config: Any, num_rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: Any, slots: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
         heads = config.num_key_value_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (num_rows, heads, columns, head_dim)
+        shape = (slots, heads, columns, head_dim)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
-        self.layers = []  # transformers looks at it; this cache keeps its own tensors
-        self._visible = 0
-        self._row_BT = self._column_BT = torch.empty(0, dtype=torch.long)
+        self._index = torch.empty(0, dtype=torch.long)
+        self._reading: ChunkReading | TokenReading | None = None
+
+    @property
+    def slots(self) -> int:
+        return self.keys[0].shape[0]
 
     @property
     def columns(self) -> int:
         return self.keys[0].shape[2]
 
-    def reserve(self, columns: int) -> None:
-        """Make room for `columns` positions; grows by doubling, so the copies stay linear in the final length."""
-        if columns <= self.columns:
+    def reserve(self, *, slots: int = 0, columns: int = 0) -> None:
+        """Make room; columns grow by doubling, so the copies stay linear in the final length."""
+        extra_slots = max(slots - self.slots, 0)
+        extra_columns = max(columns, 2 * self.columns) - self.columns if columns > self.columns else 0
+        if not extra_slots and not extra_columns:
             return
-        extra = max(columns, 2 * self.columns) - self.columns
         for tensors in (self.keys, self.values):
             for layer, tensor in enumerate(tensors):
-                tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra))
+                tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra_columns, 0, 0, 0, extra_slots))
 
-    def keep(self, rows: Tensor) -> None:
-        """Keep only these rows, in this order."""
-        for tensors in (self.keys, self.values):
-            for layer, tensor in enumerate(tensors):
-                tensors[layer] = tensor.index_select(0, rows)
+    def copy(self, source: int, targets: Sequence[int], start: int, stop: int) -> None:
+        """Give the target slots the columns start..stop of the source slot."""
+        index = torch.tensor(list(targets), device=self.keys[0].device)
+        for tensor in (*self.keys, *self.values):
+            tensor[index, :, start:stop] = tensor[source, :, start:stop]
 
-    def aim(self, position_BT: Tensor, visible: int) -> None:
-        """Say where the next forward pass writes (one column per token) and how many columns it may read."""
-        self._row_BT = torch.arange(len(position_BT), device=position_BT.device)[:, None].expand_as(position_BT)
-        self._column_BT, self._visible = position_BT, visible
+    def aim(self, chunks: Sequence[Chunk]) -> None:
+        """Say what the next forward pass reads: its N tokens are those of the chunks, one after the other."""
+        self.reserve(columns=max(chunk.stop for chunk in chunks))
+        first = self.keys[0]
+        _, heads, columns, head_dim = first.shape
+        slot_N = np.repeat([chunk.slot for chunk in chunks], [chunk.stop - chunk.start for chunk in chunks])
+        index_NH = (slot_N[:, None] * heads + np.arange(heads)) * columns + positions(chunks)[:, None]
+        self._index = torch.from_numpy(index_NH.ravel()).to(first.device)
+        if all(chunk.stop - chunk.start == 1 for chunk in chunks):
+            overhead = read_overhead(first.device, bytes_per_column=2 * heads * head_dim * first.element_size())
+            self._reading = TokenReading(chunks, overhead, first.dtype, first.device)
+        else:
+            self._reading = ChunkReading(chunks, first.dtype, first.device)
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        key, value = self.keys[layer_idx], self.values[layer_idx]
-        key[self._row_BT, :, self._column_BT] = key_states.transpose(1, 2)
-        value[self._row_BT, :, self._column_BT] = value_states.transpose(1, 2)
-        return key[:, :, : self._visible], value[:, :, : self._visible]
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        """Write the pass's keys and values, then attend to everything the episodes have read so far.
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0  # positions and masks are given explicitly; nothing may be derived from a common length
+        Args:
+            query: [1, heads, N, head_dim].
+            key, value: [1, key-value heads, N, head_dim].
 
-    def get_mask_sizes(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        return self._visible, 0
-
-    @property
-    def is_compileable(self) -> bool:
-        return False
+        Returns:
+            [1, N, heads, head_dim]
+        """
+        assert self._reading is not None, "aim() comes before a forward pass"
+        keys, values = self.keys[layer], self.values[layer]
+        head_dim = keys.shape[3]
+        keys.view(-1, head_dim).index_copy_(0, self._index, key[0].transpose(0, 1).reshape(-1, head_dim))
+        values.view(-1, head_dim).index_copy_(0, self._index, value[0].transpose(0, 1).reshape(-1, head_dim))
+        return self._reading.attend(query, keys, values, scale)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -33,10 +34,15 @@ class EpisodeRules:
     invalid_action_penalty: float
     penalise_refused: bool
     """Refused actions are invalid too, not only malformed ones (`invalid_action_scope=admissible`)."""
+    top_p: float = 1.0
+    max_concurrent: int = 0
+    """Episodes that are played at once; 0 = all."""
 
 
-def episode_rules(rollout: Rollout, benchmark: BenchmarkConfig, *, temperature: float) -> EpisodeRules:
-    """The rules that the config asks for, at the temperature of training or evaluation."""
+def episode_rules(
+    rollout: Rollout, benchmark: BenchmarkConfig, *, temperature: float, top_p: float = 1.0
+) -> EpisodeRules:
+    """The rules that the config asks for, with the sampling of training or evaluation."""
     return EpisodeRules(
         append_only=rollout.context == "transcript",
         max_steps=benchmark.max_steps,
@@ -45,6 +51,8 @@ def episode_rules(rollout: Rollout, benchmark: BenchmarkConfig, *, temperature: 
         max_context_tokens=rollout.max_context_tokens,
         invalid_action_penalty=benchmark.invalid_action_penalty,
         penalise_refused=benchmark.invalid_action_scope == "admissible",
+        top_p=top_p,
+        max_concurrent=rollout.max_concurrent,
     )
 
 
@@ -134,7 +142,7 @@ def collect(
     stream: Sequence[int],
     progress: Progress | None = None,
 ) -> list[Trajectory]:
-    """Play `group_size` episodes of every task, all in step; finished episodes leave the batch.
+    """Play `group_size` episodes of every task in step; a finished episode leaves its place to the next one waiting.
 
     Args:
         stream: integers that name the source of randomness (seed, update, ...). Each episode draws from its own
@@ -143,24 +151,31 @@ def collect(
     Returns:
         len(tasks) * group_size trajectories, group by group.
     """
-    episodes = [
-        _Episode(
-            Trajectory(task, group, index),
-            benchmark.make_env(task),
-            make_agent(),
-            np.random.Generator(np.random.Philox(np.random.SeedSequence([*stream, group, index]))),
-        )
-        for group, task in enumerate(tasks)
-        for index in range(group_size)
-    ]
-    session = engine.start(len(episodes), append_only=rules.append_only)
-    live = episodes
+    trajectories = [Trajectory(task, group, index) for group, task in enumerate(tasks) for index in range(group_size)]
+
+    def begin() -> Iterator[_Episode]:
+        for trajectory in trajectories:
+            key = np.random.SeedSequence([*stream, trajectory.group, trajectory.index])
+            rng = np.random.Generator(np.random.Philox(key))
+            yield _Episode(trajectory, benchmark.make_env(trajectory.task), make_agent(), rng)
+
+    waiting = begin()
+    places = min(rules.max_concurrent or len(trajectories), len(trajectories))
+    session = engine.start(places, append_only=rules.append_only)
+    live = list(islice(waiting, places))
+    started = places
     while live:
         rows = [row for row, episode in enumerate(live) if not episode.done and episode.fits(rules)]
         session.keep(rows)
         live = [live[row] for row in rows]
+        new = list(islice(waiting, places - len(live)))
         if progress:
-            progress(len(episodes) - len(live), len(episodes))
+            progress(started - len(live), len(trajectories))
+        started += len(new)
+        if new:
+            session.add(len(new))
+            live += new
+            continue  # an episode may be over before its first turn
         if not live:
             break
         responses = session.respond(
@@ -168,9 +183,10 @@ def collect(
             [episode.rng.random(rules.max_new_tokens) for episode in live],
             max_new_tokens=rules.max_new_tokens,
             temperature=rules.temperature,
+            top_p=rules.top_p,
         )
         actions = [episode.act(response) for episode, response in zip(live, responses, strict=True)]
         results = step_all(benchmark, [episode.env for episode in live], actions)
         for episode, result in zip(live, results, strict=True):
             episode.observe(result, rules)
-    return [episode.trajectory for episode in episodes]
+    return trajectories

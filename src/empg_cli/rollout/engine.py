@@ -20,7 +20,7 @@ class Response:
 
 
 class Session(Protocol):
-    """The model's side of some episodes that are played in step."""
+    """The model's side of some episodes that are played in step, one row each."""
 
     def respond(
         self,
@@ -29,6 +29,7 @@ class Session(Protocol):
         *,
         max_new_tokens: int,
         temperature: float,
+        top_p: float,
     ) -> list[Response]:
         """Sample one response per live episode.
 
@@ -37,11 +38,17 @@ class Session(Protocol):
             uniforms: per episode, `max_new_tokens` numbers in [0, 1): the only source of randomness, so an episode
                 does not depend on the company it was sampled in.
             temperature: 0 = greedy; log-probs and entropies are then those at temperature 1.
+            top_p: below 1, log-probs and entropies are those of the cut distribution, which no training pass
+                reproduces; for evaluation only.
         """
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these episodes only, in this order."""
+        ...
+
+    def add(self, count: int) -> None:
+        """Take that many new episodes, as the last rows."""
         ...
 
 

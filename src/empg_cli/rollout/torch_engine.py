@@ -1,8 +1,13 @@
-"""Batched sampling with the training model itself; in transcript context the KV cache lives over all turns."""
+"""Batched sampling with the training model itself.
+
+Each episode's keys and values stay in the cache for all its turns. A turn reads only the tokens that are new to it, all
+episodes packed into one row without padding; an episode whose response has ended leaves the decoding of the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,40 +16,58 @@ from torch import Tensor
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.cache import EpisodeCache
 from empg_cli.rollout.engine import Response
+from empg_cli.rollout.reading import Chunk, positions
+from empg_cli.rollout.sampling import sample
 
 FIRST_COLUMNS = 256
+TOKENS_AT_ONCE = 2048
+"""Prompt tokens in one forward pass, but for a single longer prompt: bounds memory, and activations stay in the CPU's
+caches."""
+SHARED_AT_LEAST = 16
+"""A common beginning of different prompts that is shorter is not worth a forward pass of its own."""
 
 
 class TorchEngine:
-    def __init__(self, policy: Policy, stop_ids: Sequence[int]) -> None:
-        self.policy = policy
-        self.stop_ids = torch.tensor(sorted(stop_ids), device=policy.device)
+    """share_prefixes: keys and values that the cache holds already are copied, not computed again: the first prompt of
+    a group, the beginning that all first prompts have in common, and the beginning of a window that the episode has
+    read before. Off, the same tokens come out up to rounding; only benchmarks and tests want that."""
+
+    def __init__(self, policy: Policy, stop_ids: Sequence[int], *, share_prefixes: bool = True) -> None:
+        self.policy, self.share_prefixes = policy, share_prefixes
+        self.stop_ids = frozenset(stop_ids)
 
     def start(self, num_rows: int, *, append_only: bool) -> TorchSession:
         return TorchSession(self, num_rows, append_only)
 
 
+@dataclass(slots=True)
+class _Row:
+    """The model's side of one episode."""
+
+    slot: int
+    read: list[int] = field(default_factory=list)
+    """Token ids whose keys and values are in the slot's columns."""
+    unread: list[int] = field(default_factory=list)
+    """The last sampled token; it leads the next chunk of a transcript."""
+
+
 class TorchSession:
     def __init__(self, engine: TorchEngine, num_rows: int, append_only: bool) -> None:
-        self._policy, self._stop_ids, self._append_only = engine.policy, engine.stop_ids, append_only
-        self._num_rows = num_rows
-        self._open()
-
-    def _open(self) -> None:
+        self._policy, self._stop_ids = engine.policy, engine.stop_ids
+        self._share, self._append_only = engine.share_prefixes, append_only
         weight = self._policy.output_weight
         config = self._policy.model.config
-        self._cache = EpisodeCache(config, self._num_rows, FIRST_COLUMNS, weight.dtype, weight.device)
-        self._length_B = torch.zeros(self._num_rows, dtype=torch.long, device=weight.device)
-        self._unread: list[list[int]] = [[] for _ in range(self._num_rows)]
+        self._cache = EpisodeCache(config, num_rows, FIRST_COLUMNS, weight.dtype, weight.device)
+        self._rows = [_Row(slot) for slot in range(num_rows)]
 
     def keep(self, rows: Sequence[int]) -> None:
-        if len(rows) == self._num_rows:
-            return
-        index = torch.tensor(list(rows), dtype=torch.long, device=self._policy.device)
-        self._cache.keep(index)
-        self._length_B = self._length_B[index]
-        self._unread = [self._unread[row] for row in rows]
-        self._num_rows = len(rows)
+        self._rows = [self._rows[row] for row in rows]
+
+    def add(self, count: int) -> None:
+        taken = {row.slot for row in self._rows}
+        self._cache.reserve(slots=len(taken) + count)
+        free = (slot for slot in range(self._cache.slots) if slot not in taken)
+        self._rows += [_Row(slot) for slot, _ in zip(free, range(count), strict=False)]
 
     @torch.inference_mode()
     def respond(
@@ -54,85 +77,135 @@ class TorchSession:
         *,
         max_new_tokens: int,
         temperature: float,
+        top_p: float = 1.0,
     ) -> list[Response]:
-        if not self._append_only:
-            self._open()
-        # The last token of a response is sampled but not yet read; it leads the next chunk.
-        logit_BV = self._read([[*unread, *prompt] for unread, prompt in zip(self._unread, prompts, strict=True)])
+        contexts = [self._context(row, prompt) for row, prompt in zip(self._rows, prompts, strict=True)]
+        # Neighbouring slots are read together, so the rows go through the model in the order of their slots.
+        going = sorted(range(len(self._rows)), key=lambda row: self._rows[row].slot)
+        logit_BV = self._read_all([self._rows[row] for row in going], [contexts[row] for row in going])
         uniform_BT = torch.from_numpy(np.stack(uniforms)).to(self._policy.device)
-        going_B = torch.ones(self._num_rows, dtype=torch.bool, device=self._policy.device)
-        columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        responses = [Response([], [], [], ended=False) for _ in self._rows]
+        numbers: list[tuple[list[int], Tensor, Tensor]] = []
         for position in range(max_new_tokens):
-            token_B, logprob_B, entropy_B = sample(logit_BV, uniform_BT[:, position], temperature)
-            columns.append((token_B, logprob_B, entropy_B, going_B))
-            going_B = going_B & ~torch.isin(token_B, self._stop_ids)
-            if position + 1 == max_new_tokens or not going_B.any():
+            token_B, logprob_B, entropy_B = sample(logit_BV, uniform_BT[going, position], temperature, top_p)
+            numbers.append((going, logprob_B, entropy_B))
+            for row, token in zip(going, token_B.tolist(), strict=True):
+                responses[row].token_ids.append(token)
+                responses[row].ended = token in self._stop_ids
+            going = [row for row in going if not responses[row].ended]
+            if position + 1 == max_new_tokens or not going:
                 break
-            logit_BV = self._decode(token_B, going_B)
-        return self._responses(columns, going_B)
+            logit_BV = self._decode(going, [responses[row].token_ids[-1] for row in going])
+        for rows, logprob_B, entropy_B in numbers:
+            for row, logprob, entropy in zip(rows, logprob_B.tolist(), entropy_B.tolist(), strict=True):
+                responses[row].logprobs.append(logprob)
+                responses[row].entropies.append(entropy)
+        for row, response in zip(self._rows, responses, strict=True):
+            row.unread = response.token_ids[-1:]
+        return responses
 
-    def _read(self, chunks: list[list[int]]) -> Tensor:
-        """Read ragged chunks; returns the logits [B, V] after each row's last token."""
+    def _context(self, row: _Row, prompt: Sequence[int]) -> list[int]:
+        """All tokens before the response; forgets what the row has read beyond them."""
+        if self._append_only:
+            return [*row.read, *row.unread, *prompt]
+        row.read = row.read[: min(common_prefix(row.read, prompt), len(prompt) - 1)] if self._share else []
+        return list(prompt)
+
+    def _read_all(self, rows: Sequence[_Row], contexts: Sequence[list[int]]) -> Tensor:
+        """Read what is new in each context; returns the logits [B, V] after each."""
+        leaders = list(range(len(rows)))  # leaders[i]: the row that reads the context of row i
+        if self._share:
+            first: dict[tuple[int, ...], int] = {}
+            for number, row in enumerate(rows):
+                if not row.read:
+                    leaders[number] = first.setdefault(tuple(contexts[number]), number)
+            self._read_beginnings([row for row in rows if row.read], [(rows[n], contexts[n]) for n in first.values()])
+        readers = sorted(set(leaders))
+        hidden_BD = self._read([rows[n] for n in readers], [contexts[n] for n in readers])
+        for leader in readers:
+            followers = [rows[n] for n, reads in enumerate(leaders) if reads == leader and n != leader]
+            self._copy(rows[leader], followers, len(contexts[leader]))
+        if len(readers) < len(rows):
+            place = {leader: number for number, leader in enumerate(readers)}
+            hidden_BD = hidden_BD[[place[leader] for leader in leaders]]
+        return self._logits(hidden_BD)
+
+    def _read_beginnings(self, donors: Sequence[_Row], fresh: Sequence[tuple[_Row, list[int]]]) -> None:
+        """Fill fresh rows with the longest beginning that another row holds, or that all of them have in common."""
+        alone = []
+        for row, context in fresh:
+            lengths = [common_prefix(donor.read, context) for donor in donors]
+            length = min(max(lengths, default=0), len(context) - 1)
+            if length >= SHARED_AT_LEAST:
+                self._copy(donors[int(np.argmax(lengths))], [row], length)
+            else:
+                alone.append((row, context))
+        if len(alone) > 1:
+            contexts = [context for _, context in alone]
+            length = min(common_prefix(min(contexts), max(contexts)), min(map(len, contexts)) - 1)
+            if length >= SHARED_AT_LEAST:
+                self._read([alone[0][0]], [contexts[0][:length]])
+                self._copy(alone[0][0], [row for row, _ in alone[1:]], length)
+
+    def _copy(self, source: _Row, targets: Sequence[_Row], length: int) -> None:
+        if targets:
+            self._cache.copy(source.slot, [row.slot for row in targets], 0, length)
+            for row in targets:
+                row.read = source.read[:length]
+
+    def _read(self, rows: Sequence[_Row], contexts: Sequence[list[int]]) -> Tensor:
+        """Read the rest of each context; returns the hidden states [B, D] of the last tokens."""
+        chunks = [Chunk(row.slot, len(row.read), len(context)) for row, context in zip(rows, contexts, strict=True)]
+        new = [context[len(row.read) :] for row, context in zip(rows, contexts, strict=True)]
+        hidden = [self._forward(chunks[part], new[part]) for part in _parts([len(ids) for ids in new])]
+        for row, context in zip(rows, contexts, strict=True):
+            row.read = context
+        return torch.cat(hidden)
+
+    def _decode(self, going: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Read the tokens that were sampled last; returns the logits [B, V] after them."""
+        rows = [self._rows[row] for row in going]
+        chunks = [Chunk(row.slot, len(row.read), len(row.read) + 1) for row in rows]
+        logit_BV = self._logits(self._forward(chunks, [[token] for token in tokens]))
+        for row, token in zip(rows, tokens, strict=True):
+            row.read.append(token)
+        return logit_BV
+
+    def _forward(self, chunks: Sequence[Chunk], ids: Sequence[Sequence[int]]) -> Tensor:
+        """One forward pass over packed chunks; returns the hidden states [B, D] of their last tokens."""
         device = self._policy.device
-        count_B = torch.tensor([len(chunk) for chunk in chunks], device=device)
-        rows = [torch.tensor(chunk, dtype=torch.long) for chunk in chunks]
-        ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        position_BT = self._length_B[:, None] + torch.arange(ids_BT.shape[1], device=device)[None]
-        hidden_BTD = self._forward(ids_BT, position_BT)
-        self._length_B = self._length_B + count_B
-        last_BD = hidden_BTD[torch.arange(len(chunks), device=device), count_B - 1]
-        return self._logits(last_BD)
-
-    def _decode(self, token_B: Tensor, going_B: Tensor) -> Tensor:
-        """Read one token per row. Rows that have ended read one too, into a column that is overwritten later."""
-        hidden_BTD = self._forward(token_B[:, None], self._length_B[:, None])
-        self._length_B = self._length_B + going_B.long()
-        return self._logits(hidden_BTD[:, 0])
-
-    def _forward(self, ids_BT: Tensor, position_BT: Tensor) -> Tensor:
-        visible = int(position_BT.max()) + 1
-        self._cache.reserve(visible)
-        self._cache.aim(position_BT, visible)
-        column_V = torch.arange(visible, device=ids_BT.device)
-        mask_B1TV = (column_V[None, None] <= position_BT[:, :, None])[:, None]
+        self._cache.aim(chunks)
         output = self._policy.model.model(
-            input_ids=ids_BT,
-            position_ids=position_BT,
-            attention_mask=mask_B1TV,
-            past_key_values=self._cache,
-            use_cache=True,
+            input_ids=torch.tensor([[token for part in ids for token in part]], device=device),
+            position_ids=torch.from_numpy(positions(chunks))[None].to(device),
+            attention_mask=torch.empty(1, 1, 0, 0, device=device),  # none is built from a mask of this shape
+            use_cache=False,
+            episodes=self._cache,
         )
-        hidden_BTD: Tensor = output.last_hidden_state
-        return hidden_BTD
+        hidden_ND: Tensor = output.last_hidden_state[0]
+        if len(hidden_ND) == len(chunks):
+            return hidden_ND
+        last_B = np.cumsum([len(part) for part in ids]) - 1
+        return hidden_ND[torch.from_numpy(last_B).to(device)]
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
         return (hidden_BD @ self._policy.output_weight.t()).float()
 
-    def _responses(self, columns: list[tuple[Tensor, Tensor, Tensor, Tensor]], going_B: Tensor) -> list[Response]:
-        tokens, logprobs, entropies, live = (torch.stack(parts, 1).tolist() for parts in zip(*columns, strict=True))
-        responses = []
-        for row, open_end in enumerate(going_B.tolist()):
-            size = sum(live[row])
-            token_ids = tokens[row][:size]
-            responses.append(Response(token_ids, logprobs[row][:size], entropies[row][:size], ended=not open_end))
-            self._unread[row] = token_ids[-1:]
-        return responses
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Number of equal items at the beginning of both."""
+    length = min(len(left), len(right))
+    if left[:length] == right[:length]:
+        return length
+    return next(number for number in range(length) if left[number] != right[number])
 
 
-def sample(logit_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw one token per row by inverting the cumulative distribution; temperature 0 takes the most likely one.
-
-    Returns:
-        token_B (long), its log-probability and the entropy (nats) of the distribution it was drawn from.
-    """
-    logprob_BV = torch.log_softmax(logit_BV / temperature if temperature > 0 else logit_BV, -1)
-    prob_BV = logprob_BV.exp()
-    if temperature > 0:
-        cumulative_BV = prob_BV.cumsum(-1)
-        total_B = cumulative_BV[:, -1]  # 1 but for rounding; staying below it keeps every draw on a possible token
-        threshold_B = torch.minimum(uniform_B.to(total_B.dtype) * total_B, torch.nextafter(total_B, total_B * 0))
-        token_B = torch.searchsorted(cumulative_BV, threshold_B[:, None], right=True)[:, 0]
-    else:
-        token_B = logit_BV.argmax(-1)
-    entropy_B = -(prob_BV * logprob_BV).sum(-1)
-    return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0], entropy_B
+def _parts(sizes: Sequence[int]) -> Iterator[slice]:
+    """Consecutive chunks of at most TOKENS_AT_ONCE tokens together, or a single longer one."""
+    start = total = 0
+    for number, size in enumerate(sizes):
+        if number > start and total + size > TOKENS_AT_ONCE:
+            yield slice(start, number)
+            start, total = number, 0
+        total += size
+    yield slice(start, len(sizes))

@@ -1,0 +1,246 @@
+"""How fast does the rollout engine sample? Against Hugging Face's `generate` on the same weights.
+
+    python scripts/bench/rollout.py                            # about 10 CPU minutes, most of it `generate` at 50 turns
+    python scripts/bench/rollout.py --only turns12 single64
+
+The model is Qwen2 with hidden size 128, 4 layers, 4 query and 2 key-value heads, MLP 384, vocabulary 2,048, fp32,
+random weights and no stop token, so both sides sample equally many tokens. `generate` reads the whole history in every
+turn, padded on the left, with its dynamic cache within the turn and sdpa attention: what a trainer around it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+from common import Report, argument_parser, interleaved, ratio
+from empg_cli.policy.attention import POLICY_ATTENTION
+from empg_cli.policy.policy import Policy
+from empg_cli.rollout.torch_engine import TorchEngine
+
+VOCABULARY, PAD = 2048, 0
+GROUP = 8
+CASES = ("turns12", "turns50", "single8", "single64", "window", "prefix", "step8", "step64")
+
+Prompts = list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    prompts: Prompts
+    """Per row, what is new in this turn; with window context the whole prompt."""
+    new_tokens: int
+    """Tokens that every row samples."""
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--long-episodes", type=int, default=8, help="episodes of 50 turns (8); generate takes minutes")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
+    options = parser.parse_args()
+    report = Report("rollout", options)
+    hf, ours = models()
+    with torch.inference_mode():
+        against_generate(report, options, hf, ours)
+        if "prefix" in options.only:
+            prefix_sharing(report, options, ours)
+        rows = [decode_step(size, ours) for size in (8, 64) if f"step{size}" in options.only]
+        if rows:
+            report.table(
+                "One decoding step, 384 columns: where its time goes",
+                ["rows", "CPU ms", "tokens / CPU s", *PARTS],
+                rows,
+                "Shares of self time under torch.profiler, which adds to every call and so overstates the last column.",
+            )
+    report.finish()
+
+
+def models() -> tuple[Qwen2ForCausalLM, Policy]:
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=384,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        pad_token_id=PAD,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    torch.manual_seed(0)
+    hf = Qwen2ForCausalLM(config).eval()
+    network = Qwen2ForCausalLM(config).eval()
+    network.load_state_dict(hf.state_dict())
+    network.set_attn_implementation(POLICY_ATTENTION)
+    return hf, Policy(network, None, torch.device("cpu"))
+
+
+def against_generate(report: Report, options: argparse.Namespace, hf: Qwen2ForCausalLM, ours: Policy) -> None:
+    generator = np.random.default_rng(0)
+    long = options.long_episodes
+    cases: dict[str, tuple[str, list[Turn], bool, int]] = {
+        "turns12": ("32 episodes, 12 turns", episodes(generator, 32, 12), True, options.repeats),
+        "turns50": (f"{long} episodes, 50 turns", episodes(generator, long, 50), True, 1),
+        "window": ("32 episodes, 12 turns, window", windows(generator, 32, 12), False, options.repeats),
+        "single8": ("8 rows, 1 turn", single(generator, 8), True, 5 * options.repeats),
+        "single64": ("64 rows, 1 turn", single(generator, 64), True, options.repeats),
+    }
+    rows = []
+    for name, (label, turns, append_only, repeats) in cases.items():
+        if name not in options.only:
+            continue
+        times = interleaved(
+            {
+                "generate": lambda turns=turns, append=append_only: with_generate(hf, turns, append_only=append),
+                "ours": lambda turns=turns, append=append_only: with_engine(ours, turns, append_only=append),
+            },
+            repeats=repeats,
+            warmup=1 if name.startswith("single") else 0,
+        )
+        tokens = sum(len(turn.prompts) * turn.new_tokens for turn in turns)
+        slow, fast = times["generate"], times["ours"]
+        rates = [tokens / slow.cpu, tokens / fast.cpu, ratio(slow, fast)]
+        rows.append([label, slow.cpu, fast.cpu, *rates, slow.wall / fast.wall])
+        print(label, *rates, flush=True)
+    if rows:
+        report.table(
+            "Sampled tokens per CPU second, against generate over the whole history",
+            [
+                "case",
+                "generate CPU s",
+                "empg CPU s",
+                "generate tokens / CPU s",
+                "empg tokens / CPU s",
+                "ratio",
+                "wall ratio",
+            ],
+            rows,
+            "Turns: prompt 160, then 20 to 60 observed and 4 to 12 sampled tokens each; groups of 8 with equal prompts.",
+            "Window: prompts of 120 tokens that stay and 60 to 180 new ones, 8 sampled. One turn: 256 to 384 read, 24 sampled.",
+        )
+
+
+def random_tokens(generator: np.random.Generator, low: int, high: int) -> list[int]:
+    return generator.integers(1, VOCABULARY, size=generator.integers(low, high + 1)).tolist()
+
+
+def episodes(generator: np.random.Generator, rows: int, turns: int) -> list[Turn]:
+    first = [random_tokens(generator, 160, 160) for _ in range(-(-rows // GROUP))]
+    prompts = [[list(first[row // GROUP]) for row in range(rows)]]
+    prompts += [[random_tokens(generator, 20, 60) for _ in range(rows)] for _ in range(turns - 1)]
+    return [Turn(new, int(generator.integers(4, 13))) for new in prompts]
+
+
+def windows(generator: np.random.Generator, rows: int, turns: int) -> list[Turn]:
+    fixed = [random_tokens(generator, 120, 120) for _ in range(-(-rows // GROUP))]
+    return [
+        Turn([fixed[row // GROUP] + random_tokens(generator, 60, 180) for row in range(rows)], new_tokens=8)
+        for _ in range(turns)
+    ]
+
+
+def single(generator: np.random.Generator, rows: int) -> list[Turn]:
+    return [Turn([random_tokens(generator, 256, 384) for _ in range(rows)], new_tokens=24)]
+
+
+def with_engine(policy: Policy, turns: Sequence[Turn], *, append_only: bool, share: bool = True) -> None:
+    size = len(turns[0].prompts)
+    session = TorchEngine(policy, [], share_prefixes=share).start(size, append_only=append_only)
+    generator = np.random.default_rng(0)
+    for turn in turns:
+        draws = [generator.random(turn.new_tokens) for _ in range(size)]
+        responses = session.respond(turn.prompts, draws, max_new_tokens=turn.new_tokens, temperature=1.0)
+        assert all(len(response.token_ids) == turn.new_tokens for response in responses)
+
+
+def with_generate(model: Qwen2ForCausalLM, turns: Sequence[Turn], *, append_only: bool) -> None:
+    history: Prompts = [[] for _ in turns[0].prompts]
+    for turn in turns:
+        history = [[*(old if append_only else []), *new] for old, new in zip(history, turn.prompts, strict=True)]
+        width = max(map(len, history))
+        ids = torch.tensor([[PAD] * (width - len(row)) + row for row in history])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in history])
+        settings = GenerationConfig(
+            max_new_tokens=turn.new_tokens, min_new_tokens=turn.new_tokens, do_sample=True, top_k=0, pad_token_id=PAD
+        )
+        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        assert out.shape[1] == width + turn.new_tokens
+        history = [row + new for row, new in zip(history, out[:, width:].tolist(), strict=True)]
+
+
+def prefix_sharing(report: Report, options: argparse.Namespace, ours: Policy) -> None:
+    generator = np.random.default_rng(1)
+    rows = []
+    for label, turns, append_only in (
+        ("first turn: 64 rows, groups of 8, prompt 512", [first_turn(generator)], True),
+        ("32 episodes, 12 turns", episodes(generator, 32, 12), True),
+        ("32 episodes, 12 turns, window", windows(generator, 32, 12), False),
+    ):
+        times = interleaved(
+            {
+                "off": lambda t=turns, a=append_only: with_engine(ours, t, append_only=a, share=False),
+                "on": lambda t=turns, a=append_only: with_engine(ours, t, append_only=a),
+            },
+            repeats=options.repeats,
+        )
+        rows.append([label, times["off"].cpu, times["on"].cpu, ratio(times["off"], times["on"])])
+    report.table("Shared beginnings computed once", ["case", "off CPU s", "on CPU s", "ratio"], rows)
+
+
+def first_turn(generator: np.random.Generator) -> Turn:
+    prompts = [random_tokens(generator, 512, 512) for _ in range(8)]
+    return Turn([list(prompts[row // GROUP]) for row in range(64)], new_tokens=8)
+
+
+PARTS = ("GEMM", "attention", "cache write", "element-wise", "Python, dispatch")
+_KERNELS = {
+    "GEMM": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "attention": ("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_attention_math"),
+    "cache write": ("aten::index_copy_", "aten::index_copy", "aten::_index_put_impl_"),
+}
+_VIEWS = ("view", "transpose", "slice", "as_strided", "reshape", "expand", "permute", "unsqueeze", "select", "t")
+_NOT_WORK = (*_VIEWS, "linear", "matmul", "to", "_to_copy", "empty", "empty_strided", "scaled_dot_product_attention")
+
+
+def decode_step(size: int, ours: Policy, *, columns: int = 384, steps: int = 24) -> list[object]:
+    """CPU milliseconds of one step at `columns` columns on average, and the shares of its parts."""
+    generator = np.random.default_rng(2)
+    start = columns - steps // 2
+    session = TorchEngine(ours, []).start(size, append_only=True)
+    prompts = [random_tokens(generator, start, start) for _ in range(size)]
+    session.respond(prompts, [generator.random(1) for _ in prompts], max_new_tokens=1, temperature=1.0)
+
+    def respond() -> None:
+        prompts = [[1] for _ in range(size)]
+        draws = [generator.random(steps) for _ in prompts]
+        session.respond(prompts, draws, max_new_tokens=steps, temperature=1.0)
+
+    respond()
+    seconds = interleaved({"step": respond}, repeats=5, warmup=0)["step"].cpu / steps
+    with profile(activities=[ProfilerActivity.CPU]) as profiler, torch.profiler.record_function("whole"):
+        respond()
+    averages = {event.key: event for event in profiler.key_averages()}
+    whole = averages.pop("whole").cpu_time_total
+    spent = {
+        part: sum(averages[k].self_cpu_time_total for k in keys if k in averages) for part, keys in _KERNELS.items()
+    }
+    named = {key for keys in _KERNELS.values() for key in keys} | {f"aten::{name}" for name in _NOT_WORK}
+    spent["element-wise"] = sum(
+        event.self_cpu_time_total for key, event in averages.items() if key.startswith("aten::") and key not in named
+    )
+    spent["Python, dispatch"] = whole - sum(spent.values())
+    shares = [f"{spent[part] / whole:.0%}" for part in PARTS]
+    return [str(size), seconds * 1e3, size / seconds, *shares]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Reading from the episode cache against softmax(q k / sqrt(d)) v written out row by row."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from empg_cli.rollout.reading import Chunk, ChunkReading, TokenReading
+
+KEY_HEADS, GROUPS, HEAD_DIM, SLOTS, COLUMNS = 2, 3, 4, 7, 24
+DTYPE, DEVICE = torch.float64, torch.device("cpu")
+
+
+def slow_attention(chunks: list[Chunk], query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    rows = []
+    for token, (slot, column) in enumerate((c.slot, column) for c in chunks for column in range(c.start, c.stop)):
+        heads = []
+        for head in range(KEY_HEADS * GROUPS):
+            key_TD = keys[slot, head // GROUPS, : column + 1]
+            weight_T = (key_TD @ query[0, head, token] / HEAD_DIM**0.5).softmax(0)
+            heads.append(weight_T @ values[slot, head // GROUPS, : column + 1])
+        rows.append(torch.stack(heads))
+    return torch.stack(rows)[None]
+
+
+def cache(chunks: list[Chunk], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = sum(chunk.stop - chunk.start for chunk in chunks)
+    query = torch.randn(1, tokens, KEY_HEADS * GROUPS, HEAD_DIM, generator=generator, dtype=DTYPE).transpose(1, 2)
+    keys, values = torch.randn(2, SLOTS, KEY_HEADS, COLUMNS, HEAD_DIM, generator=generator, dtype=DTYPE)
+    for tensor in (keys, values):
+        for slot in range(SLOTS):  # what no token may see; an idle slot is empty
+            stop = max((chunk.stop for chunk in chunks if chunk.slot == slot), default=0)
+            tensor[slot, :, stop:] = 1e6 if stop else 0.0
+    return query, keys, values
+
+
+slots = st.lists(st.integers(0, SLOTS - 1), min_size=1, unique=True).map(sorted)
+
+
+@settings(deadline=None, max_examples=60)
+@given(slots, st.data(), st.sampled_from([0, 3, 20, 10_000]))
+def test_tokens_see_their_own_past_however_the_runs_are_cut(slots: list[int], data: st.DataObject, cut: int) -> None:
+    lengths = data.draw(st.lists(st.integers(1, COLUMNS), min_size=len(slots), max_size=len(slots)))
+    chunks = [Chunk(slot, length - 1, length) for slot, length in zip(slots, lengths, strict=True)]
+    query, keys, values = cache(chunks, seed=cut)
+    ours = TokenReading(chunks, cut, DTYPE, DEVICE).attend(query, keys, values, None)
+    torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values))
+
+
+@settings(deadline=None, max_examples=40)
+@given(slots, st.data())
+def test_chunks_are_causal_and_see_their_own_past(slots: list[int], data: st.DataObject) -> None:
+    starts = data.draw(st.lists(st.integers(0, COLUMNS - 1), min_size=len(slots), max_size=len(slots)))
+    stops = [data.draw(st.integers(start + 1, COLUMNS)) for start in starts]
+    chunks = [Chunk(*bounds) for bounds in zip(slots, starts, stops, strict=True)]
+    query, keys, values = cache(chunks, seed=len(slots))
+    ours = ChunkReading(chunks, DTYPE, DEVICE).attend(query, keys, values, None)
+    torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values))
