@@ -8,7 +8,7 @@ import torch
 from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.config.schema import TrainConfig
 from empg_cli.policy.policy import Policy
-from empg_cli.training.batching import make_batch, microbatches, minibatches
+from empg_cli.training.batching import make_batch, microbatches, minibatches, padding_share
 from empg_cli.training.update import accumulate_gradient, score_batch
 from empg_cli.types import Batch
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
@@ -81,6 +81,24 @@ def test_only_positions_before_sampled_tokens_receive_gradient(context: str, mon
             assert not nonzero_T[len(row) :].any(), "padding trains"
             checked += int(nonzero_T.sum())
     assert checked > 50
+
+
+@pytest.mark.parametrize("context", ["transcript", "window"])
+def test_microbatches_hold_every_step_of_their_rows(context: str) -> None:
+    cfg = tiny_config(f"rollout={context}")
+    batch = make_batch(tiny_rollout(cfg, tiny_policy(cfg)), append_only=context == "transcript")
+    steps = torch.arange(batch.num_steps)[batch.trajectory_S != 2]
+    parts = microbatches(batch, steps, 400)
+    assert len(parts) > 1
+    assert sorted(torch.cat([part for _, part in parts]).tolist()) == steps.tolist()
+    read = tokens = 0
+    for rows, part in parts:
+        assert set(batch.step_row_S[part].tolist()) == set(rows)
+        assert part.tolist() == sorted(part.tolist()), "steps stay in order"
+        lengths = [len(batch.row_ids[row]) for row in rows]
+        tokens, read = tokens + sum(lengths), read + len(rows) * max(lengths)
+    assert padding_share(batch, parts) == pytest.approx((read - tokens) / read)
+    assert 0 < padding_share(batch, parts) < 0.5
 
 
 def test_minibatches_are_whole_trajectories_and_cover_everything_once() -> None:

@@ -36,10 +36,10 @@ class Policy:
 
     def hidden(self, rows: Sequence[Tensor]) -> Tensor:
         """Last hidden states [B, T, D] of ragged rows. Rows are padded on the right, where the causal mask already
-        keeps padding out of every real position, so no attention mask is needed."""
+        keeps padding out of every real position, so no attention mask is needed, and all count their positions from 0,
+        as the model does when it is given none."""
         ids_BT = torch.nn.utils.rnn.pad_sequence([row.to(self.device) for row in rows], batch_first=True)
-        position_BT = torch.arange(ids_BT.shape[1], device=self.device)[None].expand_as(ids_BT)
-        output = self.model.model(input_ids=ids_BT, position_ids=position_BT, use_cache=False)
+        output = self.model.model(input_ids=ids_BT, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
 

@@ -1,7 +1,8 @@
 """Log-prob and entropy of chosen tokens in one chunked pass over the vocabulary.
 
-The logits of all tokens never exist at once: the forward pass keeps one number per token (the log-normaliser) and the
-backward pass makes each chunk's logits again. Peak extra memory is one `[chunk, V]` fp32 buffer and a temporary.
+The logits of all tokens never exist at once: the forward pass keeps two numbers per token (log-normaliser and entropy)
+and the backward pass makes each chunk's logits again. Beyond the gradients it needs two `[chunk, V]` fp32 buffers.
+Small logits are kept instead: a short vocabulary and a short batch cost little memory and save that second product.
 """
 
 from __future__ import annotations
@@ -10,6 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+CHUNK_BYTES = 2**28
+"""Size of the logits of a chunk at most."""
+CPU_CHUNK = 256
+"""Tokens in a chunk on a CPU at most: more fall out of its cache, fewer make the matrix products slow."""
+KEEP_BYTES = 2**25
+"""Logits of all tokens up to this size are kept for the backward pass."""
 
 
 class _LogprobEntropy(torch.autograd.Function):
@@ -21,52 +29,92 @@ class _LogprobEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, temperature: float, chunk: int
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, temperature: float, chunk: int, keeps: bool
     ) -> tuple[Tensor, Tensor]:
-        num_tokens = hidden_TD.shape[0]
-        logprob_T = torch.empty(num_tokens, dtype=torch.float32, device=hidden_TD.device)
+        logprob_T = torch.empty(len(hidden_TD), dtype=torch.float32, device=hidden_TD.device)
         entropy_T, logsumexp_T = torch.empty_like(logprob_T), torch.empty_like(logprob_T)
-        for start in range(0, num_tokens, chunk):
+        kept: list[Tensor] = []
+        for start in range(0, len(hidden_TD), chunk):
             part = slice(start, start + chunk)
             logit_TV = _logits(hidden_TD[part], weight_VD, temperature)
-            logsumexp_T[part] = torch.logsumexp(logit_TV, -1)
-            logprob_T[part] = logit_TV.gather(1, target_T[part, None])[:, 0] - logsumexp_T[part]
-            expected_logit_T = torch.linalg.vecdot(torch.softmax(logit_TV, -1), logit_TV)
-            entropy_T[part] = logsumexp_T[part] - expected_logit_T
+            max_T = logit_TV.amax(-1)
+            exp_TV = logit_TV.sub_(max_T[:, None]).exp()
+            sum_T = exp_TV.sum(-1)
+            log_sum_T = sum_T.log()
+            logprob_T[part] = logit_TV.gather(1, target_T[part, None])[:, 0] - log_sum_T
+            entropy_T[part] = log_sum_T - torch.linalg.vecdot(exp_TV, logit_TV) / sum_T
+            logsumexp_T[part] = max_T + log_sum_T
+            if keeps:
+                kept.append(logit_TV.sub_(log_sum_T[:, None]))
+            del logit_TV, exp_TV  # before the next chunk's
         ctx.save_for_backward(hidden_TD, weight_VD, target_T, logsumexp_T, entropy_T)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.temperature, ctx.chunk, ctx.kept_logp = temperature, chunk, kept
         ctx.set_materialize_grads(False)
         return logprob_T, entropy_T
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        grad_logprob_T, grad_entropy_T = grads
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         hidden_TD, weight_VD, target_T, logsumexp_T, entropy_T = ctx.saved_tensors
-        grad_hidden_TD = torch.zeros_like(hidden_TD)
-        grad_weight_VD = torch.zeros(weight_VD.shape, dtype=torch.float32, device=weight_VD.device)
-        for start in range(0, hidden_TD.shape[0], ctx.chunk):
+        # dividing these by the temperature spares a pass over the vocabulary
+        grad_logprob_T, grad_entropy_T = (None if grad is None else grad / ctx.temperature for grad in grads)
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        grad_hidden_TD = torch.empty_like(hidden_TD) if needs_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
+        for number, start in enumerate(range(0, len(hidden_TD), ctx.chunk)):
             part = slice(start, start + ctx.chunk)
-            logp_TV = _logits(hidden_TD[part], weight_VD, ctx.temperature).sub_(logsumexp_T[part, None])
-            prob_TV = logp_TV.exp()
-            grad_TV = torch.zeros_like(logp_TV)
-            if grad_entropy_T is not None:
-                grad_TV -= prob_TV * (logp_TV + entropy_T[part, None]) * grad_entropy_T[part, None]
-            if grad_logprob_T is not None:
-                grad_TV -= prob_TV * grad_logprob_T[part, None]
-                grad_TV.scatter_add_(1, target_T[part, None], grad_logprob_T[part, None])
-            grad_TV = (grad_TV / ctx.temperature).to(hidden_TD.dtype)
-            grad_hidden_TD[part] = grad_TV @ weight_VD
-            grad_weight_VD += (grad_TV.t() @ hidden_TD[part]).float()
-        return grad_hidden_TD, grad_weight_VD.to(weight_VD.dtype), None, None, None
+            if ctx.kept_logp:
+                logp_TV = ctx.kept_logp[number].clone()
+            else:
+                logp_TV = _logits(hidden_TD[part], weight_VD, ctx.temperature).sub_(logsumexp_T[part, None])
+            grad_TV = _logit_gradient(
+                logp_TV,
+                target_T[part],
+                entropy_T[part],
+                None if grad_logprob_T is None else grad_logprob_T[part],
+                None if grad_entropy_T is None else grad_entropy_T[part],
+            ).to(hidden_TD.dtype)
+            if grad_hidden_TD is not None:
+                grad_hidden_TD[part] = grad_TV @ weight_VD
+            if grad_weight_VD is not None:
+                _add_product(grad_weight_VD, grad_TV.t(), hidden_TD[part])
+            del logp_TV, grad_TV
+        if grad_weight_VD is not None:
+            grad_weight_VD = grad_weight_VD.to(weight_VD.dtype)
+        return grad_hidden_TD, grad_weight_VD, None, None, None, None
+
+
+def _logit_gradient(
+    logp_TV: Tensor, target_T: Tensor, entropy_T: Tensor, grad_logprob_T: Tensor | None, grad_entropy_T: Tensor | None
+) -> Tensor:
+    """Gradient with respect to z. Overwrites `logp_TV`."""
+    grad_TV = logp_TV.exp()
+    if grad_entropy_T is None:
+        assert grad_logprob_T is not None, "backward is called for one of the outputs at least"
+        grad_TV.mul_(-grad_logprob_T[:, None])
+    else:
+        slope_TV = logp_TV.add_(entropy_T[:, None]).mul_(-grad_entropy_T[:, None])
+        grad_TV.mul_(slope_TV if grad_logprob_T is None else slope_TV.sub_(grad_logprob_T[:, None]))
+    if grad_logprob_T is not None:
+        grad_TV.scatter_add_(1, target_T[:, None], grad_logprob_T[:, None])
+    return grad_TV
 
 
 def _logits(hidden_TD: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
+    """A new fp32 tensor [T, V]."""
     logit_TV = (hidden_TD @ weight_VD.t()).float()
-    return logit_TV if temperature == 1.0 else logit_TV / temperature
+    return logit_TV if temperature == 1.0 else logit_TV.div_(temperature)
+
+
+def _add_product(total_VD: Tensor, left_VT: Tensor, right_TD: Tensor) -> None:
+    """total += left @ right; in one kernel, without a second [V, D], where the types agree."""
+    if total_VD.dtype == left_VT.dtype:
+        total_VD.addmm_(left_VT, right_TD)
+    else:
+        total_VD += left_VT @ right_TD
 
 
 def logprob_and_entropy(
-    hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, *, temperature: float = 1.0, chunk: int = 1024
+    hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, *, temperature: float = 1.0, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and Shannon entropy (nats) of its distribution, both differentiable.
 
@@ -75,9 +123,16 @@ def logprob_and_entropy(
         weight_VD: output embedding.
         target_T: long, the tokens that follow.
         temperature: the sampling temperature; logits are divided by it, as they were when the tokens were drawn.
-        chunk: tokens whose logits exist at the same time.
+        chunk: tokens whose logits exist at the same time; None chooses by memory, see CHUNK_BYTES and CPU_CHUNK.
     """
+    vocabulary_bytes = 4 * len(weight_VD)
+    if chunk is None:
+        chunk = max(1, CHUNK_BYTES // vocabulary_bytes)
+        if hidden_TD.device.type == "cpu":
+            chunk = min(chunk, CPU_CHUNK)
+    has_backward = torch.is_grad_enabled() and (hidden_TD.requires_grad or weight_VD.requires_grad)
+    keeps = has_backward and len(hidden_TD) * vocabulary_bytes <= KEEP_BYTES
     logprob_T, entropy_T = _LogprobEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_TD, weight_VD, target_T, temperature, chunk
+        hidden_TD, weight_VD, target_T, temperature, chunk, keeps
     )
     return logprob_T, entropy_T

@@ -248,6 +248,11 @@ METRICS = (
         "Seconds since the previous row, all phases included (verl's name; its step is an update here).",
     ),
     Metric(
+        "perf/padding",
+        "share",
+        "Padding / tokens that the model reads in the update's forward passes, mean over optimiser steps.",
+    ),
+    Metric(
         "perf/mem_gb", "GB (1e9 bytes)", "Peak memory since the run began: of the GPU if there is one, else resident."
     ),
 )

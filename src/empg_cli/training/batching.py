@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
+from empg_cli.training.buckets import length_groups
 from empg_cli.types import Batch, Step, Trajectory
 
 
@@ -36,15 +38,15 @@ def make_batch(trajectories: Sequence[Trajectory], *, append_only: bool) -> Batc
             if not append_only or turn + 1 == len(trajectory.steps):
                 row_ids.append(torch.tensor(row))
     count_S = torch.tensor([len(step.response_ids) for step in steps], dtype=torch.long)
-    width = int(count_S.max()) if steps else 0
+    mask_ST = torch.arange(int(count_S.max()) if steps else 0)[None] < count_S[:, None]
     return Batch(
         row_ids=row_ids,
         step_row_S=torch.tensor(step_row, dtype=torch.long),
         step_start_S=torch.tensor(step_start, dtype=torch.long),
-        mask_ST=torch.arange(width)[None] < count_S[:, None],
-        token_ST=_pad([step.response_ids for step in steps], torch.long),
-        old_logprob_ST=_pad([step.logprobs for step in steps], torch.float32),
-        entropy_ST=_pad([step.entropies for step in steps], torch.float32),
+        mask_ST=mask_ST,
+        token_ST=_padded((step.response_ids for step in steps), mask_ST, torch.long),
+        old_logprob_ST=_padded((step.logprobs for step in steps), mask_ST, torch.float32),
+        entropy_ST=_padded((step.entropies for step in steps), mask_ST, torch.float32),
         trajectory_S=torch.tensor(trajectory_of, dtype=torch.long),
         next_S=torch.tensor(next_step, dtype=torch.long),
         group_N=torch.tensor([trajectory.group for trajectory in trajectories], dtype=torch.long),
@@ -62,22 +64,30 @@ def minibatches(batch: Batch, count: int, order_N: Tensor) -> Iterator[Tensor]:
             yield steps_S
 
 
-def microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> Iterator[tuple[list[int], Tensor]]:
+def microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> list[tuple[list[int], Tensor]]:
     """Rows of similar length in groups of at most `tokens` padded tokens (at least one row): (rows, their steps).
 
-    Sorting by length keeps padding small; which rows share a forward pass never changes the gradient.
+    Which rows share a forward pass changes speed and memory, never the gradient.
     """
-    step_row_S = batch.step_row_S[steps_S]
-    rows = sorted(set(step_row_S.tolist()), key=lambda row: (-len(batch.row_ids[row]), row))
-    start = 0
-    while start < len(rows):
-        size = max(1, tokens // len(batch.row_ids[rows[start]]))
-        part = rows[start : start + size]
-        yield part, steps_S[torch.isin(step_row_S, torch.tensor(part))]
-        start += size
+    rows = torch.unique(batch.step_row_S[steps_S]).tolist()
+    groups = length_groups([len(batch.row_ids[row]) for row in rows], tokens)
+    parts = [[rows[index] for index in group] for group in groups]
+    part_of_row_B = torch.empty(len(batch.row_ids), dtype=torch.long)
+    for number, part in enumerate(parts):
+        part_of_row_B[part] = number
+    part_S = part_of_row_B[batch.step_row_S[steps_S]]
+    sizes = torch.bincount(part_S, minlength=len(parts)).tolist()
+    return list(zip(parts, steps_S[torch.argsort(part_S, stable=True)].split(sizes), strict=True))
 
 
-def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
-    if not rows:
-        return torch.zeros(0, 0, dtype=dtype)
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=dtype) for row in rows], batch_first=True)
+def padding_share(batch: Batch, parts: Sequence[tuple[list[int], Tensor]]) -> float:
+    """Share of the tokens which the model reads in these micro-batches that is padding."""
+    lengths = [[len(batch.row_ids[row]) for row in rows] for rows, _ in parts]
+    return 1 - sum(map(sum, lengths)) / sum(len(group) * max(group) for group in lengths)
+
+
+def _padded(rows: Iterable[Sequence[float]], mask_ST: Tensor, dtype: torch.dtype) -> Tensor:
+    """The rows' values in the True places of the mask, 0 elsewhere."""
+    values_ST = torch.zeros(mask_ST.shape, dtype=dtype)
+    values_ST[mask_ST] = torch.tensor(list(chain.from_iterable(rows)), dtype=dtype)
+    return values_ST

@@ -15,7 +15,7 @@ FINAL_FRACTION = 0.1
 
 def make_optimizer(policy: Policy, trainer: Trainer) -> torch.optim.AdamW:
     return torch.optim.AdamW(
-        policy.model.parameters(), lr=trainer.lr, betas=(0.9, 0.999), weight_decay=trainer.weight_decay
+        policy.model.parameters(), lr=trainer.lr, betas=(0.9, 0.999), weight_decay=trainer.weight_decay, fused=True
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.config.schema import TrainConfig
 from empg_cli.policy.policy import Policy
-from empg_cli.training.batching import microbatches, minibatches
+from empg_cli.training.batching import microbatches, minibatches, padding_share
 from empg_cli.types import Batch
 
 _STREAM = 2
@@ -72,8 +72,9 @@ def accumulate_gradient(policy: Policy, batch: Batch, steps_S: Tensor, cfg: Trai
     weight_ST = torch.zeros(batch.mask_ST.shape)
     weight_ST[steps_S] = loss_weights(cfg.algo.loss, batch.mask_ST[steps_S], batch.trajectory_S[steps_S])
     assert batch.credit_S is not None, "compute_credit comes before the update"
-    totals: dict[str, float] = defaultdict(float)
-    for rows, micro_S in microbatches(batch, steps_S, cfg.trainer.tokens_per_microbatch):
+    parts = microbatches(batch, steps_S, cfg.trainer.tokens_per_microbatch)
+    totals: dict[str, float] = defaultdict(float, {"perf/padding": padding_share(batch, parts)})
+    for rows, micro_S in parts:
         logprob_ST, entropy_ST = policy.score(batch, rows, micro_S, temperature=cfg.rollout.temperature)
 
         def part(values: Tensor | None, steps_S: Tensor = micro_S) -> Tensor | None:

@@ -1,0 +1,110 @@
+"""Where the CPU time of whole updates goes: the real `train` loop with clocks around its parts."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from transformers import Qwen2Model
+
+from empg_cli.benchmarks import make_benchmark
+from empg_cli.policy import policy
+from empg_cli.rollout import torch_engine
+from empg_cli.training import loop, run
+from empg_cli.training.checkpoint import TrainState
+from made import run_config, scratch_folder
+
+MODEL = ("model forward", "backward", "log-prob and entropy head")
+"""What counts as the model; the rest is everything around it."""
+
+
+class Clocks:
+    """CPU seconds by label. A call inside another is taken off the outer one, so that the labels add up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    def around(self, function: Callable[..., Any], label: str) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            start = time.process_time()
+            self._inner.append(0.0)
+            try:
+                return function(*arguments, **named)
+            finally:
+                taken = time.process_time() - start
+                self.seconds[label] += taken - self._inner.pop()
+                self._inner[-1] += taken
+
+        return timed
+
+
+@contextmanager
+def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
+    """Clocks around the parts of the training loop, of the rollout and of the update."""
+    env = type(benchmark.make_env(benchmark.tasks("train")[0]))
+    places: Sequence[tuple[Any, str, str]] = (
+        (loop, "sample_trajectories", "agents, the rest of the rollout"),
+        (torch_engine.TorchSession, "respond", "rollout engine around the model"),
+        (torch_engine, "sample", "drawing tokens"),
+        (env, "step", "environments"),
+        (env, "reset", "environments"),
+        (type(benchmark), "make_env", "environments"),
+        (loop, "describe_rollout", "metrics"),
+        (loop, "make_batch", "trajectories to tensors"),
+        (loop, "score_batch", "micro-batches, loss, bookkeeping"),
+        (loop, "compute_credit", "credit"),
+        (loop, "update_policy", "micro-batches, loss, bookkeeping"),
+        (torch.nn.utils, "clip_grad_norm_", "optimiser"),
+        (torch.optim.AdamW, "step", "optimiser"),
+        (policy, "logprob_and_entropy", "log-prob and entropy head"),
+        (torch.Tensor, "backward", "backward"),
+        (Qwen2Model, "forward", "model forward"),
+        (run.Run, "log", "logging"),
+    )
+    with ExitStack() as stack:
+        for owner, name, label in places:
+            stack.enter_context(patch.object(owner, name, clocks.around(getattr(owner, name), label)))
+        yield
+
+
+def update_shares(updates: int, *overrides: str) -> tuple[dict[str, float], float]:
+    """CPU seconds of each part per update of `experiment=demo`, largest first, and padding's share of the tokens.
+
+    The first update is left out: it pays for what is made once.
+    """
+    folder = scratch_folder("shares")
+    cfg = run_config(
+        f"run_dir={folder}",
+        f"trainer.updates={updates + 1}",
+        "trainer.eval_before=false",
+        "trainer.eval_every=0",
+        "trainer.checkpoint_every=0",
+        "benchmark.eval_tasks=1",
+        *overrides,
+    )
+    clocks = Clocks()
+    first: dict[str, float] = {}
+    padding: list[float] = []
+    with ExitStack() as stack:
+        stack.enter_context(clocked(clocks, make_benchmark(**cfg.benchmark.model_dump())))
+        stack.enter_context(patch.object(loop, "evaluate_policy", lambda *_: None))
+        clocked_log = run.Run.log
+
+        def log(self: run.Run, state: TrainState, metrics: dict[str, float], evaluation: None = None) -> None:
+            clocked_log(self, state, metrics, evaluation)
+            padding.append(metrics["perf/padding"])
+            if state.update == 1:
+                first.update(clocks.seconds)
+
+        stack.enter_context(patch.object(run.Run, "log", log))
+        loop.train(cfg, folder)
+    shutil.rmtree(folder)
+    parts = {name: (seconds - first.get(name, 0.0)) / updates for name, seconds in clocks.seconds.items()}
+    return dict(sorted(parts.items(), key=lambda part: -part[1])), sum(padding[1:]) / updates

@@ -1,0 +1,356 @@
+"""How fast is the update? Against plain forms of itself, against the machine's own speed, and as the run grows.
+
+    python scripts/bench/update.py                     # everything, about 5 CPU minutes
+    python scripts/bench/update.py --part plain --part shares
+
+plain    one update of the default run's trajectories: ours, and with one part at a time in its plain form
+shares   where the time of whole updates of the default run goes
+gemm     floating-point operations of an update at hidden 256 / what this machine's matrix product does
+head     log-prob + entropy at a vocabulary of 151,936 against log-probs alone
+growth   cost against trajectories, turns, context and vocabulary, with the exponent of a power law
+
+Times are CPU seconds on one thread. FLOPs of an update count what the mathematics asks for, forward and backward: 6 for
+each parameter of the layers and token, 6 for each weight of the head and response token, and for attention
+12 * layers * width * L^2 / 2 for a row of L tokens (causal: half the square). Padding, and what a kernel computes again
+in the backward pass, is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from common import Report, argument_parser, growth_exponent, interleaved, ratio
+from empg_cli.agents.agent import agent_maker
+from empg_cli.algorithms.assemble import compute_credit
+from empg_cli.benchmarks import make_benchmark
+from empg_cli.config.schema import TrainConfig
+from empg_cli.policy.loading import load_policy
+from empg_cli.policy.policy import Policy
+from empg_cli.policy.scoring import CPU_CHUNK, logprob_and_entropy
+from empg_cli.rollout.collect import collect, episode_rules
+from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.training import update
+from empg_cli.training.batching import make_batch, microbatches, padding_share
+from empg_cli.training.optim import make_optimizer
+from empg_cli.training.tasks import training_tasks
+from empg_cli.training.update import score_batch, update_policy
+from empg_cli.types import Batch
+from made import made_batch, made_policy, naive_score, run_config
+from shares import MODEL, update_shares
+
+Parts = list[tuple[list[int], Tensor]]
+
+
+# --- ours and the plain forms --------------------------------------------------------------------
+
+
+def played_batch(cfg: TrainConfig, policy: Policy, tasks: int) -> Batch:
+    """Trajectories of the shipped agent, as the default run samples them in its first update."""
+    benchmark = make_benchmark(**cfg.benchmark.model_dump())
+    make_agent = agent_maker(cfg.benchmark.name, cfg.model.prompt, policy, context="transcript", history=0)
+    trajectories = collect(
+        TorchEngine(policy, make_agent().codec.stop_ids),
+        benchmark,
+        make_agent,
+        training_tasks(benchmark.tasks("train"), 0, tasks, seed=0),
+        group_size=cfg.algo.group_size,
+        rules=episode_rules(cfg.rollout, cfg.benchmark, temperature=1.0),
+        stream=(0,),
+    )
+    batch = make_batch(trajectories, append_only=True)
+    batch.credit_S, _ = compute_credit(cfg.algo, batch)
+    return batch
+
+
+def one_update(policy: Policy, reference: Policy, batch: Batch, cfg: TrainConfig) -> Callable[[], None]:
+    """The whole learning half of an update: reference log-probs, then the optimiser steps."""
+    optimizer = make_optimizer(policy, cfg.trainer)
+
+    def run() -> None:
+        batch.ref_logprob_ST, _ = score_batch(reference, batch, cfg)
+        update_policy(policy, optimizer, batch, cfg, lr=0.0, update=0)
+
+    return run
+
+
+def by_parts(batch: Batch, steps_S: Tensor, groups: Sequence[list[int]]) -> Parts:
+    return [(rows, steps_S[torch.isin(batch.step_row_S[steps_S], torch.tensor(rows))]) for rows in groups]
+
+
+def one_padded_batch(batch: Batch, steps_S: Tensor, tokens: int) -> Parts:
+    return by_parts(batch, steps_S, [torch.unique(batch.step_row_S[steps_S]).tolist()])
+
+
+def unsorted_microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> Parts:
+    return by_parts(batch, steps_S, filled(batch, torch.unique(batch.step_row_S[steps_S]).tolist(), tokens))
+
+
+def brimful_microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> Parts:
+    rows = sorted(set(batch.step_row_S[steps_S].tolist()), key=lambda row: (-len(batch.row_ids[row]), row))
+    return by_parts(batch, steps_S, filled(batch, rows, tokens))
+
+
+def filled(batch: Batch, rows: Sequence[int], tokens: int) -> list[list[int]]:
+    """Rows in the order given, each group as large as the padded tokens allow."""
+    groups: list[list[int]] = []
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(batch.row_ids[row]))
+        if not groups or (len(groups[-1]) + 1) * longest > tokens:
+            groups.append([])
+            longest = len(batch.row_ids[row])
+        groups[-1].append(row)
+    return groups
+
+
+def plain_forms(report: Report, options: argparse.Namespace) -> None:
+    cfg = run_config()
+    policy = load_policy(cfg.model, cfg.benchmark.name, seed=0, device=torch.device("cpu"))
+    batch = played_batch(cfg, policy, options.tasks)
+    run = one_update(policy, policy.frozen_copy(), batch, cfg)
+    splits = {
+        "ours": microbatches,
+        "sorted, filled to the brim": brimful_microbatches,
+        "unsorted micro-batches": unsorted_microbatches,
+        "one padded batch": one_padded_batch,
+    }
+
+    def with_split(split: Callable[[Batch, Tensor, int], Parts]) -> None:
+        with patch.object(update, "microbatches", split):
+            run()
+
+    def with_naive_score() -> None:
+        with patch.object(Policy, "score", naive_score):
+            run()
+
+    variants = {name: lambda split=split: with_split(split) for name, split in splits.items()}
+    variants["logits of every position, autograd"] = with_naive_score
+    times = interleaved(variants, repeats=options.repeats, warmup=0)
+    all_steps, budget = torch.arange(batch.num_steps), cfg.trainer.tokens_per_microbatch
+    padding = {name: padding_share(batch, split(batch, all_steps, budget)) for name, split in splits.items()}
+    tokens = sum(map(len, batch.row_ids))
+    report.table(
+        f"One update of {batch.num_trajectories} trajectories, {tokens:,} tokens (shipped ALFWorld agent)",
+        ["", "CPU s", "wall s", "ours is faster by", "padding %"],
+        [
+            [name, time.cpu, time.wall, ratio(time, times["ours"]), 100 * padding.get(name, padding["ours"])]
+            for name, time in times.items()
+        ],
+        "Reference log-probs, forward, backward, AdamW. Padding of all rows as one mini-batch.",
+    )
+
+
+# --- shares, floating-point operations, head -----------------------------------------------------
+
+
+def shares(report: Report, options: argparse.Namespace) -> None:
+    parts, padding = update_shares(options.repeats)
+    total = sum(parts.values())
+    outside = sum(seconds for name, seconds in parts.items() if name not in MODEL)
+    report.table(
+        f"Where the CPU time of an update of experiment=demo goes (mean of {options.repeats})",
+        ["", "CPU s", "%"],
+        [*([name, seconds, 100 * seconds / total] for name, seconds in parts.items())],
+        f"{outside / total:.1%} lies outside the model ({', '.join(MODEL)}).",
+        f"{padding:.1%} of the tokens that the update's forward passes read are padding (perf/padding).",
+    )
+
+
+def model_flops(policy: Policy, batch: Batch) -> float:
+    shape = policy.model.config
+    in_layers = sum(weight.numel() for weight in policy.model.model.layers.parameters())
+    lengths = torch.tensor([len(row) for row in batch.row_ids]).double()
+    attention = 12 * shape.num_hidden_layers * shape.hidden_size * float((lengths**2).sum()) / 2
+    head = 6 * shape.vocab_size * shape.hidden_size * int(batch.mask_ST.sum())
+    return 6 * in_layers * float(lengths.sum()) + head + attention
+
+
+def gemm(report: Report, options: argparse.Namespace) -> None:
+    cfg = run_config("trainer.minibatches=1")
+    policy = made_policy(hidden=256, layers=6, heads=4, kv_heads=2, mlp=768, vocabulary=4096)
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    products = 20
+    optimizer = make_optimizer(policy, cfg.trainer)
+    lengths = (512, 1024, 2048)
+    batches = [made_batch(2048 // length, length // 64, opening=64, observation=48, response=16) for length in lengths]
+
+    def learn(batch: Batch) -> Callable[[], object]:
+        return lambda: update_policy(policy, optimizer, batch, cfg, lr=0.0, update=0)
+
+    variants: dict[str, Callable[[], object]] = {
+        f"rows of {len(batch.row_ids[0]):,} tokens": learn(batch) for batch in batches
+    }
+    variants["matrix product"] = lambda: [left @ right for _ in range(products)]
+    times = interleaved(variants, repeats=options.repeats)
+    limit = products * 2 * 1024**3 / times["matrix product"].cpu / 1e9
+    rates = [model_flops(policy, batch) / time.cpu / 1e9 for batch, time in zip(batches, times.values(), strict=False)]
+    report.table(
+        f"GFLOP/s of an update: hidden 256, 6 layers, MLP 768, vocabulary 4,096; {policy.num_parameters:,} parameters",
+        ["", "CPU s", "GFLOP/s", "% of the matrix product"],
+        [
+            *([name, times[name].cpu, rate, 100 * rate / limit] for name, rate in zip(times, rates, strict=False)),
+            ["matrix product 1024^3", times["matrix product"].cpu, limit, 100.0],
+        ],
+    )
+
+
+def head(report: Report, options: argparse.Namespace) -> None:
+    tokens, width, vocabulary = 256, 256, 151_936
+    hidden_TD = torch.randn(tokens, width, requires_grad=True)
+    weight_VD = (0.05 * torch.randn(vocabulary, width)).requires_grad_()
+    target_T = torch.randint(vocabulary, (tokens,))
+
+    def logprobs_alone() -> Tensor:
+        """The usual way to save memory: chunks of a plain cross-entropy, computed again in backward."""
+        chunks = zip(hidden_TD.split(CPU_CHUNK), target_T.split(CPU_CHUNK), strict=True)
+        return torch.cat([-torch.utils.checkpoint.checkpoint(nll, *chunk, use_reentrant=False) for chunk in chunks])
+
+    def nll(hidden_TD: Tensor, target_T: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(hidden_TD @ weight_VD.t(), target_T, reduction="none")
+
+    def naive() -> tuple[Tensor, Tensor]:
+        logp_TV = torch.log_softmax(hidden_TD @ weight_VD.t(), -1)
+        return logp_TV.gather(1, target_T[:, None])[:, 0], -(logp_TV.exp() * logp_TV).sum(-1)
+
+    def ours() -> tuple[Tensor, Tensor]:
+        return logprob_and_entropy(hidden_TD, weight_VD, target_T)
+
+    def forward(run: Callable[[], object]) -> Callable[[], None]:
+        def scored() -> None:
+            with torch.no_grad():
+                run()
+
+        return scored
+
+    def learnt(run: Callable[[], Tensor | tuple[Tensor, Tensor]]) -> Callable[[], None]:
+        def learn() -> None:
+            hidden_TD.grad = weight_VD.grad = None
+            out = run()
+            (out.sum() if isinstance(out, Tensor) else out[0].sum() + 0.001 * out[1].sum()).backward()
+
+        return learn
+
+    with torch.no_grad():
+        differences = [float((a - b).abs().max()) for a, b in zip(ours(), naive(), strict=True)]
+    forms = {"log-probs alone, chunked": logprobs_alone, "log-prob + entropy, ours": ours, "naive, autograd": naive}
+    scoring = interleaved({name: forward(run) for name, run in forms.items()}, repeats=options.repeats)
+    learning = interleaved({name: learnt(run) for name, run in forms.items()}, repeats=options.repeats)
+    alone = "log-probs alone, chunked"
+    report.table(
+        f"Output head: {tokens} tokens, width {width}, vocabulary {vocabulary:,}",
+        ["", "scoring CPU s", "/ alone", "with backward CPU s", "/ alone"],
+        [
+            [
+                name,
+                *(
+                    cell
+                    for times in (scoring, learning)
+                    for cell in (times[name].cpu, ratio(times[name], times[alone]))
+                ),
+            ]
+            for name in forms
+        ],
+        f"Largest difference of ours from naive: log-prob {differences[0]:.1e}, entropy {differences[1]:.1e}.",
+    )
+
+
+# --- growth --------------------------------------------------------------------------------------
+
+
+def growth(report: Report, options: argparse.Namespace) -> None:
+    cfg = run_config()
+    policy = load_policy(cfg.model, cfg.benchmark.name, seed=0, device=torch.device("cpu"))
+    wide = made_policy(hidden=256, layers=6, heads=4, kv_heads=2, mlp=768, vocabulary=900)
+    curve(report, "trajectories (5 turns)", (8, 32, 128, 512), policy, lambda size: made_batch(size, 5), cfg, options)
+    curve(report, "turns (16 trajectories)", (5, 10, 20, 50), policy, lambda size: made_batch(16, size), cfg, options)
+    curve(
+        report,
+        "turns (4 trajectories, hidden 256)",
+        (5, 10, 20, 50),
+        wide,
+        lambda size: made_batch(4, size),
+        cfg,
+        options,
+    )
+    curve(
+        report,
+        "tokens of context (1 row)",
+        (256, 512, 1024, 2048, 4096, 8192),
+        made_policy(hidden=96, layers=3, heads=4, kv_heads=2, mlp=192, vocabulary=912),
+        lambda size: made_batch(1, size // 64, opening=64, observation=48, response=16),
+        cfg,
+        options,
+    )
+    hidden_TD = torch.randn(256, 128, requires_grad=True)
+
+    def head_cost(vocabulary: int) -> Callable[[], None]:
+        weight_VD, target_T = torch.randn(vocabulary, 128, requires_grad=True), torch.arange(256)
+
+        def learn() -> None:
+            logprob_T, entropy_T = logprob_and_entropy(hidden_TD, weight_VD, target_T)
+            (logprob_T.sum() + entropy_T.sum()).backward()
+
+        return learn
+
+    sizes = (1_000, 8_000, 32_000, 151_936)
+    fitted(report, "vocabulary (head only, 256 tokens)", sizes, {size: head_cost(size) for size in sizes}, options)
+
+
+def curve(
+    report: Report,
+    what: str,
+    sizes: Sequence[int],
+    policy: Policy,
+    batch_of: Callable[[int], Batch],
+    cfg: TrainConfig,
+    options: argparse.Namespace,
+) -> None:
+    optimizer = make_optimizer(policy, cfg.trainer)
+
+    def learn(size: int) -> Callable[[], object]:
+        batch = batch_of(size)
+        return lambda: update_policy(policy, optimizer, batch, cfg, lr=0.0, update=0)
+
+    fitted(report, what, sizes, {size: learn(size) for size in sizes}, options)
+
+
+def fitted(
+    report: Report,
+    what: str,
+    sizes: Sequence[int],
+    runs: dict[int, Callable[[], object]],
+    options: argparse.Namespace,
+) -> None:
+    runs[sizes[0]]()
+    times = interleaved({str(size): run for size, run in runs.items()}, repeats=options.repeats, warmup=0)
+    seconds = [time.cpu for time in times.values()]
+    report.table(
+        f"Cost of an update against {what}",
+        ["", *(f"{size:,}" for size in sizes), "exponent"],
+        [["CPU s", *seconds, growth_exponent(sizes, seconds)]],
+    )
+
+
+PARTS = {"plain": plain_forms, "shares": shares, "gemm": gemm, "head": head, "growth": growth}
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be given again")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds that count (3)")
+    parser.add_argument("--tasks", type=int, default=4, help="tasks, of 8 trajectories each, in part plain (4)")
+    options = parser.parse_args()
+    report = Report("update", options)
+    for name, run in PARTS.items():
+        if not options.part or name in options.part:
+            run(report, options)
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()
