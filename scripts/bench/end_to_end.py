@@ -69,7 +69,7 @@ def main() -> None:
             "An update",
             ["work", "TRL, CPU s", "ours, CPU s", "times", "TRL, tokens/s", "ours, tokens/s", "times in generation"],
             [speed(*case, rounds=options.rounds) for case in cases()],
-            "times: median over rounds of TRL's CPU time over ours; tokens/s: sampled tokens per CPU second of generation",
+            "times: TRL's CPU time over ours, median over rounds; tokens/s: sampled tokens per CPU second of sampling",
         )
     if "memory" in parts:
         report.table(
