@@ -14,16 +14,17 @@ it computes more metrics (nothing is logged on either side); it does not play th
 splits its batch in its own way, TRL not at all or in four micro-batches, ours by tokens. TRL's gradient checkpointing,
 its default, is off but for a column of the memory table: it would cost time.
 
-Peak memory: growth of the resident memory over two updates, from the moment when model and trainer stand ready, each
+Peak memory: growth of the resident memory over one update, from the moment when model and trainer stand ready, each
 side in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,41 +52,60 @@ SPLITS = {"whole": Split(parts=1, tokens=4096), "4 parts": Split(parts=4, tokens
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted updates of each side (5)")
+    parser.add_argument("--part", action="append", choices=("speed", "memory"), help="only this (both)")
     parser.add_argument("--memory", nargs=3, metavar=("SIDE", "WORK", "SPLIT"), help=argparse.SUPPRESS)  # calls itself
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' renamings, which TRL still uses
     if options.memory:
         torch.set_num_threads(options.threads)
         side, work, split = options.memory
-        print(json.dumps(peak_memory_mb(two_updates(side, WORKS[work], SPLITS[split]))))
+        print(json.dumps(peak_memory_mb(one_update(side, WORKS[work], SPLITS[split]))))
         return
 
     report = Report("end_to_end", options)
-    speed, memory = [], []
-    for name, work in WORKS.items():
-        for label, split in SPLITS.items():
-            what = f"{name}; TRL: {label}, ours: {split.tokens} tokens"
-            trl, ours = compare(work, options.rounds, split)
-            update = [trl.update.cpu, ours.update.cpu, ratio(trl.update, ours.update)]
-            rates = [work.sampled_tokens / side.generation.cpu for side in (trl, ours)]
-            speed.append([what, *update, *rates, ratio(trl.generation, ours.generation)])
-            print(*map(shown, speed[-1]), flush=True)
-            peaks = {
-                side: fresh_process("--threads", str(options.threads), "--memory", side, name, label) for side in SIDES
-            }
-            memory.append([what, *peaks.values(), peaks["ours"] / peaks["trl"]])
-            print(*map(shown, memory[-1]), flush=True)
-    columns = ["work", "TRL, CPU s", "ours, CPU s", "times", "TRL, tokens/s", "ours, tokens/s", "times in generation"]
-    report.table(
-        "An update",
-        columns,
-        speed,
-        "times: median over rounds of TRL's CPU time over ours; tokens/s: sampled tokens per CPU second of generation",
-    )
-    report.table(
-        "Growth of resident memory, MB", ["work", "ours", "TRL", "TRL with checkpointing", "ours / TRL"], memory
-    )
+    parts = options.part or ("speed", "memory")
+    if "speed" in parts:
+        report.table(
+            "An update",
+            ["work", "TRL, CPU s", "ours, CPU s", "times", "TRL, tokens/s", "ours, tokens/s", "times in generation"],
+            [speed(*case, rounds=options.rounds) for case in cases()],
+            "times: TRL's CPU time over ours, median over rounds; tokens/s: sampled tokens per CPU second of sampling",
+        )
+    if "memory" in parts:
+        report.table(
+            "Growth of resident memory over an update, MB",
+            ["work", "ours", "TRL", "TRL with checkpointing", "ours / TRL"],
+            [memory(*case, threads=options.threads) for case in cases()],
+        )
     report.finish()
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """Names of a work and of a split, all pairs."""
+    return itertools.product(WORKS, SPLITS)
+
+
+def title(work: str, split: str) -> str:
+    return f"{work}; TRL: {split}, ours: {SPLITS[split].tokens:,} tokens"
+
+
+def speed(work: str, split: str, *, rounds: int) -> list[str | float]:
+    trl, ours = compare(WORKS[work], rounds, SPLITS[split])
+    rates = [WORKS[work].sampled_tokens / side.generation.cpu for side in (trl, ours)]
+    generation = [*rates, ratio(trl.generation, ours.generation)]
+    return progress([title(work, split), trl.update.cpu, ours.update.cpu, ratio(trl.update, ours.update), *generation])
+
+
+def memory(work: str, split: str, *, threads: int) -> list[str | float]:
+    ours, trl, checkpointing = (
+        fresh_process("--threads", str(threads), "--memory", side, work, split) for side in SIDES
+    )
+    return progress([title(work, split), ours, trl, checkpointing, ours / trl])
+
+
+def progress(row: list[str | float]) -> list[str | float]:
+    print(*map(shown, row), flush=True)
+    return row
 
 
 def compare(work: Work, rounds: int, split: Split) -> tuple[Trl, Ours]:
@@ -103,17 +123,11 @@ def compare(work: Work, rounds: int, split: Split) -> tuple[Trl, Ours]:
 SIDES = ("ours", "trl", "trl with checkpointing")
 
 
-def two_updates(side: str, work: Work, split: Split) -> Callable[[], None]:
+def one_update(side: str, work: Work, split: Split) -> Callable[[], None]:
     """What to measure the memory of; the side stands ready."""
-    if side != "ours":
-        return Trl(work, steps=2, parts=split.parts, checkpointing=side == SIDES[2]).run
-    ours = Ours(work, tokens=split.tokens)
-
-    def run() -> None:
-        ours.step()
-        ours.step()
-
-    return run
+    if side == "ours":
+        return Ours(work, tokens=split.tokens).step
+    return Trl(work, steps=1, parts=split.parts, checkpointing=side == SIDES[2]).run
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""The page of measured tables: what `make bench` measures has its place there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from scripts.bench.common import growth_exponent, shown
+from scripts.bench.write_docs import PAGE, markdown, with_part
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_bench_of_the_makefile_is_a_script_with_a_place_in_the_page() -> None:
+    found = re.search(r"^BENCHES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert found
+    names = found[1].split()
+    page = PAGE.read_text()
+    assert sorted(re.findall("<!-- bench:(.+) -->", page)) == sorted(names)
+    for name in names:
+        assert (ROOT / "scripts" / "bench" / f"{name}.py").is_file()
+        with_part(page, name, "")
+
+
+def test_a_part_is_replaced_and_nothing_else() -> None:
+    page = "a\n<!-- bench:x -->\nold\n<!-- /bench:x -->\n<!-- bench:y -->\nkept\n<!-- /bench:y -->\n"
+    assert with_part(page, "x", r"new \1") == page.replace("old", r"new \1")
+    with pytest.raises(SystemExit, match="no place for z"):
+        with_part(page, "z", "new")
+
+
+def test_a_report_becomes_a_table() -> None:
+    facts = {"command": "c", "date": "d", "commit": "e", "cpu": "f", "cores": 2, "load": 1.0, "threads": 1}
+    facts |= {"gemm_gflops": [70.4, 69.6], "versions": "v"}
+    table = {"title": "T", "columns": ["what", "CPU s"], "rows": [["a|b", "1.50"]], "notes": ["note"]}
+    lines = markdown({"facts": facts, "tables": [table]}).splitlines()
+    assert "70 GFLOP/s before and 70 after" in lines[0]
+    assert lines[1:] == ["", "**T**", "", "| what | CPU s |", "|---|---:|", "| a\\|b | 1.50 |", "", "note"]
+
+
+def test_numbers_keep_three_digits_and_growth_its_exponent() -> None:
+    assert [shown(value) for value in (0.012345, 1.5, 1234.5, 7, "text", 0.0)] == [
+        "0.0123",
+        "1.50",
+        "1,234",
+        "7",
+        "text",
+        "0",
+    ]
+    assert growth_exponent([1, 2, 4, 8], [3 * size**1.5 for size in (1, 2, 4, 8)]) == pytest.approx(1.5)
