@@ -26,8 +26,8 @@ SCORE = Panel("eval/score", "score, evaluation", "score")
 REWARD = Panel("episode/reward/mean", "reward, training episodes", "reward")
 KL_LOSS = Panel("actor/kl_loss", "KL loss to the reference (nats)", "kl_loss")
 ENTROPY = Panel("actor/entropy", "policy entropy (nats)", "entropy")
-WON = Panel("empg/step_entropy/won", "step entropy, solved episodes (nats per token)", "step_entropy_won")
-LOST = Panel("empg/step_entropy/lost", "step entropy, unsolved episodes (nats per token)", "step_entropy_lost")
+WON = Panel("empg/step_entropy/won", "step entropy, solved (nats per token)", "step_entropy_won")
+LOST = Panel("empg/step_entropy/lost", "step entropy, not solved (nats per token)", "step_entropy_lost")
 PANELS = (SUCCESS, REWARD, KL_LOSS, ENTROPY)
 
 
