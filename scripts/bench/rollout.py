@@ -124,8 +124,8 @@ def against_generate(report: Report, options: argparse.Namespace, hf: Qwen2ForCa
                 "wall ratio",
             ],
             rows,
-            "Turns: prompt 160, then 20 to 60 observed and 4 to 12 sampled tokens each; groups of 8 with equal prompts.",
-            "Window: prompts of 120 tokens that stay and 60 to 180 new ones, 8 sampled. One turn: 256 to 384 read, 24 sampled.",
+            "Turns: prompt 160 (groups of 8 share it), then 20 to 60 observed and 4 to 12 sampled tokens each.",
+            "Window: 120 tokens that stay, 60 to 180 new ones, 8 sampled. One turn: 256 to 384 read, 24 sampled.",
         )
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.generation.logits_process import TopPLogitsWarper
 
+from empg_cli.policy.attention import POLICY_ATTENTION
+from empg_cli.policy.loading import ModelError
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.reading import Chunk, plan_runs
 from empg_cli.rollout.sampling import nucleus, sample
@@ -38,6 +41,35 @@ def test_greedy_turns_equal_generate_over_the_whole_history() -> None:
             )
             assert response.token_ids == out[0, ids.shape[1] :].tolist()
             history[row] += response.token_ids
+
+
+def test_other_model_classes_read_alike() -> None:
+    """Llama builds its masks and calls attention by other code than Qwen2; here every query head has its own keys."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, eos_token_id=3
+    )
+    hf = LlamaForCausalLM(config).eval()
+    network = LlamaForCausalLM(config).eval()
+    network.load_state_dict(hf.state_dict())
+    network.set_attn_implementation(POLICY_ATTENTION)
+    session = TorchEngine(Policy(network, None, torch.device("cpu")), [3]).start(2, append_only=True)
+    history: list[list[int]] = [[], []]
+    for prompts in ([[5, 6, 7, 8], [9, 10]], [[20], [21, 22, 23]]):
+        responses = session.respond(prompts, uniforms(2, 6), max_new_tokens=6, temperature=0.0)
+        for row, response in enumerate(responses):
+            ids = torch.tensor([history[row] + prompts[row]])
+            out = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+            assert response.token_ids == out[0, ids.shape[1] :].tolist()
+            history[row] = out[0].tolist()
+
+
+def test_sliding_windows_are_refused() -> None:
+    config = Qwen2Config(vocab_size=60, num_hidden_layers=2, use_sliding_window=True, max_window_layers=1)
+    with torch.device("meta"):
+        policy = Policy(Qwen2ForCausalLM(config), None, torch.device("cpu"))
+    with pytest.raises(ModelError, match="sliding_attention"):
+        TorchEngine(policy, [3])
 
 
 @pytest.mark.parametrize("context", ["transcript", "window"])

@@ -38,13 +38,14 @@ class EpisodeCache:
 
     def reserve(self, *, slots: int = 0, columns: int = 0) -> None:
         """Make room; columns grow by doubling, so the copies stay linear in the final length."""
-        extra_slots = max(slots - self.slots, 0)
-        extra_columns = max(columns, 2 * self.columns) - self.columns if columns > self.columns else 0
-        if not extra_slots and not extra_columns:
+        old_slots, heads, old_columns, head_dim = self.keys[0].shape
+        if slots <= old_slots and columns <= old_columns:
             return
+        grown = max(columns, 2 * old_columns) if columns > old_columns else old_columns
         for tensors in (self.keys, self.values):
             for layer, tensor in enumerate(tensors):
-                tensors[layer] = torch.nn.functional.pad(tensor, (0, 0, 0, extra_columns, 0, 0, 0, extra_slots))
+                tensors[layer] = tensor.new_zeros(max(slots, old_slots), heads, grown, head_dim)
+                tensors[layer][:old_slots, :, :old_columns] = tensor
 
     def copy(self, source: int, targets: Sequence[int], start: int, stop: int) -> None:
         """Give the target slots the columns start..stop of the source slot."""

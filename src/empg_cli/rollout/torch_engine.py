@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from empg_cli.policy.loading import ModelError
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.cache import EpisodeCache
 from empg_cli.rollout.engine import Response
@@ -33,6 +34,12 @@ class TorchEngine:
     read before. Off, the same tokens come out up to rounding; only benchmarks and tests want that."""
 
     def __init__(self, policy: Policy, stop_ids: Sequence[int], *, share_prefixes: bool = True) -> None:
+        layers = set(getattr(policy.model.config, "layer_types", None) or ["full_attention"])
+        if layers != {"full_attention"}:
+            raise ModelError(
+                f"rollout.engine=torch can only read with full attention, and {policy.model.config.model_type} has "
+                f"layers of {', '.join(sorted(layers - {'full_attention'}))}; choose another model"
+            )
         self.policy, self.share_prefixes = policy, share_prefixes
         self.stop_ids = frozenset(stop_ids)
 
