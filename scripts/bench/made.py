@@ -11,7 +11,7 @@ from torch import Tensor
 
 from empg_cli import config
 from empg_cli.config.schema import TrainConfig
-from empg_cli.policy.attention import GROUPED
+from empg_cli.policy.attention import POLICY_ATTENTION
 from empg_cli.policy.policy import Policy
 from empg_cli.training.batching import make_batch
 from empg_cli.types import Batch, Step, Task, Trajectory
@@ -42,7 +42,7 @@ def made_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = Qwen2ForCausalLM(shape)
-    model.set_attn_implementation(GROUPED)
+    model.set_attn_implementation(POLICY_ATTENTION)
     return Policy(model.eval(), None, torch.device("cpu"))
 
 
