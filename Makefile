@@ -5,7 +5,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_BACKEND ?= cpu
 EXTRAS ?= report,joblib,bm25s,dense,parquet,serve
-PYTEST_ARGS ?=
+# One process a core; a file's tests stay together and share its fixtures.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile --durations 15
 
 # uv does not read pip's setting. A torch wheel found there is taken; else PyTorch's own index for TORCH_BACKEND.
 comma := ,

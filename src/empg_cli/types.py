@@ -39,7 +39,8 @@ class Status(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     """The next prompt would not fit into `rollout.max_context_tokens`."""
     ENV_ERROR = "env_error"
-    """The environment raised; the error text is in `Trajectory.error`."""
+    """The environment could not go on, through no fault of the agent (it raised, or an answer got no verdict); the
+    reason is in `Trajectory.error`. Such an episode is never scored: see `Trajectory.is_scored`."""
 
 
 @dataclass(slots=True)
@@ -83,6 +84,13 @@ class Trajectory:
     score: float = 0.0
     success: bool = False
     error: str | None = None
+    info: dict[str, float] = field(default_factory=dict)
+    """The numbers in the environment's `info` at the last step that it answered."""
+
+    @property
+    def is_scored(self) -> bool:
+        """False: score, success and reward mean nothing, so the episode stays out of every statistic of them."""
+        return self.status is not Status.ENV_ERROR
 
     @property
     def reward(self) -> float:

@@ -55,6 +55,18 @@ def test_what_is_not_comparable_is_refused(empg: Empg, tmp_path: Path, changes: 
     assert answer in empg("eval", "--compare", a, b, code=2).stderr
 
 
+def test_tasks_that_one_side_did_not_judge_are_left_out_and_said(empg: Empg, tmp_path: Path) -> None:
+    a, b = evaluation(tmp_path / "a", "+-+-"), evaluation(tmp_path / "b", "++--")
+    content = json.loads((a / "evaluation.json").read_text())
+    content["tasks"][1] |= {"success": None, "status": "env_error"}
+    (a / "evaluation.json").write_text(json.dumps(content))
+    table = empg("eval", "--compare", a, b).stdout
+    assert "1 tasks left out" in table
+    shown = json.loads(empg("eval", "--compare", a, b, "--json").stdout)
+    assert (shown["total"]["n"], shown["not_judged"]) == (3, 1)
+    assert (shown["total"]["only_a"], shown["total"]["only_b"]) == (1, 0)  # t2; what B won at t1 is not known of A
+
+
 def test_other_temperatures_are_said(empg: Empg, tmp_path: Path) -> None:
     a, b = evaluation(tmp_path / "a", "+-"), evaluation(tmp_path / "b", "+-", temperature=1.0)
     assert "The temperatures differ: 0.4 in A, 1 in B" in empg("eval", "--compare", a, b).stdout

@@ -59,6 +59,17 @@ def test_play_with_hints() -> None:
     assert "failed after 3 steps" in result.output
 
 
+def test_play_takes_the_groups_inside_the_benchmark() -> None:
+    pytest.importorskip("bm25s", reason="needs the extra bm25s")
+    words = [*SMALL_WORLD, "retrieval@benchmark.retrieval=bm25s"]
+    result = CliRunner().invoke(app, ["play", *words], input="search[capital]\nquit\n")
+    assert result.exit_code == 0, result.output
+    assert "Doc 1(Title: " in result.output
+    refused = CliRunner().invoke(app, ["play", *words, "rollout=window", "retrieval=bm25s"])
+    assert refused.exit_code == 2
+    assert "rollout=window" in refused.output and "is not read by empg play" in refused.output
+
+
 def test_index_and_serve(empg: Callable[..., object], tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl")
     result = empg("data", "index", "deepsearch", "--corpus", corpus, "--out", tmp_path / "index")

@@ -15,6 +15,11 @@ class DataError(UserError):
     """The data of a benchmark is missing, broken or mixed. The message names the file and says what to do."""
 
 
+class UnscoredError(Exception):
+    """The episode cannot be judged fairly, for a reason that is not the agent's: it ends in `Status.ENV_ERROR`, outside
+    training and scores, never with a reward of 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     text: str
@@ -35,6 +40,7 @@ class StepResult:
     valid: bool
     """The environment accepted the action (a refused one changes nothing)."""
     info: Mapping[str, Any] = field(default_factory=dict)
+    """How the episode stands. The numbers (and yes/no) of its last step become the metrics `<benchmark>/<key>`."""
 
 
 @runtime_checkable
@@ -69,4 +75,13 @@ class Benchmark(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """What data this is: `source` (official or generated), counts per split, `digest`."""
+        ...
+
+
+@runtime_checkable
+class StepsTogether(Protocol):
+    """A benchmark whose environments wait for a network, so that stepping them at once saves time."""
+
+    def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Sequence[StepResult | BaseException]:
+        """One step of each environment. One that cannot go on has its exception in the list."""
         ...

@@ -29,6 +29,8 @@ def comparison_table(comparison: PairedComparison) -> Table:
     ]
     if a.temperature != b.temperature:
         notes.append(f"The temperatures differ: {a.temperature:g} in A, {b.temperature:g} in B.")
+    if comparison.not_judged:
+        notes.append(f"{comparison.not_judged} tasks left out: the environment failed in A or in B.")
     source = str(a.data["source"])
     title = f"{a.data['name']} ({source} data), {a.split}"
     rows = tuple(_cells(row) for row in (*comparison.kinds, comparison.total))

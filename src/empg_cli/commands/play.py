@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from empg_cli.benchmarks import make_benchmark
-from empg_cli.benchmarks.base import Benchmark, StepResult
+from empg_cli.benchmarks.base import Benchmark, StepResult, UnscoredError
 from empg_cli.config import load
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HELP = "Type an action or its number.  ?  lists what can be done,  hint  asks the expert,  quit  ends."
-ONLY = "only benchmark=... and benchmark.key=... are"
+ONLY = "only benchmark=..., benchmark.key=... and group@benchmark.key=... are"
 NO_HINT = "the expert has nothing more to say"
 
 
@@ -31,7 +31,7 @@ class Keyboard(Protocol):
 def run(overrides: Sequence[str], number: int) -> None:
     from rich.console import Console
 
-    not_read = [word for word in overrides if not word.lstrip("+~").startswith(("benchmark.", "benchmark="))]
+    not_read = [word for word in overrides if not _is_read(word)]
     if not_read:
         raise ConfigError(INVALID, [Problem(word, "is not read by empg play", hint=ONLY) for word in not_read])
     settings = load(overrides, "eval").benchmark
@@ -42,6 +42,13 @@ def run(overrides: Sequence[str], number: int) -> None:
         raise ConfigError(INVALID, [Problem("--task", what, str(number))])
     console = Console(highlight=False)
     play(benchmark, tasks[number], settings.max_steps, console, _keyboard(console))
+
+
+def _is_read(word: str) -> bool:
+    """The override sets the benchmark or something in it: `group@package=...` sets its package."""
+    key = word.lstrip("+~").partition("=")[0]
+    place = key.rpartition("@")[2].rpartition(":")[2]  # Hydra renames a package by `group@old:new`
+    return place.split(".")[0] == "benchmark"
 
 
 def play(benchmark: Benchmark, task: Task, max_steps: int, console: Console, keyboard: Keyboard) -> bool | None:
@@ -58,7 +65,11 @@ def play(benchmark: Benchmark, task: Task, max_steps: int, console: Console, key
         if action is None:
             console.print(f"left after {steps} steps", style="dim")
             return None
-        result = env.step(action)
+        try:
+            result = env.step(action)
+        except UnscoredError as error:
+            console.print(f"the episode ends unscored: {printable(str(error))}", style="red", markup=False)
+            return None
         expert.saw(action)
         steps, actions = steps + 1, result.actions
         _show_result(console, result)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from empg_cli.agents.agent import AgentMaker
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
+from empg_cli.errors import UserError
 from empg_cli.evaluation.statistics import wilson_interval
 from empg_cli.rollout.collect import Progress, collect, episode_rules
 from empg_cli.rollout.engine import Engine
+from empg_cli.rollout.info import mean_info, reported_numbers
+from empg_cli.rollout.stepping import describe_failure, step_all
 from empg_cli.types import Status, Step, Task, Trajectory
+
+log = logging.getLogger(__name__)
 
 _STREAM = 4
 """Keeps this use of the seed apart from others."""
@@ -22,12 +28,17 @@ TASKS_AT_ONCE = 160
 """Bounds the memory of a large split; results do not depend on it but for rounding."""
 
 
+class NothingJudged(UserError):  # noqa: N818 (a sentence for the user)
+    """Every episode of an evaluation ended in an environment error: there is no rate to report."""
+
+
 @dataclass(frozen=True, slots=True)
 class Success:
-    """Successes of some tasks, with the 95 % Wilson interval."""
+    """Successes of some tasks, with the 95 % Wilson interval. Episodes that nobody could judge are counted apart."""
 
     kind: str
     n: int
+    """Tasks that were judged; all but `not_judged` is about these."""
     success_rate: float
     lo: float
     hi: float
@@ -37,6 +48,10 @@ class Success:
     """Mean steps of an episode."""
     valid_actions: float
     """Share of steps whose action was well-formed and accepted."""
+    not_judged: int = 0
+    """Episodes that ended in an environment error (`Status.ENV_ERROR`)."""
+    info: dict[str, float] = field(default_factory=dict)
+    """Means of the numbers that the environments report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,7 @@ class Evaluation:
     temperature: float
     total: Success
     kinds: list[Success]
+    """Of the task types with an episode that was judged."""
     trajectories: list[Trajectory]
     averages: list[dict[str, Any]]
     """Deep Search: rows of `deepsearch.report` over ID, OOD and all sources; empty elsewhere."""
@@ -53,8 +69,12 @@ class Evaluation:
     def success_rate(self) -> float:
         return self.total.success_rate
 
-    def metrics(self) -> dict[str, float]:
-        """Under the names of docs/metrics.md."""
+    def metrics(self, benchmark: str) -> dict[str, float]:
+        """Under the names of docs/metrics.md.
+
+        Args:
+            benchmark: family of the numbers that its environments report.
+        """
         total = self.total
         metrics = {
             "eval/success_rate": total.success_rate,
@@ -62,21 +82,25 @@ class Evaluation:
             "eval/success_rate_hi": total.hi,
             "eval/score": total.score,
             "eval/n": float(total.n),
+            "eval/not_judged": float(total.not_judged),
             "eval/length/mean": total.steps,
             "eval/valid_action_frac": total.valid_actions,
         }
+        metrics |= {f"eval/{benchmark}/{name}": mean for name, mean in total.info.items()}
         return metrics | {f"eval/{kind.kind}/success_rate": kind.success_rate for kind in self.kinds}
 
     def tasks(self) -> list[dict[str, Any]]:
-        """One row per task, in order: what paired comparisons need."""
+        """One row per task, in order: what paired comparisons need. Not judged: success and score are None."""
         return [
             {
                 "task_id": trajectory.task.task_id,
                 "kind": trajectory.task.kind,
-                "success": trajectory.success,
-                "score": trajectory.score,
+                "success": trajectory.success if trajectory.is_scored else None,
+                "score": trajectory.score if trajectory.is_scored else None,
                 "steps": len(trajectory.steps),
                 "status": str(trajectory.status),
+                **({"info": trajectory.info} if trajectory.info else {}),
+                **({"error": trajectory.error} if trajectory.error else {}),
             }
             for trajectory in self.trajectories
         ]
@@ -146,8 +170,13 @@ def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Rand
     env = benchmark.make_env(task)
     env.reset()
     for action in benchmark.expert(env, rng):
-        result = env.step(action)
-        trajectory.steps.append(Step([], [], [], [], action=action, admissible=result.valid, reward=result.reward))
+        trajectory.steps.append(step := Step([], [], [], [], action=action))
+        (result,) = step_all(benchmark, [env], [action])
+        if isinstance(result, BaseException):
+            trajectory.error, trajectory.status = describe_failure(result, task), Status.ENV_ERROR
+            break
+        step.admissible, step.reward = result.valid, result.reward
+        trajectory.info = reported_numbers(result.info)
         if result.done:
             trajectory.success, trajectory.score = result.success, result.score
             trajectory.status = Status.SUCCESS if result.success else Status.STEP_LIMIT
@@ -161,7 +190,12 @@ def evaluation_tasks(benchmark: Benchmark, settings: BenchmarkConfig) -> Sequenc
 
 
 def summarise(trajectories: Sequence[Trajectory], settings: BenchmarkConfig, *, temperature: float) -> Evaluation:
-    names = sorted({trajectory.task.kind for trajectory in trajectories})
+    """
+    Raises:
+        NothingJudged: not one of the episodes was scored.
+    """
+    _report_not_judged(trajectories)
+    names = sorted({trajectory.task.kind for trajectory in trajectories if trajectory.is_scored})
     kinds = [_success(name, [t for t in trajectories if t.task.kind == name]) for name in names]
     return Evaluation(
         split=settings.split,
@@ -181,7 +215,18 @@ def _averages(benchmark: str, kinds: Sequence[Success]) -> list[dict[str, Any]]:
     return averages([asdict(kind) for kind in kinds])
 
 
-def _success(kind: str, trajectories: Sequence[Trajectory]) -> Success:
+def _report_not_judged(trajectories: Sequence[Trajectory]) -> None:
+    errors = [trajectory.error for trajectory in trajectories if not trajectory.is_scored]
+    if not errors:
+        return
+    summary = f"{len(errors)} of {len(trajectories)} episodes ended in an environment error, such as: {errors[0]}"
+    if len(errors) == len(trajectories):
+        raise NothingJudged(f"no episode of the evaluation could be judged: {summary}")
+    log.warning("not judged: %s; they count in no rate", summary)
+
+
+def _success(kind: str, played: Sequence[Trajectory]) -> Success:
+    trajectories = [trajectory for trajectory in played if trajectory.is_scored]
     n = len(trajectories)
     successes = sum(trajectory.success for trajectory in trajectories)
     lo, hi = wilson_interval(successes, n)
@@ -195,4 +240,6 @@ def _success(kind: str, trajectories: Sequence[Trajectory]) -> Success:
         score=sum(trajectory.score for trajectory in trajectories) / n,
         steps=len(steps) / n,
         valid_actions=sum(step.well_formed and step.admissible for step in steps) / max(len(steps), 1),
+        not_judged=len(played) - n,
+        info=mean_info(trajectories),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
 from empg_cli.evaluation.statistics import Estimate, mcnemar_exact, paired_proportion_difference
 from empg_cli.tracking.files import read_run_file
+from empg_cli.types import Status
 
 IDENTITY = ("name", "source", "digest")
 """What makes two fingerprints the same data; the task lists say which part of it was played."""
@@ -60,6 +61,8 @@ class PairedComparison:
     b: Played
     total: PairedCounts
     kinds: tuple[PairedCounts, ...]
+    not_judged: int = 0
+    """Tasks left out because the environment failed in one of the evaluations."""
 
     def as_dict(self) -> dict[str, Any]:
         def counts(row: PairedCounts) -> dict[str, Any]:
@@ -69,7 +72,8 @@ class PairedComparison:
             name: {"path": str(side.path), "split": side.split, "temperature": side.temperature, "update": side.update}
             for name, side in (("a", self.a), ("b", self.b))
         }
-        return {**sides, "data": self.a.data, "total": counts(self.total), "kinds": [counts(row) for row in self.kinds]}
+        rows = {"total": counts(self.total), "kinds": [counts(row) for row in self.kinds]}
+        return {**sides, "data": self.a.data, "not_judged": self.not_judged, **rows}
 
 
 def compare_evaluations(path_a: Path, path_b: Path) -> PairedComparison:
@@ -78,13 +82,15 @@ def compare_evaluations(path_a: Path, path_b: Path) -> PairedComparison:
         path_a, path_b: a run folder (its last evaluation), the folder of an `empg eval`, or one evaluation's file.
 
     Raises:
-        NotComparable: other data, another split, or other tasks.
+        NotComparable: other data, another split, or other tasks; or no task that was judged in both.
     """
     a, b = read_evaluation(path_a), read_evaluation(path_b)
     _check_same_tasks(a, b)
+    played = len(a.tasks)
+    a, b = _judged_in_both(a, b)
     kinds = list(dict.fromkeys(str(task["kind"]) for task in a.tasks))
     rows = [_count(kind, a, b) for kind in kinds]
-    return PairedComparison(a, b, _count("all", a, b, every_kind=True), tuple(rows))
+    return PairedComparison(a, b, _count("all", a, b, every_kind=True), tuple(rows), played - len(a.tasks))
 
 
 def read_evaluation(path: Path) -> Played:
@@ -131,6 +137,18 @@ def _check_same_tasks(a: Played, b: Played) -> None:
         )
     if not ids_a:
         raise NotComparable(f"{a.path} holds no task")
+
+
+def _judged_in_both(a: Played, b: Played) -> tuple[Played, Played]:
+    failed = str(Status.ENV_ERROR)
+    pairs = [
+        (mine, theirs)
+        for mine, theirs in zip(a.tasks, b.tasks, strict=True)
+        if failed not in (mine.get("status"), theirs.get("status"))
+    ]
+    if not pairs:
+        raise NotComparable(f"no task was judged in both {a.path} and {b.path}: the environment failed on all of them")
+    return replace(a, tasks=[mine for mine, _ in pairs]), replace(b, tasks=[theirs for _, theirs in pairs])
 
 
 def _count(kind: str, a: Played, b: Played, *, every_kind: bool = False) -> PairedCounts:

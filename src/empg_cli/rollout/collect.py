@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,9 @@ from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.rollout.engine import Engine, Response
+from empg_cli.rollout.info import reported_numbers
+from empg_cli.rollout.stepping import describe_failure, step_all
 from empg_cli.types import Status, Step, Task, Trajectory
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (episodes finished, episodes in all)."""
@@ -54,11 +53,17 @@ class _Episode:
 
     def __init__(self, trajectory: Trajectory, env: Env, agent: Agent, rng: np.random.Generator) -> None:
         self.trajectory, self.env, self.agent, self.rng = trajectory, env, agent, rng
-        observation = env.reset()
-        self._observation = observation.text
-        self.prompt = agent.start(observation)
+        self._observation = ""
+        self.prompt: list[int] = []
         self._context_tokens = 0
         self.done = False
+        try:
+            observation = env.reset()
+        except Exception as error:  # the border to the environment, as in `step_all`
+            self._fail(error)
+            return
+        self._observation = observation.text
+        self.prompt = agent.start(observation)
 
     def fits(self, rules: EpisodeRules) -> bool:
         """Whether the next prompt and a full response stay within the context; ends the episode if not."""
@@ -68,44 +73,50 @@ class _Episode:
         self._end(Status.CONTEXT_OVERFLOW)
         return False
 
-    def take(self, response: Response, rules: EpisodeRules) -> None:
-        """Carry out a sampled response and build the next prompt."""
+    def act(self, response: Response) -> str:
+        """Note a sampled response as the next step; returns the action for the environment."""
         parsed = self.agent.parse(response.token_ids)
-        step = Step(
-            prompt_ids=self.prompt,
-            response_ids=response.token_ids,
-            logprobs=response.logprobs,
-            entropies=response.entropies,
-            action=parsed.action,
-            observation=self._observation,
-            well_formed=parsed.well_formed and response.ended,
-            was_cut=not response.ended,
+        self.trajectory.steps.append(
+            Step(
+                prompt_ids=self.prompt,
+                response_ids=response.token_ids,
+                logprobs=response.logprobs,
+                entropies=response.entropies,
+                action=parsed.action,
+                observation=self._observation,
+                well_formed=parsed.well_formed and response.ended,
+                was_cut=not response.ended,
+            )
         )
-        self.trajectory.steps.append(step)
         self._context_tokens += len(self.prompt) + len(response.token_ids)
-        try:
-            result = self.env.step(parsed.action)
-        except Exception as error:
-            # The border to the environment: one broken episode must not end a run.
-            log.exception("environment failed on %s", self.trajectory.task.task_id)
-            self.trajectory.error = f"{type(error).__name__}: {error}"
-            self._end(Status.ENV_ERROR)
+        return parsed.action
+
+    def observe(self, result: StepResult | BaseException, rules: EpisodeRules) -> None:
+        """Note what the environment made of the last step, and build the next prompt."""
+        if isinstance(result, BaseException):
+            self._fail(result)
             return
+        step = self.trajectory.steps[-1]
         step.admissible = result.valid
         invalid = not step.well_formed or (rules.penalise_refused and not result.valid)
         step.penalty = rules.invalid_action_penalty if invalid else 0.0
         step.reward = result.reward - step.penalty
         self._observation = result.text
+        self.trajectory.info = reported_numbers(result.info)
         if result.done:
             self._finish(result, rules)
         else:
             observation = Observation(result.text, result.actions)
-            self.prompt = self.agent.next_prompt(parsed.action, observation, ended=response.ended)
+            self.prompt = self.agent.next_prompt(step.action, observation, ended=not step.was_cut)
 
     def _finish(self, result: StepResult, rules: EpisodeRules) -> None:
         self.trajectory.score, self.trajectory.success = result.score, result.success
         out_of_steps = len(self.trajectory.steps) >= rules.max_steps
         self._end(Status.SUCCESS if result.success else Status.STEP_LIMIT if out_of_steps else Status.FAILED)
+
+    def _fail(self, error: BaseException) -> None:
+        self.trajectory.error = describe_failure(error, self.trajectory.task)
+        self._end(Status.ENV_ERROR)
 
     def _end(self, status: Status) -> None:
         self.trajectory.status = status
@@ -158,6 +169,8 @@ def collect(
             max_new_tokens=rules.max_new_tokens,
             temperature=rules.temperature,
         )
-        for episode, response in zip(live, responses, strict=True):
-            episode.take(response, rules)
+        actions = [episode.act(response) for episode, response in zip(live, responses, strict=True)]
+        results = step_all(benchmark, [episode.env for episode in live], actions)
+        for episode, result in zip(live, results, strict=True):
+            episode.observe(result, rules)
     return [episode.trajectory for episode in episodes]

@@ -40,10 +40,15 @@ def _split(name: str) -> list[str]:
 FAMILIES = {
     "train": "Progress of the run; the x-axis of most curves.",
     "env": "What the environments and the policy have produced since the run began, training only.",
-    "episode": "The training episodes of this update, sampled at `rollout.temperature`.",
+    "episode": "The training episodes of this update, sampled at `rollout.temperature`. Those that ended in an "
+    "environment error are in `episode/env_error_frac` only.",
     "num_turns": "Length of the training episodes of this update, in turns (= steps).",
     "response_length": "Length of the responses of this update, in sampled tokens, one value per step.",
-    "rollout": "Agreement between the sampler and the training model.",
+    "rollout": "What was sampled but does not train, and agreement between the sampler and the training model.",
+    "deepsearch": "What Deep Search reports at the end of an episode: means over the training episodes of this "
+    "update. In an evaluation the same names stand behind `eval/`.",
+    "webshop": "What WebShop reports about a purchase: means over the training episodes of this update that bought "
+    "something. In an evaluation the same names stand behind `eval/`.",
     "group": "The attempts at one task.",
     "critic": "What the loss is given. There is no value network; the family has verl's name.",
     "empg": "Entropy-modulated credit (arXiv 2509.09265), over all steps of the rollout batch.",
@@ -61,6 +66,31 @@ FAMILIES = {
 _REWARD = (
     "return of a trajectory as the advantage sees it: environment reward, minus invalid-action and overlong penalties"
 )
+
+_REPORTED = {
+    "deepsearch/em": ("share", "Answers that match a gold answer exactly after normalisation; no answer counts as 0."),
+    "deepsearch/f1": ("0..1", "Token F1 of the answer; no answer counts as 0, as in the two below."),
+    "deepsearch/sub_em": ("share", "Answers that contain a gold answer."),
+    "deepsearch/cover_em": ("share", "Answers that contain all tokens of a gold answer."),
+    "deepsearch/well_formed": (
+        "share",
+        "Episodes whose transcript has the form of `benchmark.action_form`.",
+    ),
+    "deepsearch/step_limit": ("share", "Episodes that reached `benchmark.max_steps` without an answer."),
+    "deepsearch/searches": ("searches", "Searches in an episode, failed ones included."),
+    "deepsearch/opened_pages": ("pages", "Pages opened in an episode."),
+    "deepsearch/failed_searches": ("searches", "Searches and pages of an episode that the engine did not answer."),
+    "deepsearch/malformed_actions": ("steps", "Steps of an episode without a complete action."),
+    "deepsearch/refused_actions": ("steps", "Steps of an episode whose action the environment refused."),
+    "deepsearch/cut_queries": ("searches", "Queries of an episode that were too long and were cut."),
+    "deepsearch/cut_observations": ("steps", "Observations of an episode cut at `benchmark.max_observation_chars`."),
+    "webshop/total": ("0..1", "Score of the purchase."),
+    "webshop/r_type": ("0..1", "Whether it was the right kind of product."),
+    "webshop/r_attributes": ("share", "Wanted attributes that the product has."),
+    "webshop/r_options": ("share", "Wanted options that were chosen."),
+    "webshop/r_price": ("share", "Purchases within the price ceiling."),
+}
+"""Numbers in `StepResult.info` of the shipped benchmarks."""
 
 METRICS = (
     # --- axes ---
@@ -90,13 +120,24 @@ METRICS = (
     Metric(
         "episode/context_overflow_frac", "share", "Episodes that ended because the next prompt did not fit / episodes."
     ),
-    Metric("episode/env_error_frac", "share", "Episodes that ended because the environment raised / episodes."),
+    Metric(
+        "episode/env_error_frac",
+        "share",
+        "Episodes that the environment could not finish or judge / episodes, those included; they are never scored.",
+    ),
+    *(Metric(name, unit, definition) for name, (unit, definition) in _REPORTED.items()),
     Metric("num_turns/mean", "turns", "Mean turns in an episode; equals episode/length/mean."),
     Metric("num_turns/min", "turns", "Fewest turns in an episode."),
     Metric("num_turns/max", "turns", "Most turns in an episode."),
     Metric("response_length/mean", "tokens", "Mean sampled tokens of a response, end-of-turn token included."),
     Metric("response_length/max", "tokens", "Longest response."),
     Metric("response_length/clip_ratio", "share", "Responses cut at `rollout.max_new_tokens` / responses."),
+    Metric(
+        "rollout/masked_trajectories",
+        "trajectories",
+        "Episodes of this update that do not train: those that ended in an environment error, and the last one of a "
+        "group that has no other left. Resampled batches included.",
+    ),
     Metric(
         "rollout/logprob_gap/max",
         "nats",
@@ -176,20 +217,24 @@ METRICS = (
         "Optimiser steps left out because the gradient was not finite / optimiser steps.",
     ),
     # --- evaluation ---
-    Metric("eval/success_rate", "share", "Solved tasks / tasks played."),
+    Metric("eval/success_rate", "share", "Solved tasks / tasks judged."),
     Metric("eval/success_rate_lo", "share", "Lower end of its 95 % Wilson interval."),
     Metric("eval/success_rate_hi", "share", "Upper end of its 95 % Wilson interval."),
     Metric("eval/score", "benchmark's own, 0..1", "Mean score of a task."),
-    Metric("eval/n", "tasks", "Tasks played."),
+    Metric("eval/n", "tasks", "Tasks judged; the rates and means of an evaluation are over these."),
+    Metric(
+        "eval/not_judged", "tasks", "Tasks whose episode ended in an environment error; they count in no rate or mean."
+    ),
     Metric("eval/valid_action_frac", "share", "Steps whose action was well-formed and accepted / steps."),
     Metric("eval/length/mean", "steps", "Mean steps in an evaluation episode."),
-    Metric("eval/<kind>/success_rate", "share", "Solved / played among the tasks of one type."),
+    Metric("eval/<kind>/success_rate", "share", "Solved / judged among the tasks of one type."),
+    *(Metric(f"eval/{name}", unit, f"`{name}` over the judged tasks.") for name, (unit, _) in _REPORTED.items()),
     Metric("best/success_rate", "share", "Highest eval/success_rate of the run; the first one if several are equal."),
     Metric("best/update", "updates", "The update it was measured after."),
     Metric("last/success_rate", "share", "eval/success_rate of the last evaluation."),
     Metric("last/lo", "share", "Lower end of its 95 % Wilson interval."),
     Metric("last/hi", "share", "Upper end of its 95 % Wilson interval."),
-    Metric("last/n", "tasks", "Tasks it played."),
+    Metric("last/n", "tasks", "Tasks it judged."),
     # --- wall clock ---
     Metric("timing_s/<phase>", "s", "Seconds spent in a phase: rollout, logprob, update, eval, save, warm_start."),
     Metric(

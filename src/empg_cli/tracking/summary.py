@@ -85,6 +85,8 @@ def print_evaluation(kinds: Sequence[Success], total: Success, title: str, strea
         "success: solved / played, Wilson interval over tasks; steps and score: means over tasks; "
         "valid: share of steps whose action was well-formed and accepted",
     )
+    if total.not_judged:
+        write_line(stream, f"not judged: {total.not_judged} (the environment failed; they count in no number above)")
 
 
 def eval_command(run_dir: Path) -> str:

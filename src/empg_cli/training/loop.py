@@ -18,6 +18,7 @@ from empg_cli.policy.policy import Policy
 from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.training.batching import make_batch
 from empg_cli.training.checkpoint import MODEL, TrainState, load_optimizer, load_state, save_checkpoint
+from empg_cli.training.masking import trainable
 from empg_cli.training.metrics import describe_rollout, logprob_gap
 from empg_cli.training.optim import learning_rate, make_optimizer
 from empg_cli.training.run import Run, start_run
@@ -58,9 +59,10 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
         while state.update < cfg.trainer.updates:
             with run.timed("rollout"):
                 trajectories, metrics = sample_trajectories(cfg, engine, benchmark, make_agent, state, run)
-            metrics |= describe_rollout(trajectories)
+            metrics |= describe_rollout(trajectories, cfg.benchmark.name)
             state.count(trajectories)
 
+            trajectories = trainable(trajectories)
             batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
             with run.timed("logprob"):
                 if cfg.trainer.old_logprobs == "recompute":

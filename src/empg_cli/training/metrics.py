@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from empg_cli.rollout.info import mean_info
 from empg_cli.types import Batch, Status, Trajectory
 
 
-def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def describe_rollout(played: Sequence[Trajectory], benchmark: str) -> dict[str, float]:
+    """What happened in the episodes that were scored, and how many were not.
+
+    Args:
+        benchmark: family of the numbers that its environments report.
+    """
+    trajectories = [trajectory for trajectory in played if trajectory.is_scored]
     episodes = max(len(trajectories), 1)
     steps = [step for trajectory in trajectories for step in trajectory.steps]
     lengths = [len(trajectory.steps) for trajectory in trajectories]
@@ -27,14 +34,16 @@ def describe_rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "response_length/max": float(max(tokens, default=0)),
         "response_length/clip_ratio": _share(step.was_cut for step in steps),
     }
-    for status in (Status.CONTEXT_OVERFLOW, Status.ENV_ERROR):
-        metrics[f"episode/{status}_frac"] = _share(t.status is status for t in trajectories)
-    return metrics
+    metrics["episode/context_overflow_frac"] = _share(t.status is Status.CONTEXT_OVERFLOW for t in trajectories)
+    metrics["episode/env_error_frac"] = _share(not t.is_scored for t in played)
+    return metrics | {f"{benchmark}/{name}": mean for name, mean in mean_info(trajectories).items()}
 
 
 def logprob_gap(batch: Batch) -> dict[str, float]:
     """Distance of the sampler's log-probs from the training model's; more than rounding is a bug."""
     assert batch.rollout_logprob_ST is not None, "asked for after scoring"
+    if not batch.num_steps:
+        return {}
     gap_T = (batch.old_logprob_ST - batch.rollout_logprob_ST).abs()[batch.mask_ST]
     return {"rollout/logprob_gap/max": float(gap_T.max()), "rollout/logprob_gap/mean": float(gap_T.mean())}
 

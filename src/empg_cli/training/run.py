@@ -98,7 +98,7 @@ class Run:
             "env/episodes": float(state.episodes),
             "env/tokens": float(state.tokens),
             **metrics,
-            **(evaluation.metrics() if evaluation else {}),
+            **(evaluation.metrics(self.cfg.benchmark.name) if evaluation else {}),
             **self._seconds,
             "perf/time_per_step": seconds,
             "perf/throughput": (state.tokens - self._last_row.get("env/tokens", 0.0)) / seconds,

@@ -13,6 +13,7 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.rollout.collect import collect, episode_rules
 from empg_cli.rollout.engine import Engine
 from empg_cli.training.checkpoint import TrainState
+from empg_cli.training.masking import count_masked, trainable
 from empg_cli.training.run import Run
 from empg_cli.training.tasks import training_tasks
 from empg_cli.types import Trajectory
@@ -26,7 +27,7 @@ _STREAM = 3
 def sample_trajectories(
     cfg: TrainConfig, engine: Engine, benchmark: Benchmark, make_agent: AgentMaker, state: TrainState, run: Run
 ) -> tuple[list[Trajectory], dict[str, float]]:
-    """Play `tasks_per_update` groups; advances `state.next_task`.
+    """Play `tasks_per_update` groups; advances `state.next_task`. All episodes are returned, unscored ones too.
 
     With `drop_uniform_groups`, groups whose members all got the same task reward are dropped and further batches are
     played until the update is full (surplus groups are cut) or `max_resamples` more batches were played. An update
@@ -35,7 +36,7 @@ def sample_trajectories(
     wanted = cfg.trainer.tasks_per_update
     rules = episode_rules(cfg.rollout, cfg.benchmark, temperature=cfg.rollout.temperature)
     kept: list[Trajectory] = []
-    dropped_groups = batches = kept_groups = 0
+    dropped_groups = batches = kept_groups = masked = 0
     while True:
         tasks = training_tasks(benchmark.tasks("train"), state.next_task, wanted, seed=cfg.seed)
         state.next_task += wanted
@@ -50,14 +51,16 @@ def sample_trajectories(
             progress=run.progress("rollout"),
         )
         batches += 1
+        masked += count_masked(played)
         if not cfg.algo.sampling.drop_uniform_groups:
-            return played, {}
+            return played, {"rollout/masked_trajectories": float(masked)}
         assert cfg.algo.sampling.max_resamples is not None, "checked by the schema"
+        fair = trainable(played)
         keep_N = informative(
-            torch.tensor([trajectory.task_reward for trajectory in played]),
-            torch.tensor([trajectory.group for trajectory in played]),
+            torch.tensor([trajectory.task_reward for trajectory in fair]),
+            torch.tensor([trajectory.group for trajectory in fair], dtype=torch.long),
         ).tolist()
-        groups = list(dict.fromkeys(t.group for t, keep in zip(played, keep_N, strict=True) if keep))
+        groups = list(dict.fromkeys(t.group for t, keep in zip(fair, keep_N, strict=True) if keep))
         dropped_groups += wanted - len(groups)
         for group in groups[: wanted - kept_groups]:
             members = [trajectory for trajectory in played if trajectory.group == group]
@@ -69,5 +72,9 @@ def sample_trajectories(
             break
     if not kept:
         log.warning("no group with differing rewards in %d batches; the last batch is used as it came", batches)
-    metrics = {"dapo/filtered_groups": float(dropped_groups), "dapo/resampled_batches": float(batches - 1)}
+    metrics = {
+        "dapo/filtered_groups": float(dropped_groups),
+        "dapo/resampled_batches": float(batches - 1),
+        "rollout/masked_trajectories": float(masked),
+    }
     return kept or played, metrics

@@ -180,7 +180,7 @@ def test_a_search_that_fails_is_told_and_counted() -> None:
     result = env.step("search[france]")
     assert "did not answer (serper: HTTP 503, tried 4 times)" in result.text
     assert result.valid  # not the agent's fault
-    assert result.info["search_failed"] is True
+    assert result.info["search_error"]
     assert not result.done
     env.step("open[1]")
     engine.error = None

@@ -74,7 +74,7 @@ def test_an_engine_that_goes_down_during_a_run_is_an_observation_and_a_count(
     server.handler = lambda request: reply(hang_up=True)
     failed = env.step("search[who else]")
     assert "did not answer" in failed.text
-    assert failed.info["search_failed"] is True
+    assert "tried 2 times" in failed.info["search_error"]
     result = env.step("answer[Ann]")
     assert result.success
     assert result.info["failed_searches"] == 1

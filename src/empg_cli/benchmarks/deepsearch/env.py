@@ -42,7 +42,8 @@ COUNTS: Final = (
     "cut_queries",
     "cut_observations",
 )
-"""What an episode counts; all of them stand in the `info` of its last step."""
+"""What an episode counts so far; stands in the `info` of every step."""
+_NO_ANSWER: Final = dict.fromkeys(METRICS, 0.0)
 LAST_TURN_NOTICE: Final = "This is the last turn: give the final answer now."
 
 
@@ -104,7 +105,13 @@ class DeepSearchEnv:
         if self._must_answer:
             text = f"{text}\n{LAST_TURN_NOTICE}"
             self.history[-1] = (kept, text)
+        info = self._standing(_NO_ANSWER, well_formed=False, step_limit=False) | info
         return StepResult(text, self._actions_now(), 0.0, done=False, success=False, score=0.0, valid=valid, info=info)
+
+    def _standing(self, metrics: dict[str, float], *, well_formed: bool, step_limit: bool) -> dict[str, Any]:
+        """The numbers of an episode that were to end here, as one does whose next prompt is too long."""
+        counts = {name: self._counts[name] for name in COUNTS}
+        return {**metrics, "well_formed": well_formed, "step_limit": step_limit, **counts}
 
     @property
     def _must_answer(self) -> bool:
@@ -132,7 +139,7 @@ class DeepSearchEnv:
         except SearchError as error:
             self._counts["failed_searches"] += 1
             text = self._inform(f"The search engine did not answer ({error}). Try again or answer from what is known.")
-            return text, True, {"tool": action.tool, "search_failed": True}
+            return text, True, {"tool": action.tool, "search_error": str(error)}
 
     def _refuse(self, reason: str, action: Action) -> tuple[str, bool, dict[str, Any]]:
         self._counts["refused_actions"] += 1
@@ -173,7 +180,7 @@ class DeepSearchEnv:
         """The last step: an answer, or the step limit (`answer` is None)."""
         self._done = True
         golds, shaping = self._question.answers, self.rules.shaping
-        metrics = all_metrics(answer, golds) if answer is not None else dict.fromkeys(METRICS, 0.0)
+        metrics = all_metrics(answer, golds) if answer is not None else _NO_ANSWER
         value, success = await self._value(answer, metrics)
         well_formed = self._is_well_formed()
         observations = [observation for _, observation in self.history]
@@ -184,13 +191,7 @@ class DeepSearchEnv:
             is_well_formed=well_formed,
             evidence_was_shown=bool(shaping.evidence) and evidence_was_shown(observations, golds),
         )
-        info = {
-            **metrics,
-            "answer": answer,
-            "well_formed": well_formed,
-            "step_limit": answer is None,
-            **{name: self._counts[name] for name in COUNTS},
-        }
+        info = {"answer": answer, **self._standing(metrics, well_formed=well_formed, step_limit=answer is None)}
         return StepResult(text, (), reward, done=True, success=success, score=value, valid=valid, info=info)
 
     def _is_well_formed(self) -> bool:

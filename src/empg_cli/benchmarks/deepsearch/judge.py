@@ -14,7 +14,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError, UnscoredError
+from empg_cli.benchmarks.base import UnscoredError
+from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError
 from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
 from empg_cli.config import deepsearch as schema
 

@@ -9,6 +9,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
+from empg_cli.benchmarks.base import UnscoredError
+
 T = TypeVar("T")
 
 MAX_QUERY_CHARS: Final = 2_000
@@ -28,11 +30,6 @@ class Hit:
 
 class SearchError(Exception):
     """This search gave no answer (after retries). The agent is told so and the episode goes on; metrics count it."""
-
-
-class UnscoredError(Exception):
-    """The episode cannot be judged fairly, for a reason that is not the agent's: it ends in an error, outside training
-    and scores, never with a reward of 0."""
 
 
 class BudgetSpentError(UnscoredError):

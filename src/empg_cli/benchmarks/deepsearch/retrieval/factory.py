@@ -7,6 +7,7 @@ from pathlib import Path
 
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import Retriever
+from empg_cli.benchmarks.deepsearch.retrieval.sharing import SharedRetriever
 from empg_cli.benchmarks.deepsearch.store import StoredWorld
 from empg_cli.config import deepsearch as schema
 
@@ -27,15 +28,15 @@ def make_retriever(settings: schema.Retrieval, world: StoredWorld | None) -> Ret
         case schema.HttpRetrieval():
             from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
 
-            return HttpRetriever(settings)
+            return SharedRetriever(HttpRetriever(settings))
         case schema.OpenSearchRetrieval():
             from empg_cli.benchmarks.deepsearch.retrieval.opensearch import OpenSearchRetriever
 
-            return OpenSearchRetriever(settings)
+            return SharedRetriever(OpenSearchRetriever(settings))
         case schema.QdrantRetrieval():
             from empg_cli.benchmarks.deepsearch.retrieval.qdrant import QdrantRetriever
 
-            return QdrantRetriever(settings)
+            return SharedRetriever(QdrantRetriever(settings))
         case schema.WebRetrieval():
             from empg_cli.benchmarks.deepsearch.web.retriever import WebRetriever
 

@@ -1,0 +1,69 @@
+"""A rollout whose model is a script: what each episode says, turn by turn, through the real agents and `collect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from empg_cli.agents.agent import Agent, AgentMaker
+from empg_cli.agents.codec import Codec
+from empg_cli.rollout.collect import EpisodeRules, collect
+from empg_cli.rollout.engine import Response
+from empg_cli.types import Task, Trajectory
+
+
+class ScriptedEngine:
+    """Episode i says `scripts[i]`, one text a turn. Every token has log-prob -0.5 and entropy 0.25."""
+
+    def __init__(self, codec: Codec, scripts: Sequence[Sequence[str]]) -> None:
+        self.codec, self.scripts = codec, scripts
+
+    def start(self, num_rows: int, *, append_only: bool) -> _Session:
+        assert num_rows == len(self.scripts)
+        return _Session(self)
+
+
+class _Session:
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self._engine = engine
+        self._rows = list(range(len(engine.scripts)))
+        self._turn = 0
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._rows = [self._rows[row] for row in rows]
+
+    def respond(
+        self, prompts: Sequence[Sequence[int]], uniforms: Sequence[np.ndarray], *, max_new_tokens: int, **_: Any
+    ) -> list[Response]:
+        assert len(prompts) == len(self._rows)
+        texts = [self._engine.scripts[row][self._turn] for row in self._rows]
+        self._turn += 1
+        ids = [self._engine.codec.response(text) for text in texts]
+        return [Response(row, [-0.5] * len(row), [0.25] * len(row), ended=True) for row in ids]
+
+
+def scripted_rollout(
+    benchmark: Any,
+    make_agent: AgentMaker,
+    tasks: Sequence[Task],
+    scripts: Sequence[Sequence[str]],
+    *,
+    append_only: bool = True,
+    max_steps: int = 6,
+) -> list[Trajectory]:
+    """`scripts` holds one script per episode, group by group; their number says how large a group is."""
+    agent: Agent = make_agent()
+    rules = EpisodeRules(
+        append_only=append_only,
+        max_steps=max_steps,
+        temperature=1.0,
+        max_new_tokens=200,
+        max_context_tokens=100_000,
+        invalid_action_penalty=0.0,
+        penalise_refused=False,
+    )
+    engine = ScriptedEngine(agent.codec, scripts)
+    group_size = len(scripts) // len(tasks)
+    return collect(engine, benchmark, make_agent, tasks, group_size=group_size, rules=rules, stream=(0,))
