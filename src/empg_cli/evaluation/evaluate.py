@@ -149,7 +149,7 @@ def evaluate(
             stream=(_STREAM, seed, start),
             progress=report,
         )
-    return summarise(trajectories, settings, temperature=rollout.eval_temperature)
+    return summarise(trajectories, benchmark=settings.name, split=settings.split, temperature=rollout.eval_temperature)
 
 
 def evaluate_expert(
@@ -162,7 +162,7 @@ def evaluate_expert(
         trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}")))
         if progress:
             progress(number + 1, len(tasks))
-    return summarise(trajectories, settings, temperature=0.0)
+    return summarise(trajectories, benchmark=settings.name, split=settings.split, temperature=0.0)
 
 
 def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Random) -> Trajectory:
@@ -189,8 +189,11 @@ def evaluation_tasks(benchmark: Benchmark, settings: BenchmarkConfig) -> Sequenc
     return tasks if settings.eval_tasks is None else tasks[: settings.eval_tasks]
 
 
-def summarise(trajectories: Sequence[Trajectory], settings: BenchmarkConfig, *, temperature: float) -> Evaluation:
+def summarise(trajectories: Sequence[Trajectory], *, split: str, temperature: float, benchmark: str = "") -> Evaluation:
     """
+    Args:
+        benchmark: name of the benchmark, which may report groups of task types.
+
     Raises:
         NothingJudged: not one of the episodes was scored.
     """
@@ -198,12 +201,12 @@ def summarise(trajectories: Sequence[Trajectory], settings: BenchmarkConfig, *, 
     names = sorted({trajectory.task.kind for trajectory in trajectories if trajectory.is_scored})
     kinds = [_success(name, [t for t in trajectories if t.task.kind == name]) for name in names]
     return Evaluation(
-        split=settings.split,
+        split=split,
         temperature=temperature,
         total=_success("all", trajectories),
         kinds=kinds,
         trajectories=list(trajectories),
-        averages=_averages(settings.name, kinds),
+        averages=_averages(benchmark, kinds),
     )
 
 
