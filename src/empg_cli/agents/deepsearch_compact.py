@@ -3,9 +3,10 @@
 A name becomes a number, given in the order in which names are shown: `e1` is what the question asks about. A question
 becomes its look-ups in order (`ask e1 book_author birth_year`), a search result the facts that it states, those about
 the searched name first (`e1 book_author e2 e2 birth_year e3`). Every prompt ends with the question and the last search
-(`did e1 book_author`). Answers point instead of copying: `find e1 book_author` searches that name with the relation's
-usual words, `answer e3` gives that name. Only what the environment has shown is used. Questions and texts in other
-words than the generated worlds' become unknown ones.
+(`did e1 book_author`), that of a comparison also with which name has the larger number once both are known. What the
+model says points instead of copying: `e1 book_author` searches that name with the relation's usual words, `e3 answer`
+gives that name. Only what the environment has shown is used. Questions and texts in other words than the generated
+worlds' become unknown ones.
 """
 
 from __future__ import annotations

@@ -196,6 +196,9 @@ def evaluation_tasks(benchmark: Benchmark, settings: BenchmarkConfig) -> Sequenc
 
 def summarise(trajectories: Sequence[Trajectory], *, benchmark: str, split: str, temperature: float) -> Evaluation:
     """
+    Args:
+        benchmark: name of the benchmark, which may report groups of task types.
+
     Raises:
         NothingJudged: not one of the episodes was scored.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,16 @@ def test_the_expert_goes_on_where_a_player_stopped(tmp_path: Path) -> None:
         result = env.step(hints[-1])
     assert hints == ["search[Lyon city located]", "search[France capital]", "answer[Paris]"]
     assert result.success
+
+
+def test_a_hasty_expert_answers_one_look_up_too_early(tmp_path: Path) -> None:
+    env = new_env(tmp_path)
+    actions = []
+    for action in Expert(env, haste=1.0).play(random.Random(0)):
+        actions.append(action)
+        result = env.step(action)
+    assert actions == ["search[Lyon city located]", "answer[France]"]
+    assert not result.success
 
 
 def test_the_expert_gives_up_in_time(tmp_path: Path) -> None:
