@@ -250,4 +250,8 @@ def test_disabled_is_not_imported_and_leaves_nothing(mode, variable, environment
     assert "imported: False" in stdout
     assert "pointer: None" in stdout
     assert stderr == ""
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.jsonl", "summary.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "histograms.jsonl",
+        "metrics.jsonl",
+        "summary.json",
+    ]

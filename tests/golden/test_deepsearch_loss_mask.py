@@ -36,7 +36,7 @@ CHAT = [
     "<think>When was Ana Ro born?</think><search>Ana Ro year</search>",
     "<think>1890.</think><answer>1890</answer>",
 ]
-COMPACT = ["find e1 book_author", "find e2 birth_year", "answer e4"]
+COMPACT = ["e1 book_author", "e2 birth_year", "e4 answer"]
 
 Wording = tuple[Codec, Callable[[], Any], list[str]]
 
@@ -133,9 +133,9 @@ def test_a_golden_compact_transcript(benchmark: Any) -> None:
     (mask,) = trained_positions(batch)
     words = tokenizer.convert_ids_to_tokens(batch.row_ids[0].tolist())
     shown = "e1 book_author e2 e1 book_year e3 e2 birth_year e4"
+    goal = "ask e1 book_author birth_year did"
     assert " ".join(f"*{word}" if trains else word for word, trains in zip(words, mask.tolist(), strict=True)) == (
-        "ask birth_year book_author e1 <act> *find *e1 *book_author *<end> "
-        f"shown {shown} ask birth_year book_author e1 <act> *find *e2 *birth_year *<end> "
-        "shown e2 birth_year e4 e1 book_author e2 e1 book_year e3 ask birth_year book_author e1 <act> "
-        "*answer *e4 *<end>"
+        f"{goal} none <act> *e1 *book_author *<end> "
+        f"shown {shown} {goal} e1 book_author <act> *e2 *birth_year *<end> "
+        f"shown e2 birth_year e4 e2 of_book_author e1 e1 book_year e3 {goal} e2 birth_year <act> *e4 *answer *<end>"
     )

@@ -94,7 +94,15 @@ def test_commands_survive_shell_and_hydra():
 
 def kind(name: str, n: int, rate: float) -> SimpleNamespace:
     return SimpleNamespace(
-        kind=name, n=n, success_rate=rate, lo=rate - 0.1, hi=rate + 0.1, score=rate, steps=12.34, valid_actions=0.985
+        kind=name,
+        n=n,
+        success_rate=rate,
+        lo=rate - 0.1,
+        hi=rate + 0.1,
+        score=rate,
+        steps=12.34,
+        valid_actions=0.985,
+        not_judged=0,
     )
 
 
