@@ -13,7 +13,7 @@ from empg_cli.policy.loading import ModelError
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.reading import Chunk, plan_runs
 from empg_cli.rollout.sampling import nucleus, sample
-from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.rollout.torch_engine import FIRST_COLUMNS, TorchEngine
 from empg_cli.training.batching import make_batch
 from empg_cli.training.update import score_batch
 from empg_cli.types import Trajectory
@@ -220,6 +220,18 @@ def test_shared_beginnings_change_nothing_but_rounding(append_only: bool) -> Non
     for shared, computed in zip(*answers, strict=True):
         assert shared.token_ids == computed.token_ids
         assert shared.logprobs == pytest.approx(computed.logprobs, abs=2e-5)
+
+
+def test_a_shared_prompt_may_fill_all_columns() -> None:
+    policy = tiny_policy(tiny_config())
+    prompt = np.random.default_rng(4).integers(4, 200, size=FIRST_COLUMNS).tolist()
+    answers = [
+        TorchEngine(policy, [3], share_prefixes=share)
+        .start(2, append_only=True)
+        .respond([prompt, prompt], uniforms(2, 4), max_new_tokens=4, temperature=1.0)
+        for share in (True, False)
+    ]
+    assert [row.token_ids for row in answers[0]] == [row.token_ids for row in answers[1]]
 
 
 def test_the_same_settings_give_the_same_bits() -> None:

@@ -51,7 +51,7 @@ class EpisodeCache:
         """Give the target slots the columns start..stop of the source slot."""
         index = torch.tensor(list(targets), device=self.keys[0].device)
         for tensor in (*self.keys, *self.values):
-            tensor[index, :, start:stop] = tensor[source, :, start:stop]
+            tensor[index, :, start:stop] = tensor[source, :, start:stop].clone()  # source and targets share memory
 
     def aim(self, chunks: Sequence[Chunk]) -> None:
         """Say what the next forward pass reads: its N tokens are those of the chunks, one after the other."""
