@@ -154,7 +154,7 @@ def evaluate(
             stream=(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start),
             progress=report,
         )
-    return summarise(trajectories, benchmark=settings.name, split=settings.split, temperature=rollout.eval_temperature)
+    return summarise(trajectories, benchmark=benchmark.name, split=settings.split, temperature=rollout.eval_temperature)
 
 
 def evaluate_expert(
@@ -167,7 +167,7 @@ def evaluate_expert(
         trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}")))
         if progress:
             progress(number + 1, len(tasks))
-    return summarise(trajectories, benchmark=settings.name, split=settings.split, temperature=0.0)
+    return summarise(trajectories, benchmark=benchmark.name, split=settings.split, temperature=0.0)
 
 
 def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Random) -> Trajectory:

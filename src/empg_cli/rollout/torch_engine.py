@@ -107,8 +107,8 @@ class TorchSession:
             for row, logprob, entropy in zip(rows, logprob_B.tolist(), entropy_B.tolist(), strict=True):
                 responses[row].logprobs.append(logprob)
                 responses[row].entropies.append(entropy)
-        for row, response in zip(self._rows, responses, strict=True):
-            row.unread = response.token_ids[-1:]
+        for held, response in zip(self._rows, responses, strict=True):
+            held.unread = response.token_ids[-1:]
         return responses
 
     def _context(self, row: _Row, prompt: Sequence[int]) -> list[int]:
