@@ -127,13 +127,12 @@ def compare(study: Study) -> Comparison | None:
 def run_value(run_dir: Path, metric: str, *, seed: int) -> RunValue | None:
     """The metric in the last row of a run that has it; never the best one."""
     rows = read_rows(run_dir / "metrics.jsonl")
-    measured = {update: row for update, row in rows.items() if row.get(metric) is not None}
+    measured = {update: (value, row) for update, row in rows.items() if (value := row.get(metric)) is not None}
     if not measured:
         return None
     update = max(measured)
-    row = measured[update]
-    value, tasks = row[metric], row.get("eval/n")
-    assert value is not None
+    value, row = measured[update]
+    tasks = row.get("eval/n")
     wilson = None
     if metric == SUCCESS_RATE and tasks:
         wilson = wilson_interval(round(value * tasks), int(tasks))
