@@ -46,7 +46,7 @@ class Split:
     """Ours: `trainer.tokens_per_microbatch`."""
 
 
-SPLITS = {"whole": Split(parts=1, tokens=4096), "4 parts": Split(parts=4, tokens=2048)}
+SPLITS = {"whole": Split(parts=1, tokens=4096), "4 parts": Split(parts=4, tokens=1024)}
 
 
 def main() -> None:

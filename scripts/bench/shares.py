@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from transformers import Qwen2Model
+from torch.profiler import ProfilerActivity, profile
 
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.policy import policy
@@ -59,13 +59,14 @@ def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
         (loop, "describe_rollout", "metrics"),
         (loop, "make_batch", "trajectories to tensors"),
         (loop, "score_batch", "micro-batches, loss, bookkeeping"),
-        (loop, "compute_credit", "credit"),
+        (loop, "credit_parts", "credit"),
         (loop, "update_policy", "micro-batches, loss, bookkeeping"),
         (torch.nn.utils, "clip_grad_norm_", "optimiser"),
         (torch.optim.AdamW, "step", "optimiser"),
         (policy, "logprob_and_entropy", "log-prob and entropy head"),
         (torch.Tensor, "backward", "backward"),
-        (Qwen2Model, "forward", "model forward"),
+        (policy, "hidden_states", "model forward"),
+        (torch_engine, "hidden_states", "model forward"),
         (run.Run, "log", "logging"),
     )
     with ExitStack() as stack:
@@ -74,37 +75,56 @@ def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
         yield
 
 
-def update_shares(updates: int, *overrides: str) -> tuple[dict[str, float], float]:
-    """CPU seconds of each part per update of `experiment=demo`, largest first, and padding's share of the tokens.
-
-    The first update is left out: it pays for what is made once.
-    """
+def train_updates(updates: int, after_update: Callable[[int, dict[str, float]], None]) -> None:
+    """Train `updates` of `experiment=demo` without evaluations; `after_update` is told its number and metrics."""
     folder = scratch_folder("shares")
     cfg = run_config(
         f"run_dir={folder}",
-        f"trainer.updates={updates + 1}",
+        f"trainer.updates={updates}",
         "trainer.eval_before=false",
         "trainer.eval_every=0",
         "trainer.checkpoint_every=0",
         "benchmark.eval_tasks=1",
-        *overrides,
     )
+    plain = run.Run.log
+
+    def log(self: run.Run, state: TrainState, metrics: dict[str, float], evaluation: None = None) -> None:
+        plain(self, state, metrics, evaluation)
+        after_update(state.update, metrics)
+
+    with patch.object(loop, "evaluate_policy", lambda *_: None), patch.object(run.Run, "log", log):
+        loop.train(cfg, folder)
+    shutil.rmtree(folder)
+
+
+def update_shares(updates: int) -> tuple[dict[str, float], float]:
+    """CPU seconds of each part per update of `experiment=demo`, largest first, and padding's share of the tokens.
+
+    The first update is left out: it pays for what is made once.
+    """
     clocks = Clocks()
     first: dict[str, float] = {}
     padding: list[float] = []
-    with ExitStack() as stack:
-        stack.enter_context(clocked(clocks, make_benchmark(**cfg.benchmark.model_dump())))
-        stack.enter_context(patch.object(loop, "evaluate_policy", lambda *_: None))
-        clocked_log = run.Run.log
 
-        def log(self: run.Run, state: TrainState, metrics: dict[str, float], evaluation: None = None) -> None:
-            clocked_log(self, state, metrics, evaluation)
-            padding.append(metrics["perf/padding"])
-            if state.update == 1:
-                first.update(clocks.seconds)
+    def after_update(number: int, metrics: dict[str, float]) -> None:
+        padding.append(metrics["perf/padding"])
+        if number == 1:
+            first.update(clocks.seconds)
 
-        stack.enter_context(patch.object(run.Run, "log", log))
-        loop.train(cfg, folder)
-    shutil.rmtree(folder)
+    with clocked(clocks, make_benchmark(**run_config().benchmark.model_dump())):
+        train_updates(updates + 1, after_update)
     parts = {name: (seconds - first.get(name, 0.0)) / updates for name, seconds in clocks.seconds.items()}
     return dict(sorted(parts.items(), key=lambda part: -part[1])), sum(padding[1:]) / updates
+
+
+def kernel_shares(count: int) -> list[tuple[str, float, int]]:
+    """The kernels with most CPU time in the second update, by torch's profiler: name, share of all kernels, calls."""
+    profiler = profile(activities=[ProfilerActivity.CPU])
+
+    def after_update(number: int, metrics: dict[str, float]) -> None:
+        (profiler.start if number == 1 else profiler.stop)()
+
+    train_updates(2, after_update)
+    kernels = sorted(profiler.key_averages(), key=lambda kernel: -kernel.self_cpu_time_total)
+    total = sum(kernel.self_cpu_time_total for kernel in kernels)
+    return [(kernel.key, kernel.self_cpu_time_total / total, kernel.count) for kernel in kernels[:count]]

@@ -10,9 +10,9 @@ head     log-prob + entropy at a vocabulary of 151,936 against log-probs alone
 growth   cost against trajectories, turns, context and vocabulary, with the exponent of a power law
 
 Times are CPU seconds on one thread. FLOPs of an update count what the mathematics asks for, forward and backward: 6 for
-each parameter of the layers and token, 6 for each weight of the head and response token, and for attention
-12 * layers * width * L^2 / 2 for a row of L tokens (causal: half the square). Padding, and what a kernel computes again
-in the backward pass, is not counted.
+each parameter of the layers and token, 6 for each weight of the head and response token, and in attention 12 * width
+for each column that a token sees. In the last layer only the tokens that responses are predicted from count, but for
+its keys and values. Padding, and what a kernel computes again in the backward pass, is not counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from empg_cli.training.tasks import training_tasks
 from empg_cli.training.update import score_batch, update_policy
 from empg_cli.types import Batch
 from made import made_batch, made_policy, naive_score, run_config
-from shares import MODEL, update_shares
+from shares import MODEL, kernel_shares, update_shares
 
 Parts = list[tuple[list[int], Tensor]]
 
@@ -159,15 +159,26 @@ def shares(report: Report, options: argparse.Namespace) -> None:
         f"{outside / total:.1%} lies outside the model ({', '.join(MODEL)}).",
         f"{padding:.1%} of the tokens that the update's forward passes read are padding (perf/padding).",
     )
+    report.table(
+        "The five largest kernels of such an update (torch.profiler)",
+        ["", "% of all kernels", "calls"],
+        [[f"`{name}`", 100 * share, calls] for name, share, calls in kernel_shares(5)],
+    )
 
 
 def model_flops(policy: Policy, batch: Batch) -> float:
     shape = policy.model.config
-    in_layers = sum(weight.numel() for weight in policy.model.model.layers.parameters())
-    lengths = torch.tensor([len(row) for row in batch.row_ids]).double()
-    attention = 12 * shape.num_hidden_layers * shape.hidden_size * float((lengths**2).sum()) / 2
-    head = 6 * shape.vocab_size * shape.hidden_size * int(batch.mask_ST.sum())
-    return 6 * in_layers * float(lengths.sum()) + head + attention
+    *inner, last = policy.model.model.layers
+
+    def weights(*modules: torch.nn.Module) -> int:
+        return sum(weight.numel() for module in modules for weight in module.parameters())
+
+    key_value = weights(last.self_attn.k_proj, last.self_attn.v_proj)
+    tokens, responses = sum(map(len, batch.row_ids)), int(batch.mask_ST.sum())
+    products = (weights(*inner) + key_value) * tokens + (weights(last) - key_value) * responses
+    column_ST = batch.step_start_S[:, None] + torch.arange(batch.mask_ST.shape[1])[None]
+    seen = len(inner) * sum(len(row) ** 2 for row in batch.row_ids) / 2 + int(column_ST[batch.mask_ST].sum())
+    return 6 * products + 6 * shape.vocab_size * shape.hidden_size * responses + 12 * shape.hidden_size * seen
 
 
 def gemm(report: Report, options: argparse.Namespace) -> None:
@@ -213,9 +224,12 @@ def head(report: Report, options: argparse.Namespace) -> None:
     def nll(hidden_TD: Tensor, target_T: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(hidden_TD @ weight_VD.t(), target_T, reduction="none")
 
-    def naive() -> tuple[Tensor, Tensor]:
+    def log_softmax_form(hidden_TD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
         logp_TV = torch.log_softmax(hidden_TD @ weight_VD.t(), -1)
         return logp_TV.gather(1, target_T[:, None])[:, 0], -(logp_TV.exp() * logp_TV).sum(-1)
+
+    def naive() -> tuple[Tensor, Tensor]:
+        return log_softmax_form(hidden_TD, weight_VD)
 
     def ours() -> tuple[Tensor, Tensor]:
         return logprob_and_entropy(hidden_TD, weight_VD, target_T)
@@ -236,7 +250,12 @@ def head(report: Report, options: argparse.Namespace) -> None:
         return learn
 
     with torch.no_grad():
-        differences = [float((a - b).abs().max()) for a, b in zip(ours(), naive(), strict=True)]
+        exact = log_softmax_form(hidden_TD.double(), weight_VD.double())
+        notes = [
+            f"Largest difference of {name} from float64: log-prob {error[0]:.1e}, entropy {error[1]:.1e}."
+            for name, form in (("ours", ours), ("naive", naive))
+            for error in [[float((a - b).abs().max()) for a, b in zip(form(), exact, strict=True)]]
+        ]
     forms = {"log-probs alone, chunked": logprobs_alone, "log-prob + entropy, ours": ours, "naive, autograd": naive}
     scoring = interleaved({name: forward(run) for name, run in forms.items()}, repeats=options.repeats)
     learning = interleaved({name: learnt(run) for name, run in forms.items()}, repeats=options.repeats)
@@ -255,7 +274,7 @@ def head(report: Report, options: argparse.Namespace) -> None:
             ]
             for name in forms
         ],
-        f"Largest difference of ours from naive: log-prob {differences[0]:.1e}, entropy {differences[1]:.1e}.",
+        *notes,
     )
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from empg_cli.policy.attention import POLICY_ATTENTION
 from empg_cli.policy.loading import ModelError
 from empg_cli.policy.policy import Policy
+from empg_cli.rollout import cache
+from empg_cli.rollout.prefix import PrefixReading
 from empg_cli.rollout.reading import Chunk, plan_runs
 from empg_cli.rollout.sampling import nucleus, sample
-from empg_cli.rollout.torch_engine import FIRST_COLUMNS, TorchEngine
+from empg_cli.rollout.torch_engine import TorchEngine
 from empg_cli.training.batching import make_batch
 from empg_cli.training.update import score_batch
 from empg_cli.types import Trajectory
@@ -222,9 +227,9 @@ def test_shared_beginnings_change_nothing_but_rounding(append_only: bool) -> Non
         assert shared.logprobs == pytest.approx(computed.logprobs, abs=2e-5)
 
 
-def test_a_shared_prompt_may_fill_all_columns() -> None:
+def test_a_long_first_prompt_is_shared() -> None:
     policy = tiny_policy(tiny_config())
-    prompt = np.random.default_rng(4).integers(4, 200, size=FIRST_COLUMNS).tolist()
+    prompt = np.random.default_rng(4).integers(4, 200, size=256).tolist()
     answers = [
         TorchEngine(policy, [3], share_prefixes=share)
         .start(2, append_only=True)
@@ -232,6 +237,46 @@ def test_a_shared_prompt_may_fill_all_columns() -> None:
         for share in (True, False)
     ]
     assert [row.token_ids for row in answers[0]] == [row.token_ids for row in answers[1]]
+
+
+@pytest.mark.parametrize("append_only", [True, False])
+def test_groups_read_their_prompt_once(append_only: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three prompts of four rows each, turns in which rows leave and come: the same tokens as one row at a time."""
+    readings: list[int] = []
+    plain = PrefixReading.attend
+
+    def counted(self: PrefixReading, query: Tensor, *rest: Any) -> Tensor:
+        readings.append(query.shape[2])
+        return plain(self, query, *rest)
+
+    monkeypatch.setattr(PrefixReading, "attend", counted)
+    monkeypatch.setattr(cache, "EXTRA_CALLS", 0)
+    policy = tiny_policy(tiny_config())
+    generator = np.random.default_rng(5)
+    openings = [generator.integers(4, 200, size=size).tolist() for size in (30, 42, 35)]
+    session = TorchEngine(policy, [3]).start(12, append_only=append_only)
+    alone = TorchEngine(policy, [3], share_prefixes=False)
+    singles = [alone.start(1, append_only=append_only) for _ in range(14)]
+    opening_of = [openings[row // 4] for row in range(12)] + [openings[0]] * 2
+    going, started = list(range(12)), set[int]()
+    for turn in range(3):
+        news = [generator.integers(4, 200, size=1 + (row + turn) % 9).tolist() for row in going]
+        prompts = [
+            opening_of[row] if row not in started else new if append_only else opening_of[row][:25] + new
+            for row, new in zip(going, news, strict=True)
+        ]
+        started |= set(going)
+        draws = uniforms(len(going), 6, seed=turn)
+        together = session.respond(prompts, draws, max_new_tokens=6, temperature=1.0)
+        for row, prompt, draw, response in zip(going, prompts, draws, together, strict=True):
+            (expected,) = singles[row].respond([prompt], [draw], max_new_tokens=6, temperature=1.0)
+            assert response.token_ids == expected.token_ids
+            assert response.logprobs == pytest.approx(expected.logprobs, abs=2e-5)
+        if turn == 0:
+            session.keep([0, 1, 4, 6, 7, 11])
+            session.add(2)
+            going = [0, 1, 4, 6, 7, 11, 12, 13]
+    assert {8, 12} <= set(readings)
 
 
 def test_the_same_settings_give_the_same_bits() -> None:

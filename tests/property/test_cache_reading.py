@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from empg_cli.rollout.prefix import PrefixReading, saved_columns
 from empg_cli.rollout.reading import Chunk, ChunkReading, TokenReading
 
 KEY_HEADS, GROUPS, HEAD_DIM, SLOTS, COLUMNS = 2, 3, 4, 7, 24
@@ -48,6 +49,28 @@ def test_tokens_see_their_own_past_however_the_runs_are_cut(slots: list[int], da
     query, keys, values = cache(chunks, seed=cut)
     ours = TokenReading(chunks, cut, DTYPE, DEVICE).attend(query, keys, values, None)
     torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values))
+
+
+@settings(deadline=None, max_examples=60)
+@given(slots, st.data(), st.sampled_from([0, 3, 20, 10_000]))
+def test_a_shared_beginning_counts_for_every_member(slots: list[int], data: st.DataObject, cut: int) -> None:
+    """Families of any size, their members anywhere, some with slots between them that idle."""
+    families = data.draw(st.lists(st.integers(0, 2), min_size=len(slots), max_size=len(slots)))
+    shared = data.draw(st.lists(st.integers(1, COLUMNS - 1), min_size=3, max_size=3))
+    stops = [data.draw(st.integers(shared[family] + 1, COLUMNS)) for family in families]
+    chunks = [
+        Chunk(slot, stop - 1, stop, family, shared[family])
+        for slot, family, stop in zip(slots, families, stops, strict=True)
+    ]
+    query, keys, values = cache(chunks, seed=cut)
+    for slot, family in zip(slots, families, strict=True):
+        first = slots[families.index(family)]
+        for tensor in (keys, values):
+            tensor[slot, :, : shared[family]] = tensor[first, :, : shared[family]]
+    ours = PrefixReading(chunks, cut, DTYPE).attend(query, keys, values, None)
+    torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values))
+    spared = [shared[family] * (families.count(family) - 1) for family in set(families)]
+    assert saved_columns(chunks) == sum(spared)
 
 
 @settings(deadline=None, max_examples=40)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ def test_every_bench_of_the_makefile_is_a_script_with_a_place_in_the_page() -> N
     for name in names:
         assert (ROOT / "scripts" / "bench" / f"{name}.py").is_file()
         with_part(page, name, "")
+
+
+def test_the_scripts_find_what_they_measure() -> None:
+    """They import and patch parts of the product by name: here all of them load, and the clocks find their places."""
+    names = sorted(path.stem for path in (ROOT / "scripts" / "bench").glob("*.py"))
+    code = f"import {', '.join(names)}\n"
+    code += "from empg_cli.benchmarks import make_benchmark\n"
+    code += "benchmark = make_benchmark(**made.run_config().benchmark.model_dump())\n"
+    code += "with shares.clocked(shares.Clocks(), benchmark): pass\n"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts" / "bench", check=True, timeout=120)
 
 
 def test_a_part_is_replaced_and_nothing_else() -> None:

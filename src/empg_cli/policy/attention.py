@@ -21,7 +21,9 @@ POLICY_ATTENTION = "empg_attention"
 class EpisodeStore(Protocol):
     """Where a rollout keeps keys and values (`rollout.cache.EpisodeCache`)."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor: ...
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, *, ends_only: bool = False
+    ) -> Tensor: ...
 
 
 def policy_attention(

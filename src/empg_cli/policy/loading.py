@@ -19,6 +19,9 @@ from empg_cli.policy.attention import POLICY_ATTENTION
 from empg_cli.policy.policy import Policy
 from empg_cli.policy.tiny import scratch_model, word_tokenizer
 
+ALIGNMENT = 64
+"""Bytes; where torch's own CPU tensors begin."""
+
 
 class ModelError(UserError):
     """A model cannot be loaded. The message says which, why, and what to do."""
@@ -112,7 +115,13 @@ def _vocabulary(benchmark: str) -> list[str]:
 
 def _policy(network: Any, tokenizer: Any, device: torch.device) -> Policy:
     network.set_attn_implementation(POLICY_ATTENTION)
-    return Policy(network.to(device).eval(), tokenizer, device)
+    network = network.to(device).eval()
+    for parameter in network.parameters():
+        # Weights mapped from a safetensors file begin at any byte, and a CPU's product with a single row then rounds
+        # differently: a run would change by its last bits when it is resumed.
+        if parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
+    return Policy(network, tokenizer, device)
 
 
 def check_context(policy: Policy, max_context_tokens: int) -> None:

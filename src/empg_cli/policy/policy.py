@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from empg_cli.policy.decoder import hidden_states
 from empg_cli.policy.scoring import logprob_and_entropy
 from empg_cli.types import Batch
 
@@ -38,10 +39,10 @@ class Policy:
         """Last hidden states [B, T, D] of ragged rows. Rows are padded on the right, where the causal mask already
         keeps padding out of every real position, so no attention mask is needed, and all count their positions from 0,
         as the model does when it is given none."""
-        ids_BT = torch.nn.utils.rnn.pad_sequence([row.to(self.device) for row in rows], batch_first=True)
-        output = self.model.model(input_ids=ids_BT, use_cache=False)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+        return hidden_states(self.model, self._padded(rows))
+
+    def _padded(self, rows: Sequence[Tensor]) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence([row.to(self.device) for row in rows], batch_first=True)
 
     def hidden_before_samples(self, batch: Batch, rows: Sequence[int], steps: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states [T, D] that the sampled tokens of some steps are predicted from, and these tokens, long [T].
@@ -54,8 +55,8 @@ class Policy:
         # Position p predicts token p + 1, so a response that starts at column c is predicted from column c - 1 on.
         column_ST = batch.step_start_S[steps, None] - 1 + torch.arange(mask_ST.shape[1])[None]
         row_ST = place[batch.step_row_S[steps], None].expand_as(column_ST)
-        hidden_BTD = self.hidden([batch.row_ids[row] for row in rows])
-        hidden_TD = hidden_BTD[row_ST[mask_ST].to(self.device), column_ST[mask_ST].to(self.device)]
+        wanted = row_ST[mask_ST].to(self.device), column_ST[mask_ST].to(self.device)
+        hidden_TD = hidden_states(self.model, self._padded([batch.row_ids[row] for row in rows]), wanted=wanted)
         return hidden_TD, batch.token_ST[steps][mask_ST].to(self.device)
 
     def score(self, batch: Batch, rows: Sequence[int], steps: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:

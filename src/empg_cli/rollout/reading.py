@@ -23,6 +23,9 @@ class Chunk:
     slot: int
     start: int
     stop: int
+    family: int = -1
+    """Episodes of one number hold the same tokens in their first `shared` columns (`rollout/prefix.py`)."""
+    shared: int = 0
 
 
 def positions(chunks: Sequence[Chunk]) -> np.ndarray:

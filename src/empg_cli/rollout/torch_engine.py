@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from empg_cli.policy.decoder import hidden_states
 from empg_cli.policy.loading import ModelError
 from empg_cli.policy.policy import Policy
 from empg_cli.rollout.cache import EpisodeCache
@@ -20,7 +21,6 @@ from empg_cli.rollout.engine import Response
 from empg_cli.rollout.reading import Chunk, positions
 from empg_cli.rollout.sampling import sample
 
-FIRST_COLUMNS = 256
 TOKENS_AT_ONCE = 2048
 """Prompt tokens in one forward pass, but for a single longer prompt: bounds memory, and activations stay in the CPU's
 caches."""
@@ -56,6 +56,14 @@ class _Row:
     """Token ids whose keys and values are in the slot's columns."""
     unread: list[int] = field(default_factory=list)
     """The last sampled token; it leads the next chunk of a transcript."""
+    family: int = -1
+    """Rows of one number began with the same prompt; -1 before the first."""
+    shared: int = 0
+    """Tokens at the beginning of `read` that the whole family has read too."""
+
+    def chunk(self, stop: int) -> Chunk:
+        """What it has not read yet of its first `stop` tokens."""
+        return Chunk(self.slot, len(self.read), stop, self.family, self.shared)
 
 
 class TorchSession:
@@ -64,8 +72,9 @@ class TorchSession:
         self._share, self._append_only = engine.share_prefixes, append_only
         weight = self._policy.output_weight
         config = self._policy.model.config
-        self._cache = EpisodeCache(config, num_rows, FIRST_COLUMNS, weight.dtype, weight.device)
+        self._cache = EpisodeCache(config, num_rows, weight.dtype, weight.device)
         self._rows = [_Row(slot) for slot in range(num_rows)]
+        self._families = 0
 
     def keep(self, rows: Sequence[int]) -> None:
         self._rows = [self._rows[row] for row in rows]
@@ -87,6 +96,7 @@ class TorchSession:
         top_p: float = 1.0,
     ) -> list[Response]:
         contexts = [self._context(row, prompt) for row, prompt in zip(self._rows, prompts, strict=True)]
+        self._cache.reserve(columns=max(map(len, contexts)) + max_new_tokens)
         # Neighbouring slots are read together, so the rows go through the model in the order of their slots.
         going = sorted(range(len(self._rows)), key=lambda row: self._rows[row].slot)
         logit_BV = self._read_all([self._rows[row] for row in going], [contexts[row] for row in going])
@@ -116,6 +126,7 @@ class TorchSession:
         if self._append_only:
             return [*row.read, *row.unread, *prompt]
         row.read = row.read[: min(common_prefix(row.read, prompt), len(prompt) - 1)] if self._share else []
+        row.shared = min(row.shared, len(row.read))
         return list(prompt)
 
     def _read_all(self, rows: Sequence[_Row], contexts: Sequence[list[int]]) -> Tensor:
@@ -132,6 +143,10 @@ class TorchSession:
         for leader in readers:
             followers = [rows[n] for n, reads in enumerate(leaders) if reads == leader and n != leader]
             self._copy(rows[leader], followers, len(contexts[leader]))
+            if self._share and rows[leader].family == -1:
+                self._families += 1
+                for row in (rows[leader], *followers):
+                    row.family, row.shared = self._families, len(contexts[leader])
         if len(readers) < len(rows):
             place = {leader: number for number, leader in enumerate(readers)}
             hidden_BD = hidden_BD[[place[leader] for leader in leaders]]
@@ -162,7 +177,7 @@ class TorchSession:
 
     def _read(self, rows: Sequence[_Row], contexts: Sequence[list[int]]) -> Tensor:
         """Read the rest of each context; returns the hidden states [B, D] of the last tokens."""
-        chunks = [Chunk(row.slot, len(row.read), len(context)) for row, context in zip(rows, contexts, strict=True)]
+        chunks = [row.chunk(len(context)) for row, context in zip(rows, contexts, strict=True)]
         new = [context[len(row.read) :] for row, context in zip(rows, contexts, strict=True)]
         hidden = [self._forward(chunks[part], new[part]) for part in _parts([len(ids) for ids in new])]
         for row, context in zip(rows, contexts, strict=True):
@@ -172,7 +187,7 @@ class TorchSession:
     def _decode(self, going: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """Read the tokens that were sampled last; returns the logits [B, V] after them."""
         rows = [self._rows[row] for row in going]
-        chunks = [Chunk(row.slot, len(row.read), len(row.read) + 1) for row in rows]
+        chunks = [row.chunk(len(row.read) + 1) for row in rows]
         logit_BV = self._logits(self._forward(chunks, [[token] for token in tokens]))
         for row, token in zip(rows, tokens, strict=True):
             row.read.append(token)
@@ -182,18 +197,14 @@ class TorchSession:
         """One forward pass over packed chunks; returns the hidden states [B, D] of their last tokens."""
         device = self._policy.device
         self._cache.aim(chunks)
-        output = self._policy.model.model(
-            input_ids=torch.tensor([[token for part in ids for token in part]], device=device),
+        end_B = torch.from_numpy(np.cumsum([len(part) for part in ids]) - 1).to(device)
+        return hidden_states(
+            self._policy.model,
+            torch.tensor([[token for part in ids for token in part]], device=device),
             position_ids=torch.from_numpy(positions(chunks))[None].to(device),
-            attention_mask=torch.empty(1, 1, 0, 0, device=device),  # none is built from a mask of this shape
-            use_cache=False,
+            wanted=(torch.zeros_like(end_B), end_B),
             episodes=self._cache,
         )
-        hidden_ND: Tensor = output.last_hidden_state[0]
-        if len(hidden_ND) == len(chunks):
-            return hidden_ND
-        last_B = np.cumsum([len(part) for part in ids]) - 1
-        return hidden_ND[torch.from_numpy(last_B).to(device)]
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
         return (hidden_BD @ self._policy.output_weight.t()).float()
