@@ -20,7 +20,7 @@ from transformers import (
 
 from empg_cli.policy import decoder
 from empg_cli.policy.attention import POLICY_ATTENTION
-from empg_cli.policy.decoder import STANDARD_LAYERS, hidden_states
+from empg_cli.policy.decoder import has_standard_layers, hidden_states
 from empg_cli.policy.policy import Policy
 from empg_cli.training.batching import make_batch
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
@@ -41,6 +41,9 @@ MODELS = {
     ),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE)),
+    "sliding qwen2": lambda: Qwen2ForCausalLM(
+        Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    ),
     "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SHAPE, sliding_window=4096)),  # layers of another make
 }
 
@@ -108,8 +111,29 @@ def test_a_large_mask_is_avoided(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(hidden_states(network, ids_BT, wanted=wanted), with_mask)
 
 
+def test_gradient_checkpointing_changes_nothing_and_covers_the_last_layer() -> None:
+    ids_BT, wanted = torch.randint(50, (3, 20), generator=torch.Generator().manual_seed(1)), places("few")
+    gradients, calls = [], list[bool]()
+    for checkpoints in (False, True):
+        network = network_of("qwen2")
+        if checkpoints:
+            network.gradient_checkpointing_enable()
+        mlp = network.model.layers[-1].mlp
+        mlp.register_forward_pre_hook(lambda *_, checkpoints=checkpoints: calls.append(checkpoints))
+        loss = hidden_states(network, ids_BT, wanted=wanted).square().sum()
+        gradients.append(torch.autograd.grad(loss, list(network.model.parameters())))
+    assert calls == [False, True, True]  # once, and with checkpoints again on the way back
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
+def test_nothing_wanted_gives_nothing() -> None:
+    none = torch.empty(0, dtype=torch.long)
+    assert hidden_states(network_of("qwen2"), torch.ones(2, 5, dtype=torch.long), wanted=(none, none)).shape == (0, 32)
+
+
 def test_the_shipped_agents_have_standard_layers() -> None:
-    assert tiny_policy(tiny_config()).model.config.model_type in STANDARD_LAYERS
+    assert has_standard_layers(tiny_policy(tiny_config()).model.config)
 
 
 @pytest.mark.parametrize("context", ["transcript", "window"])

@@ -250,6 +250,7 @@ def test_groups_read_their_prompt_once(append_only: bool, monkeypatch: pytest.Mo
         return plain(self, query, *rest)
 
     monkeypatch.setattr(PrefixReading, "attend", counted)
+    monkeypatch.setattr(cache, "saved_columns", lambda chunks: min(chunk.shared for chunk in chunks))
     monkeypatch.setattr(cache, "EXTRA_CALLS", 0)
     policy = tiny_policy(tiny_config())
     generator = np.random.default_rng(5)

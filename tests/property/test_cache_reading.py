@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,8 +70,27 @@ def test_a_shared_beginning_counts_for_every_member(slots: list[int], data: st.D
             tensor[slot, :, : shared[family]] = tensor[first, :, : shared[family]]
     ours = PrefixReading(chunks, cut, DTYPE).attend(query, keys, values, None)
     torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values))
-    spared = [shared[family] * (families.count(family) - 1) for family in set(families)]
-    assert saved_columns(chunks) == sum(spared)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float32, 1e-6)])
+def test_a_shared_beginning_in_the_models_own_precision(dtype: torch.dtype, tolerance: float) -> None:
+    chunks = [Chunk(slot, stop - 1, stop, slot // 2, 8) for slot, stop in ((0, 9), (1, 12), (2, 20), (3, 17))]
+    query, keys, values = (tensor.to(dtype) for tensor in cache(chunks, seed=0))
+    for tensor in (keys, values):
+        tensor[1, :, :8], tensor[3, :, :8] = tensor[0, :, :8], tensor[2, :, :8]
+    ours = PrefixReading(chunks, 3, dtype).attend(query, keys, values, None)
+    assert ours.dtype == dtype
+    exact = slow_attention(chunks, query.double(), keys.double(), values.double())
+    torch.testing.assert_close(ours.double(), exact, atol=tolerance, rtol=0)
+
+
+def test_sharing_is_charged_for_copying_the_beginnings() -> None:
+    def saved(families: list[int], shared: dict[int, int]) -> int:
+        return saved_columns([Chunk(slot, 99, 100, family, shared[family]) for slot, family in enumerate(families)])
+
+    assert saved([0] * 8 + [1] * 8, {0: 50, 1: 40}) == 8 * 50 + 8 * 40 - 3 * 2 * 50
+    assert saved([0, 0, 1, 1], {0: 50, 1: 50}) < 0  # pairs: 200 columns become 3 x 100
+    assert saved([0] * 8 + [1], {0: 50, 1: 0}) == 0  # an episode with nothing to share
 
 
 @settings(deadline=None, max_examples=40)

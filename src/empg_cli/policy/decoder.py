@@ -7,10 +7,12 @@ values only, so their queries, MLP and norms are left out; what comes out is the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from empg_cli.policy.attention import EpisodeStore, policy_attention
 
@@ -38,13 +40,13 @@ def hidden_states(
     Args:
         position_ids: long, broadcast to [B, T]; None counts from 0.
         wanted: None asks for all, in shape [B, T, D].
-        episodes: a rollout's cache, aimed at these tokens (B = 1); the places wanted are then the ends of its chunks.
+        episodes: a rollout's cache, aimed at these tokens (B = 1); the places wanted must be the ends of its chunks.
 
     Returns:
         [W, D], in the order of `wanted`.
     """
     body = network.model
-    if network.config.model_type not in STANDARD_LAYERS:
+    if not has_standard_layers(network.config):
         # With episodes the mask is not read, and none is built from a mask of this shape.
         mask = None if episodes is None else torch.empty(1, 1, 0, 0, device=ids_BT.device)
         output = body(
@@ -60,9 +62,20 @@ def hidden_states(
         hidden_BTD = layer(
             hidden_BTD, attention_mask=None, position_ids=position_ids, position_embeddings=rotary, episodes=episodes
         )
-    hidden = hidden_BTD if wanted is None else _last_layer(body.layers[-1], hidden_BTD, rotary, wanted, episodes)
+    if wanted is None:
+        hidden = hidden_BTD
+    else:
+        last = partial(_last_layer, body.layers[-1], rotary=rotary, wanted=wanted, episodes=episodes)
+        recomputes = body.layers[-1].gradient_checkpointing and body.training and torch.is_grad_enabled()
+        hidden = checkpoint(last, hidden_BTD, use_reentrant=False) if recomputes else last(hidden_BTD)
     normed: Tensor = body.norm(hidden)
     return normed
+
+
+def has_standard_layers(config: Any) -> bool:
+    """Whether all layers are of the kind that `_last_layer` knows, with full attention."""
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return config.model_type in STANDARD_LAYERS and layers == {"full_attention"}
 
 
 def _last_layer(
@@ -90,7 +103,7 @@ def _attended(
 
     def heads(projection: Any, hidden: Tensor) -> Tensor:
         values: Tensor = projection(hidden)
-        return values.view(*values.shape[:-1], -1, module.head_dim)
+        return values.view(*values.shape[:-1], values.shape[-1] // module.head_dim, module.head_dim)
 
     query_WHD = heads(module.q_proj, normed_BTD[wanted])
     key_BTHD, value_BTHD = heads(module.k_proj, normed_BTD), heads(module.v_proj, normed_BTD)
@@ -128,6 +141,7 @@ class _Queries:
         return 2 * self._width <= self._columns and self._rows * self._width * self._columns <= MASK_ELEMENTS
 
     def attend(self, module: Any, query_WHD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor) -> Tensor:
+        """[W, heads, head_dim]: what each query takes from the columns of its row up to its own."""
         places = self._rows * self._width
         query_PHD = query_WHD.new_zeros(places, *query_WHD.shape[1:]).index_copy(0, self._place_W, query_WHD)
         query_BHQD = query_PHD.unflatten(0, (self._rows, self._width)).transpose(1, 2)

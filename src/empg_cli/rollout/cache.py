@@ -39,11 +39,11 @@ class EpisodeCache:
         return self.keys[0].shape[2]
 
     def reserve(self, *, slots: int = 0, columns: int = 0) -> None:
-        """Make room; columns grow by doubling, so the copies stay linear in the final length."""
+        """Make room; columns grow by half at least, so the copies stay linear in the final length."""
         old_slots, heads, old_columns, head_dim = self.keys[0].shape
         if slots <= old_slots and columns <= old_columns:
             return
-        grown = max(columns, 2 * old_columns) if columns > old_columns else old_columns
+        grown = max(columns, old_columns + old_columns // 2) if columns > old_columns else old_columns
         for tensors in (self.keys, self.values):
             for layer, tensor in enumerate(tensors):
                 larger = tensor.new_empty(max(slots, old_slots), heads, grown, head_dim)
@@ -59,7 +59,13 @@ class EpisodeCache:
             tensor[index, :, start:stop] = tensor[source, :, start:stop].clone()  # source and targets share memory
 
     def aim(self, chunks: Sequence[Chunk]) -> None:
-        """Say what the next forward pass reads: its N tokens are those of the chunks, one after the other."""
+        """Say what the next forward pass reads: its N tokens are those of the chunks, one after the other.
+
+        There must be room for them (`reserve`).
+        """
+        assert max(chunk.stop for chunk in chunks) <= self.columns, (
+            "a token without a column would land in another slot"
+        )
         first = self.keys[0]
         _, heads, columns, head_dim = first.shape
         slot_N = np.repeat([chunk.slot for chunk in chunks], [chunk.stop - chunk.start for chunk in chunks])

@@ -18,6 +18,8 @@ from empg_cli.rollout.reading import Chunk, Run, plan_runs
 
 EXTRA_CALLS = 10
 """What the second part and the mixing cost, in calls of the attention kernel."""
+LEADER_READS = 3
+"""A family's beginning is read from its leader's slot, written beside those of the other families, and read again."""
 
 
 class PrefixReading:
@@ -45,6 +47,7 @@ class PrefixReading:
         self._own = [_OwnRun(run, chunks, shared_N, dtype) for run in plan_runs(chunks, overhead)]
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> Tensor:
+        """[1, N, heads, head_dim]; query [1, heads, N, head_dim], cache [slots, key heads, columns, head_dim]."""
         _, heads, _, head_dim = query.shape
         key_heads = keys.shape[1]
         packed_NKGD = query[0].transpose(0, 1).reshape(-1, key_heads, heads // key_heads, head_dim)
@@ -68,8 +71,9 @@ class PrefixReading:
         out = own[0][0] if len(own) == 1 else torch.cat([part for part, _ in own])
         lse = own[0][1] if len(own) == 1 else torch.cat([part for _, part in own])
         weight = torch.sigmoid(rows(shared_lse[..., None]) - lse[..., None])
-        mixed: Tensor = torch.lerp(out, rows(shared), weight)
-        return mixed.reshape(1, -1, heads, head_dim)
+        # Half precision has its log-sum-exp in float32, so the mixture is made there.
+        mixed: Tensor = torch.lerp(out.to(weight.dtype), rows(shared).to(weight.dtype), weight)
+        return mixed.to(query.dtype).reshape(1, -1, heads, head_dim)
 
 
 class _OwnRun:
@@ -89,6 +93,7 @@ class _OwnRun:
         self._place_N = torch.from_numpy(places) if len(places) < len(begin_P) else None
 
     def attend(self, packed_NKGD: Tensor, keys: Tensor, values: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+        """Result [n, key heads, group, head_dim] of the run's n chunks, and log-sum-exp [n, key heads, group]."""
         query = packed_NKGD[self._chunks]
         if self._place_N is not None:
             query = query.new_zeros(len(self._bias), *query.shape[1:]).index_copy_(0, self._place_N, query)
@@ -112,10 +117,12 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: f
 
 
 def saved_columns(chunks: Sequence[Chunk]) -> int:
-    """Columns that are not read if each family's beginning is read once; 0 if an episode has none."""
+    """Columns that are spared if the beginnings are read for whole families; 0 or less where that does not pay, and 0
+    if any episode has no beginning of a family."""
     shared: dict[int, int] = {}
     for chunk in chunks:
         shared[chunk.family] = min(chunk.shared, shared.get(chunk.family, chunk.shared))
     if min(shared.values()) < 1:
         return 0
-    return sum(shared[chunk.family] for chunk in chunks) - sum(shared.values())
+    # The leaders' beginnings are padded to the longest.
+    return sum(shared[chunk.family] for chunk in chunks) - LEADER_READS * len(shared) * max(shared.values())

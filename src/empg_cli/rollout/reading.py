@@ -24,8 +24,9 @@ class Chunk:
     start: int
     stop: int
     family: int = -1
-    """Episodes of one number hold the same tokens in their first `shared` columns (`rollout/prefix.py`)."""
+    """Episodes of one number, -1 for none, began with the same prompt (`rollout/prefix.py`)."""
     shared: int = 0
+    """Columns that still hold the beginning of that prompt."""
 
 
 def positions(chunks: Sequence[Chunk]) -> np.ndarray:

@@ -59,7 +59,7 @@ class _Row:
     family: int = -1
     """Rows of one number began with the same prompt; -1 before the first."""
     shared: int = 0
-    """Tokens at the beginning of `read` that the whole family has read too."""
+    """Tokens at the beginning of `read` that are still those of the family's first prompt."""
 
     def chunk(self, stop: int) -> Chunk:
         """What it has not read yet of its first `stop` tokens."""
