@@ -13,8 +13,18 @@ from pathlib import Path
 import pytest
 
 from empg_cli.ablation.study import Cell, Study, read_study, write_study
-from empg_cli.reporting.comparison import Comparison, compare
-from empg_cli.reporting.tables import csv_text, json_text, latex, main_table, markdown, runs_table, write_tables
+from empg_cli.evaluation.statistics import PairedDifference, SignFlip
+from empg_cli.reporting.comparison import Comparison, Row, compare
+from empg_cli.reporting.tables import (
+    csv_text,
+    json_text,
+    latex,
+    main_table,
+    markdown,
+    p_text,
+    runs_table,
+    write_tables,
+)
 
 VALUES = {
     "grpo": [0.50, 0.55, 0.45, 0.60],
@@ -126,6 +136,17 @@ def test_latex_escapes_names(comparison: Comparison) -> None:
     assert r"noisy\_1 &" in text
     assert r"eval/success\_rate (\%)" in text
     assert "Δ" not in text.split(r"\toprule")[1]
+
+
+def test_a_p_value_is_never_shown_as_zero(tmp_path: Path) -> None:
+    """Twenty pairs of one sign: p = 2 / 2^20 = 1.9e-6, which four decimals would show as 0."""
+    assert [p_text(value) for value in (1.0, 0.0313, 0.00005, 2 / 2**20)] == ["1.0000", "0.0313", "0.0001", "< 0.0001"]
+    floor = 2 / 2**20
+    difference = PairedDifference(0.1, 0.05, 0.15, 20, SignFlip(floor, floor, True))
+    row = Row("better", (), (), 0.5, None, difference, floor)
+    comparison = Comparison("s", "eval/success_rate", "grpo", "share", (row,), 20, 20, {})
+    assert "| 20 | < 0.0001 | < 0.0001 |" in markdown(main_table(comparison))
+    assert "20 & $<$ 0.0001 & $<$ 0.0001" in latex(main_table(comparison))
 
 
 def test_csv_and_json_hold_full_precision(comparison: Comparison) -> None:

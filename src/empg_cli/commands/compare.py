@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from empg_cli.evaluation.paired import PairedComparison, PairedCounts, compare_evaluations
-from empg_cli.reporting.tables import Cell, Table, print_table
+from empg_cli.reporting.tables import Cell, Table, p_text, print_table
 
 
 def run(path_a: Path, path_b: Path, *, as_json: bool) -> None:
@@ -46,5 +46,5 @@ def _cells(row: PairedCounts, *, may_be_bold: bool = False) -> tuple[Cell, ...]:
     return (
         *map(Cell, texts),
         Cell(f"{100 * row.difference.value:+.1f}", bold=is_sure),
-        *map(Cell, (interval, str(row.only_a), str(row.only_b), f"{row.p_value:.4f}")),
+        *map(Cell, (interval, str(row.only_a), str(row.only_b), p_text(row.p_value))),
     )

@@ -19,7 +19,7 @@ from empg_cli.tracking.terminal import is_live_terminal, printable, write_line
 NOTHING = "–"
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "Δ": r"$\Delta$", "±": r"$\pm$",
                  NOTHING: "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-                 "{": r"\{", "}": r"\}"}  # fmt: skip
+                 "{": r"\{", "}": r"\}", "<": r"$<$", ">": r"$>$"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,11 @@ def print_table(table: Table, stream: TextIO) -> None:
         write_line(stream, printable(note))
 
 
+def p_text(p_value: float) -> str:
+    """Four decimals; a p-value is never 0, so one that would look like it is a bound."""
+    return f"{p_value:.4f}" if p_value >= 0.00005 else "< 0.0001"
+
+
 def _variant_cells(row: Row, scale: float) -> tuple[Cell, ...]:
     interval, difference = row.interval, row.difference
     mean = f"{row.mean * scale:{_places(scale)}}"
@@ -172,8 +177,8 @@ def _variant_cells(row: Row, scale: float) -> tuple[Cell, ...]:
         *cells,
         Cell(f"{difference.mean * scale:+{_places(scale)}} ± {half:{_places(scale)}}", bold=row.is_sure),
         Cell(str(difference.n)),
-        Cell(f"{difference.test.p_value:.4f}"),
-        Cell(NOTHING if row.p_holm is None else f"{row.p_holm:.4f}"),
+        Cell(p_text(difference.test.p_value)),
+        Cell(NOTHING if row.p_holm is None else p_text(row.p_holm)),
     )
 
 
