@@ -31,7 +31,7 @@ class PrefixReading:
             members[chunk.family].append(number)
         shared_F = np.array([min(chunks[number].shared for number in numbers) for numbers in members.values()])
         self._families, self._width = len(members), max(map(len, members.values()))
-        # Chunk n stands at place member_place[n] of a [families, width] table; chunk_at names the chunk of a place.
+        # Chunk n stands at place_N[n] of a [families, width] table; chunk_at names the chunk of a place.
         chunk_at = np.zeros((self._families, self._width), dtype=np.int64)
         place_N, shared_N = np.empty(len(chunks), dtype=np.int64), np.empty(len(chunks), dtype=np.int64)
         for family, numbers in enumerate(members.values()):
