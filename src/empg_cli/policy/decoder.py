@@ -3,6 +3,8 @@
 Of a transcript only the sampled tokens are scored, and of a prompt that a rollout reads only its end. In all layers but
 the last every token matters, since later ones attend to it. In the last layer the other tokens matter by their keys and
 values only, so their queries, MLP and norms are left out; what comes out is the same up to rounding.
+
+The parts of that layer are called one by one, so hooks on the layer as a whole, such as those of sharding, do not run.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def hidden_states(
         episodes: a rollout's cache, aimed at these tokens (B = 1); the places wanted must be the ends of its chunks.
 
     Returns:
-        [W, D], in the order of `wanted`.
+        [W, D], in the order of `wanted`; [B, T, D] without it.
     """
     body = network.model
     if not has_standard_layers(network.config):

@@ -110,7 +110,10 @@ def _bias(begin_P: np.ndarray, end_P: np.ndarray, start: int, stop: int, dtype: 
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
-    """Result [B, heads, rows, head_dim] and log-sum-exp of the scores [B, heads, rows]."""
+    """Result [B, heads, rows, head_dim] and log-sum-exp of the scores [B, heads, rows].
+
+    This is the kernel behind torch's scaled_dot_product_attention on a CPU, which keeps the log-sum-exp to itself.
+    """
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     out, lse = kernel(query, key, value, attn_mask=bias, scale=scale)
     return out, lse
