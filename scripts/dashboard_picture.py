@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 
 from empg_cli import config
-from empg_cli.tracking.panel import RunState, render
-from empg_cli.tracking.rows import read_rows
-from empg_cli.training.run import read_evaluations
+from empg_cli.observe.observer import read_evaluations
+from empg_cli.observe.panel import RunState, render
+from empg_cli.runs.rows import read_rows
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from empg_cli.reporting.page import write_page
-from empg_cli.reporting.runs import open_runs
+from empg_cli.reports.page.page import write_page
+from empg_cli.runs.reading import open_runs
 
 WIDTH = 1180
 SWITCHES = (

@@ -23,11 +23,12 @@ from unittest.mock import patch
 import torch
 
 from common import Report, argument_parser, peak_memory_mb
-from empg_cli.policy.scoring import logprob_and_entropy
-from empg_cli.training import loop, run
-from empg_cli.training.checkpoint import TrainState
-from empg_cli.training.optim import make_optimizer
-from empg_cli.training.update import update_policy
+from empg_cli import loop
+from empg_cli.learner.optim import make_optimizer
+from empg_cli.learner.update import update_policy
+from empg_cli.model.scoring import logprob_and_entropy
+from empg_cli.observe import observer as run
+from empg_cli.runs.checkpoint import TrainState
 from made import made_batch, made_policy, run_config, scratch_folder
 
 VOCABULARY, WIDTH = 151_936, 64

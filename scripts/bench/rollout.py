@@ -20,9 +20,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from common import Report, argument_parser, interleaved, ratio
-from empg_cli.policy.attention import POLICY_ATTENTION
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.policy import Policy
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 
 VOCABULARY, PAD = 2048, 0
 GROUP = 8

@@ -13,11 +13,13 @@ from unittest.mock import patch
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from empg_cli import loop
 from empg_cli.benchmarks import make_benchmark
-from empg_cli.policy import head, policy
-from empg_cli.rollout import torch_engine
-from empg_cli.training import loop, run, sampling
-from empg_cli.training.checkpoint import TrainState
+from empg_cli.model import head, policy
+from empg_cli.observe import observer as run
+from empg_cli.rollout import source as sampling
+from empg_cli.rollout.torch_engine.engine import engine as torch_engine
+from empg_cli.runs.checkpoint import TrainState
 from made import run_config, scratch_folder
 
 MODEL = ("model forward", "backward", "log-prob and entropy head")

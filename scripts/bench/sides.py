@@ -14,14 +14,14 @@ import torch
 from common import Timing
 from empg_cli import config
 from empg_cli.algorithms.assemble import compute_credit
-from empg_cli.policy.loading import load_folder
-from empg_cli.rollout.collect import EpisodeRules, collect
-from empg_cli.rollout.torch_engine import TorchEngine
-from empg_cli.training.batching import make_batch
-from empg_cli.training.masking import trainable
-from empg_cli.training.metrics import describe_rollout
-from empg_cli.training.optim import make_optimizer
-from empg_cli.training.update import update_policy
+from empg_cli.learner.batching import make_batch
+from empg_cli.learner.metrics import describe_rollout
+from empg_cli.learner.optim import make_optimizer
+from empg_cli.learner.update import update_policy
+from empg_cli.model.loading import load_folder
+from empg_cli.rollout.episode import EpisodeRules, collect
+from empg_cli.rollout.masking import trainable
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 from word_game import (
     ToolEnv,
     WordBenchmark,
@@ -53,7 +53,7 @@ class Side:
 
 
 class Ours(Side):
-    """The training loop's own parts, in its order (training/loop.py)."""
+    """The training loop's own parts, in its order (loop.py)."""
 
     def __init__(self, work: Work, *, tokens: int) -> None:
         """tokens: of a micro-batch, padding included (`trainer.tokens_per_microbatch`)."""

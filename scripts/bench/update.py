@@ -29,16 +29,16 @@ from empg_cli.agents.agent import agent_maker
 from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import TrainConfig
-from empg_cli.policy.loading import load_policy
-from empg_cli.policy.policy import Policy
-from empg_cli.policy.scoring import CPU_CHUNK, logprob_and_entropy
-from empg_cli.rollout.collect import collect, episode_rules
-from empg_cli.rollout.torch_engine import TorchEngine
-from empg_cli.training import update
-from empg_cli.training.batching import make_batch, microbatches, padding_share
-from empg_cli.training.optim import make_optimizer
-from empg_cli.training.tasks import training_tasks
-from empg_cli.training.update import score_batch, update_policy
+from empg_cli.learner import update
+from empg_cli.learner.batching import make_batch, microbatches, padding_share
+from empg_cli.learner.optim import make_optimizer
+from empg_cli.learner.update import score_batch, update_policy
+from empg_cli.model.loading import load_policy
+from empg_cli.model.policy import Policy
+from empg_cli.model.scoring import CPU_CHUNK, logprob_and_entropy
+from empg_cli.rollout.episode import collect, episode_rules
+from empg_cli.rollout.tasks import training_tasks
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Batch
 from made import made_batch, made_policy, naive_score, run_config
 from shares import MODEL, kernel_shares, update_shares

@@ -22,7 +22,7 @@ from empg_cli.agents.codec import ACT, END, Codec, CompactCodec
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Env, Observation, StepResult
 from empg_cli.config.schema import Architecture
-from empg_cli.policy.tiny import scratch_model, word_tokenizer
+from empg_cli.model.tiny import scratch_model, word_tokenizer
 from empg_cli.types import Task
 
 MODEL = Architecture(hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, mlp_size=384)

@@ -50,7 +50,7 @@ PLAYING = (
     ),
     Mutant(
         "malformed-for-free",
-        "src/empg_cli/rollout/collect.py",
+        "src/empg_cli/rollout/episode.py",
         "invalid = not step.well_formed or (",
         "invalid = (",
         "malformed responses cost nothing",
@@ -58,7 +58,7 @@ PLAYING = (
     ),
     Mutant(
         "penalty-not-taken",
-        "src/empg_cli/rollout/collect.py",
+        "src/empg_cli/rollout/episode.py",
         "step.reward = result.reward - step.penalty",
         "step.reward = result.reward",
         "the penalty is noted and not paid",
@@ -66,7 +66,7 @@ PLAYING = (
     ),
     Mutant(
         "no-room-for-the-response",
-        "src/empg_cli/rollout/collect.py",
+        "src/empg_cli/rollout/episode.py",
         "len(self.prompt) + rules.max_new_tokens",
         "len(self.prompt)",
         "the last response runs out of the context",
@@ -74,7 +74,7 @@ PLAYING = (
     ),
     Mutant(
         "a-group-of-twins",
-        "src/empg_cli/rollout/collect.py",
+        "src/empg_cli/rollout/episode.py",
         "[*stream, trajectory.group - first_group, trajectory.index]",
         "[*stream, trajectory.group - first_group]",
         "all attempts at a task draw the same numbers",
@@ -82,7 +82,7 @@ PLAYING = (
     ),
     Mutant(
         "sampling-at-temperature-one",
-        "src/empg_cli/rollout/sampling.py",
+        "src/empg_cli/rollout/torch_engine/sampling.py",
         "logit_BV if temperature == 1 else logit_BV / temperature",
         "logit_BV",
         "rollout.temperature is not read",
@@ -90,7 +90,7 @@ PLAYING = (
     ),
     Mutant(
         "nucleus-too-small",
-        "src/empg_cli/rollout/sampling.py",
+        "src/empg_cli/rollout/torch_engine/sampling.py",
         "before_BV = sorted_BV.cumsum(-1) - sorted_BV",
         "before_BV = sorted_BV.cumsum(-1)",
         "the token that reaches top_p is cut",

@@ -109,7 +109,7 @@ TRAINING = (
     ),
     Mutant(
         "checkpointing-never-enabled",
-        "src/empg_cli/policy/loading.py",
+        "src/empg_cli/model/loading.py",
         "if model.gradient_checkpointing:",
         "if not model.gradient_checkpointing:",
         "model.gradient_checkpointing=true costs the memory that it should save",

@@ -44,7 +44,7 @@ UPDATING = (
     ),
     Mutant(
         "mask-shift",
-        "src/empg_cli/policy/policy.py",
+        "src/empg_cli/model/policy.py",
         "batch.step_start_S[steps, None] - 1 +",
         "batch.step_start_S[steps, None] +",
         "a token's log-prob is read from its own position, which knows it",
@@ -68,7 +68,7 @@ UPDATING = (
     ),
     Mutant(
         "temperature-not-in-the-gradient",
-        "src/empg_cli/policy/scoring.py",
+        "src/empg_cli/model/scoring.py",
         "divisor = form.temperature / form.scale",
         "divisor = 1 / form.scale",
         "the backward pass forgets the temperature",

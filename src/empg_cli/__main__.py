@@ -5,7 +5,7 @@ def main() -> None:
     from empg_cli.invocation import remember
 
     remember()
-    from empg_cli.cli import app  # its help texts hold commands
+    from empg_cli.cli.app import app  # its help texts hold commands
 
     app()
 

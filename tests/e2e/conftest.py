@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from empg_cli.cli import app
+from empg_cli.cli.app import app
 
 Empg = Callable[..., Result]
 

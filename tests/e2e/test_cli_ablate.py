@@ -15,8 +15,8 @@ import pytest
 from typer.testing import Result
 
 from empg_cli.config.schema import TrainConfig
-from empg_cli.training.record import cell_hash
-from empg_cli.training.stop import Stopped
+from empg_cli.observe.stop import Stopped
+from empg_cli.runs.record import cell_hash
 
 Empg = Callable[..., Result]
 Small = tuple[str, ...]
@@ -25,7 +25,7 @@ Small = tuple[str, ...]
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Cells that a stand-in for the loop was asked to run, in order; it leaves what a finished run leaves."""
-    from empg_cli.training import loop
+    from empg_cli import loop
 
     asked: list[str] = []
 
@@ -68,7 +68,7 @@ def test_done_cells_are_skipped_and_more_seeds_extend_the_study(empg: Empg, play
 def test_a_stopped_study_shows_what_there_is_and_goes_on(
     empg: Empg, played: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empg_cli.training import loop
+    from empg_cli import loop
 
     works = loop.train
 
@@ -87,7 +87,7 @@ def test_a_stopped_study_shows_what_there_is_and_goes_on(
 
 
 def test_a_failing_cell_leaves_the_others(empg: Empg, played: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from empg_cli.training import loop
+    from empg_cli import loop
 
     works = loop.train
 

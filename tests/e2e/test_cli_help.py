@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from empg_cli import __version__
-from empg_cli.cli import app
-from empg_cli.commands.completion import complete_word
+from empg_cli.cli.app import app
+from empg_cli.cli.completion import complete_word
 
 HEAVY = {"torch", "transformers", "wandb", "hydra", "omegaconf", "numpy", "pydantic", "rich"}
 
@@ -29,11 +29,11 @@ def loaded_modules(code: str) -> set[str]:
 
 
 def test_the_command_line_itself_loads_nothing_heavy() -> None:
-    assert loaded_modules("import empg_cli.cli") & HEAVY == set()
+    assert loaded_modules("import empg_cli.cli.app") & HEAVY == set()
 
 
 def test_help_draws_with_rich_and_loads_nothing_else() -> None:
-    shown = loaded_modules("from typer.testing import CliRunner\nfrom empg_cli.cli import app\n"
+    shown = loaded_modules("from typer.testing import CliRunner\nfrom empg_cli.cli.app import app\n"
                            "CliRunner().invoke(app, ['--help'])")  # fmt: skip
     assert shown & HEAVY == {"rich"}
 
@@ -43,7 +43,7 @@ def test_configurations_are_validated_before_torch_is_loaded() -> None:
 
 
 def test_playing_needs_no_torch() -> None:
-    assert loaded_modules("import empg_cli.commands.play") & {"torch", "transformers", "wandb", "numpy"} == set()
+    assert loaded_modules("import empg_cli.cli.commands.play") & {"torch", "transformers", "wandb", "numpy"} == set()
 
 
 def test_help_lists_the_commands() -> None:
@@ -96,7 +96,7 @@ def test_bash_cuts_words_at_the_equals_sign() -> None:
 def test_completion_through_the_shell_protocol() -> None:
     shown = python(
         "-c",
-        "import sys; sys.argv = ['empg']\nfrom empg_cli.cli import app\napp(prog_name='empg')",
+        "import sys; sys.argv = ['empg']\nfrom empg_cli.cli.app import app\napp(prog_name='empg')",
         _EMPG_COMPLETE="complete_bash",
         COMP_WORDS="empg train rollout = w",
         COMP_CWORD="4",

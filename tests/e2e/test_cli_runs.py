@@ -19,7 +19,7 @@ from typer.testing import Result
 from empg_cli.config import load
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed
-from empg_cli.training.stop import Stopped
+from empg_cli.observe.stop import Stopped
 
 Empg = Callable[..., Result]
 Small = tuple[str, ...]
@@ -33,7 +33,7 @@ def config(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def fake_loop(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Notes what it was asked to train instead of training, for tests of everything around the loop."""
-    from empg_cli.training import loop
+    from empg_cli import loop
 
     asked: list[TrainConfig] = []
 
@@ -114,7 +114,7 @@ def test_looking_at_the_config_runs_nothing(empg: Empg) -> None:
 def test_a_failing_job_is_logged_where_it_ran_and_the_sweep_goes_on(
     empg: Empg, fake_loop: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empg_cli.training import loop
+    from empg_cli import loop
 
     works = loop.train
 
@@ -131,7 +131,7 @@ def test_a_failing_job_is_logged_where_it_ran_and_the_sweep_goes_on(
 
 
 def test_a_stopped_run_says_how_to_go_on(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:
-    from empg_cli.training import loop
+    from empg_cli import loop
 
     def stops(cfg: TrainConfig, run_dir: Path) -> None:
         raise Stopped(signal.SIGTERM, f"empg train --resume {run_dir}")

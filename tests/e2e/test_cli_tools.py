@@ -14,9 +14,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from empg_cli.benchmarks import make_benchmark
-from empg_cli.cli import app
-from empg_cli.commands import doctor
-from empg_cli.commands.play import play
+from empg_cli.cli.app import app
+from empg_cli.cli.commands import doctor
+from empg_cli.cli.commands.play import play
 from empg_cli.config import load
 from empg_cli.extras import CORE, EXTRAS, PLUGIN_EXTRAS, install_command
 
@@ -156,7 +156,7 @@ def test_ctrl_c_leaves_quietly(game: tuple[Any, Any, int], monkeypatch: pytest.M
 
         __next__ = readline
 
-    from empg_cli.commands.play import _keyboard
+    from empg_cli.cli.commands.play import _keyboard
 
     console = on_paper()
     monkeypatch.setattr("sys.stdin", Interrupting())

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from empg_cli.benchmarks.webshop.generator import generate
-from empg_cli.cli import app
-from empg_cli.tracking.rows import without_wall_clock
+from empg_cli.cli.app import app
+from empg_cli.runs.rows import without_wall_clock
 from tests.support.webshop import as_official, write
 
 Empg = Callable[..., Result]

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from empg_cli.cli import app
+from empg_cli.cli.app import app
 
 SMALL_WORLD = (
     "benchmark=deepsearch",

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from empg_cli.evaluation.diagnosis import read_diagnosis
-from empg_cli.reporting.diagnostics import diagnosis, health_warnings, histograms
-from empg_cli.reporting.runs import open_runs
-from empg_cli.tracking.rows import read_rows, without_wall_clock
+from empg_cli.reports.diagnostics import diagnosis, health_warnings, histograms
+from empg_cli.runs.reading import open_runs
+from empg_cli.runs.rows import read_rows, without_wall_clock
 
 
 def test_a_first_batch_without_signal_stops_before_anything_is_trained(empg, small):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from empg_cli.errors import UserError
-from empg_cli.tracking.metrics import undefined
-from empg_cli.training.loop import train
+from empg_cli.loop import train
+from empg_cli.observe.catalogue import undefined
 from tests.support.tiny import tiny_config
 
 PRESETS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "algo").glob("*.yaml"))

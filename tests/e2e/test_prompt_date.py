@@ -10,11 +10,11 @@ import pytest
 
 from empg_cli.agents.codec import ChatCodec
 from empg_cli.config.job import load_job
-from empg_cli.config.run_folder import primary_config
 from empg_cli.config.schema import EvalConfig, TrainConfig
 from empg_cli.evaluation.diagnose import diagnose
 from empg_cli.evaluation.run_eval import run_eval
-from empg_cli.training.loop import train
+from empg_cli.loop import train
+from empg_cli.runs.own_config import primary_config
 from tests.support.chat import DATED, save_chat_model
 from tests.support.tiny import tiny_config
 
@@ -45,7 +45,7 @@ class Clock:
             def now(cls, tz: object = None) -> datetime:
                 return datetime(day.year, day.month, day.day)
 
-        self._patch.setattr("empg_cli.training.record.date", Day, raising=False)
+        self._patch.setattr("empg_cli.runs.record.date", Day, raising=False)
         self._patch.setattr("empg_cli.agents.codec.date", Day, raising=False)
         self._patch.setattr("transformers.utils.chat_template_utils.datetime", Now)
 

@@ -20,8 +20,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from empg_cli import config
 from empg_cli.config import load
-from empg_cli.reporting.page import write_page
-from empg_cli.reporting.runs import open_runs
+from empg_cli.reports.page.page import write_page
+from empg_cli.runs.reading import open_runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

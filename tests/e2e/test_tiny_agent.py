@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from empg_cli import config
-from empg_cli.policy.loading import load_policy, model_fingerprint, packaged_agent
-from empg_cli.training.loop import train
+from empg_cli.loop import train
+from empg_cli.model.loading import load_policy, model_fingerprint, packaged_agent
 
 
 def test_weights_are_those_of_the_record() -> None:

@@ -12,9 +12,9 @@ from empg_cli import config
 from empg_cli.agents.webshop_compact import vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import TrainConfig
-from empg_cli.policy.loading import load_policy, model_fingerprint, packaged_agent
-from empg_cli.policy.tiny import word_tokenizer
-from empg_cli.training.loop import train
+from empg_cli.loop import train
+from empg_cli.model.loading import load_policy, model_fingerprint, packaged_agent
+from empg_cli.model.tiny import word_tokenizer
 
 QUIET = [
     *("benchmark=webshop", "benchmark.data_dir=null", "trainer.threads=1", "trainer.device=cpu"),

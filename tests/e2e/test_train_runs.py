@@ -11,9 +11,9 @@ import pytest
 
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
-from empg_cli.tracking.rows import without_wall_clock
-from empg_cli.training.checkpoint import CheckpointError, all_checkpoints, find_checkpoint
-from empg_cli.training.loop import train
+from empg_cli.loop import train
+from empg_cli.runs.checkpoint import CheckpointError, all_checkpoints, find_checkpoint
+from empg_cli.runs.rows import without_wall_clock
 from tests.support.chat import save_chat_model
 from tests.support.tiny import tiny_config
 

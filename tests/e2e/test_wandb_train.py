@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.tracking.metrics import undefined
-from empg_cli.tracking.rows import read_rows, without_wall_clock
+from empg_cli.observe.catalogue import undefined
+from empg_cli.runs.rows import read_rows, without_wall_clock
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import torch
 from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.algorithms.describe import modulation_metrics, outcome_entropies
 from empg_cli.algorithms.empg import apply_modulation, modulation, normalise_entropy
-from empg_cli.training.histograms import histogram, step_histograms
+from empg_cli.observe.step_histograms import histogram, step_histograms
 
 # Two trajectories of 3 and 2 steps, A = +1 / -1 (tests/golden/test_empg_golden.py).
 ENTROPY = torch.tensor([0.2, 0.6, 1.0, 0.4, 0.4])

@@ -6,7 +6,7 @@ import pytest
 
 from empg_cli.benchmarks.deepsearch.report import SourceResult, as_markdown, table2
 from empg_cli.benchmarks.deepsearch.sources import canonical, group_of
-from empg_cli.evaluation.statistics import wilson_interval
+from empg_cli.stats.intervals import wilson_interval
 
 
 def test_overall_is_the_mean_over_sources_as_in_the_paper() -> None:

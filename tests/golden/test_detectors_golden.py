@@ -7,8 +7,8 @@ import math
 import pytest
 
 from empg_cli.config import load
-from empg_cli.training.detectors import fell_below_best, fell_below_start, rose_above_lowest, spike, stayed_at
-from empg_cli.training.health import HealthMonitor, first_batch, preflight_faults
+from empg_cli.observe.detectors import fell_below_best, fell_below_start, rose_above_lowest, spike, stayed_at
+from empg_cli.observe.health import HealthMonitor, first_batch, preflight_faults
 
 HEALTH = load([]).trainer.health
 # A real start of a run (ALFWorld, tiny agent): KL grows by a factor of 2 to 7 an update, which is no spike.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from empg_cli.evaluation.pass_at_k import ks, mean_over_tasks, pass_at_k
+from empg_cli.stats.pass_at_k import ks, mean_over_tasks, pass_at_k
 
 
 def test_by_hand() -> None:

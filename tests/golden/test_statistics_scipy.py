@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from empg_cli.evaluation.statistics import (
+from empg_cli.stats.intervals import (
     iqm,
     iqm_interval,
     paired_difference,

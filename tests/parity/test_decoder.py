@@ -18,11 +18,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from empg_cli.policy import decoder
-from empg_cli.policy.attention import POLICY_ATTENTION
-from empg_cli.policy.decoder import has_standard_layers, hidden_states
-from empg_cli.policy.policy import Policy
-from empg_cli.training.batching import make_batch
+from empg_cli.learner.batching import make_batch
+from empg_cli.model import decoder
+from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.decoder import has_standard_layers, hidden_states
+from empg_cli.model.policy import Policy
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
 
 SHAPE = {

@@ -14,15 +14,15 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from empg_cli import config
 from empg_cli.errors import UserError
 from empg_cli.evaluation.run_eval import run_eval
-from empg_cli.policy import decoder
-from empg_cli.policy.attention import POLICY_ATTENTION, use_policy_attention
-from empg_cli.policy.head import Head
-from empg_cli.policy.loading import ModelError, load_folder, packaged_agent
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout import torch_engine
-from empg_cli.training import parity
-from empg_cli.training.loop import train
-from empg_cli.training.parity import check_parity
+from empg_cli.loop import train
+from empg_cli.model import decoder
+from empg_cli.model.attention import POLICY_ATTENTION, use_policy_attention
+from empg_cli.model.head import Head
+from empg_cli.model.loading import ModelError, load_folder, packaged_agent
+from empg_cli.model.policy import Policy
+from empg_cli.rollout import parity
+from empg_cli.rollout.parity import check_parity
+from empg_cli.rollout.torch_engine import engine as torch_engine
 from tests.parity.test_architectures import EXPERTS, MIXED, PLAYED, SHAPE, WINDOW
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

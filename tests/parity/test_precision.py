@@ -11,15 +11,15 @@ import yaml
 from torch import Tensor
 
 from empg_cli.config.location import conf_dir
-from empg_cli.config.run_folder import saved_values
 from empg_cli.config.schema import Model
-from empg_cli.policy.loading import load_folder, load_policy
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout.torch_engine import TorchEngine
-from empg_cli.training.batching import make_batch
-from empg_cli.training.checkpoint import TrainState, load_optimizer, save_checkpoint
-from empg_cli.training.optim import make_optimizer
-from empg_cli.training.update import accumulate_gradient
+from empg_cli.learner.batching import make_batch
+from empg_cli.learner.optim import make_optimizer
+from empg_cli.learner.update import accumulate_gradient
+from empg_cli.model.loading import load_folder, load_policy
+from empg_cli.model.policy import Policy
+from empg_cli.rollout.torch_engine.engine import TorchEngine
+from empg_cli.runs.checkpoint import TrainState, load_optimizer, save_checkpoint
+from empg_cli.runs.own_config import saved_values
 from empg_cli.types import Batch, Step, Task, Trajectory
 from tests.support.tiny import tiny_config
 

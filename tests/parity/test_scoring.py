@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from empg_cli.policy import scoring
-from empg_cli.policy.head import Head
-from empg_cli.policy.scoring import logprob_and_entropy
+from empg_cli.model import scoring
+from empg_cli.model.head import Head
+from empg_cli.model.scoring import logprob_and_entropy
 
 KEEP, RECOMPUTE = 2**25, 0
 

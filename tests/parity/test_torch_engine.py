@@ -11,15 +11,15 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from empg_cli.policy.attention import POLICY_ATTENTION
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout import cache
-from empg_cli.rollout.prefix import PrefixReading
-from empg_cli.rollout.reading import Chunk, plan_runs
-from empg_cli.rollout.sampling import nucleus, sample
-from empg_cli.rollout.torch_engine import TorchEngine
-from empg_cli.training.batching import make_batch
-from empg_cli.training.update import score_batch
+from empg_cli.learner.batching import make_batch
+from empg_cli.learner.update import score_batch
+from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.policy import Policy
+from empg_cli.rollout.torch_engine import cache
+from empg_cli.rollout.torch_engine.engine import TorchEngine
+from empg_cli.rollout.torch_engine.prefix import PrefixReading
+from empg_cli.rollout.torch_engine.reading import Chunk, plan_runs
+from empg_cli.rollout.torch_engine.sampling import nucleus, sample
 from empg_cli.types import Trajectory
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from empg_cli.policy.attention import AttentionRule
-from empg_cli.rollout.prefix import PrefixReading, saved_columns
-from empg_cli.rollout.reading import Chunk, ChunkReading, TokenReading
+from empg_cli.model.attention import AttentionRule
+from empg_cli.rollout.torch_engine.prefix import PrefixReading, saved_columns
+from empg_cli.rollout.torch_engine.reading import Chunk, ChunkReading, TokenReading
 
 KEY_HEADS, GROUPS, HEAD_DIM, SLOTS, COLUMNS = 2, 3, 4, 7, 24
 DTYPE, DEVICE = torch.float64, torch.device("cpu")

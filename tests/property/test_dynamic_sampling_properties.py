@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from empg_cli.agents.agent import Agent
 from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
-from empg_cli.policy.tiny import word_tokenizer
-from empg_cli.training.checkpoint import TrainState
-from empg_cli.training.metrics import describe_batch
-from empg_cli.training.sampling import sample_trajectories
+from empg_cli.learner.metrics import describe_batch
+from empg_cli.model.tiny import word_tokenizer
+from empg_cli.rollout.source import sample_trajectories
+from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Task, Trajectory
 from tests.support.one_step import FAIL, SOLVE, OneStepEnv
 from tests.support.scripted import ScriptedEngine

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from empg_cli.training import buckets
-from empg_cli.training.buckets import START_TOKENS, length_groups
+from empg_cli.learner import buckets
+from empg_cli.learner.buckets import START_TOKENS, length_groups
 
 LENGTHS = st.lists(st.integers(1, 900), max_size=60)
 

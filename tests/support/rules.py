@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from empg_cli.benchmarks.deepsearch.env import EpisodeRules as DeepSearchRules
 from empg_cli.benchmarks.deepsearch.reward import Shaping
-from empg_cli.rollout.collect import EpisodeRules
+from empg_cli.rollout.episode import EpisodeRules
 
 TRANSCRIPT = EpisodeRules(
     append_only=True,

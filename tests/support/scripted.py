@@ -10,8 +10,8 @@ import numpy as np
 
 from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.agents.codec import Codec
-from empg_cli.rollout.collect import collect
 from empg_cli.rollout.engine import Response
+from empg_cli.rollout.episode import collect
 from empg_cli.types import Task, Trajectory
 from tests.support.rules import TRANSCRIPT
 

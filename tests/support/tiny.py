@@ -11,10 +11,10 @@ from empg_cli.agents.agent import AgentMaker, agent_maker
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
-from empg_cli.policy.loading import load_policy
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout.collect import collect, episode_rules
-from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.model.loading import load_policy
+from empg_cli.model.policy import Policy
+from empg_cli.rollout.episode import collect, episode_rules
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Trajectory
 
 SCRATCH = [

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.ablation.forecast import Wish, forecast
-from empg_cli.ablation.preflight import make_study
-from empg_cli.ablation.study import job_overrides, read_study, write_study
 from empg_cli.config import load
 from empg_cli.config.location import groups
 from empg_cli.config.problems import ConfigError
-from empg_cli.evaluation.statistics import pairs_needed
-from empg_cli.training.record import cell_hash
+from empg_cli.runs.record import cell_hash
+from empg_cli.runs.study import job_overrides, read_study, write_study
+from empg_cli.stats.intervals import pairs_needed
+from empg_cli.studies.forecast import Wish, forecast
+from empg_cli.studies.preflight import make_study
 
 
 @pytest.fixture(autouse=True)

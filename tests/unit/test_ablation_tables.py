@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.ablation.study import Cell, Study, read_study, write_study
-from empg_cli.evaluation.statistics import PairedDifference, SignFlip
-from empg_cli.reporting.comparison import Comparison, Row, compare
-from empg_cli.reporting.tables import (
+from empg_cli.reports.tables import (
     csv_text,
     json_text,
     latex,
@@ -25,6 +22,9 @@ from empg_cli.reporting.tables import (
     runs_table,
     write_tables,
 )
+from empg_cli.runs.study import Cell, Study, read_study, write_study
+from empg_cli.stats.intervals import PairedDifference, SignFlip
+from empg_cli.studies.comparison import Comparison, Row, compare
 
 VALUES = {
     "grpo": [0.50, 0.55, 0.45, 0.60],

@@ -15,7 +15,7 @@ from empg_cli.agents.alfworld_compact import AlfworldCompact, goal_words, vocabu
 from empg_cli.agents.codec import ChatCodec, CompactCodec
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation, StepResult
-from empg_cli.policy.tiny import word_tokenizer
+from empg_cli.model.tiny import word_tokenizer
 from empg_cli.types import Task
 from tests.support.chat import chat_tokenizer
 from tests.support.scripted import scripted_rollout

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from empg_cli.policy.policy import Policy
-from empg_cli.training.checkpoint import (
+from empg_cli.learner.optim import make_optimizer
+from empg_cli.model.policy import Policy
+from empg_cli.runs.checkpoint import (
     CheckpointError,
     TrainState,
     all_checkpoints,
@@ -18,7 +19,6 @@ from empg_cli.training.checkpoint import (
     load_state,
     save_checkpoint,
 )
-from empg_cli.training.optim import make_optimizer
 from tests.support.tiny import tiny_config, tiny_policy
 
 CFG = tiny_config()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from empg_cli.evaluation.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
 from empg_cli.evaluation.diagnose import bins_of_episodes
-from empg_cli.evaluation.statistics import t_interval, t_quantile
+from empg_cli.stats.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
+from empg_cli.stats.intervals import t_interval, t_quantile
 
 
 def test_clusters_of_one_give_students_interval():

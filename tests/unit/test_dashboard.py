@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from empg_cli.tracking.dashboard import Dashboard
-from empg_cli.tracking.panel import ASCII_TICKS, RunState, render, sparkline
+from empg_cli.observe.dashboard import Dashboard
+from empg_cli.observe.panel import ASCII_TICKS, RunState, render, sparkline
 
 TICKS = set("▁▂▃▄▅▆▇█")
 ESCAPE = "\x1b"

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from empg_cli.tracking.dashboard import Dashboard
-from empg_cli.tracking.sinks import Fan
-from empg_cli.training.checkpoint import TrainState
-from empg_cli.training.health import HealthStop
-from empg_cli.training.health_watch import HealthWatch
-from empg_cli.training.run import Run
-from empg_cli.training.stop import Stopped, Stopper
+from empg_cli.observe.dashboard import Dashboard
+from empg_cli.observe.health import HealthStop
+from empg_cli.observe.health_watch import HealthWatch
+from empg_cli.observe.observer import Run
+from empg_cli.observe.sinks import Fan
+from empg_cli.observe.stop import Stopped, Stopper
+from empg_cli.runs.checkpoint import TrainState
 from tests.support.screen import Screen
 from tests.support.tiny import tiny_config
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from empg_cli.policy.loading import load_policy
-from empg_cli.policy.policy import Policy
-from empg_cli.training.batching import make_batch
-from empg_cli.training.update import accumulate_gradient
+from empg_cli.learner.batching import make_batch
+from empg_cli.learner.update import accumulate_gradient
+from empg_cli.model.loading import load_policy
+from empg_cli.model.policy import Policy
 from tests.support.chat import save_chat_model
 from tests.support.made import made_trajectories
 from tests.support.tiny import tiny_config

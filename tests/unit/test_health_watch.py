@@ -13,10 +13,10 @@ import torch
 
 from empg_cli.algorithms.assemble import credit_parts
 from empg_cli.config import load
-from empg_cli.tracking.summary import RunReport, print_run_summary
-from empg_cli.training.batching import make_batch
-from empg_cli.training.health import TROUBLES
-from empg_cli.training.health_watch import HealthWatch, telling_step
+from empg_cli.learner.batching import make_batch
+from empg_cli.observe.health import TROUBLES
+from empg_cli.observe.health_watch import HealthWatch, telling_step
+from empg_cli.observe.summary import RunReport, print_run_summary
 from empg_cli.types import Step, Task, Trajectory
 
 CFG = load(["algo=empg"])

@@ -13,7 +13,7 @@ from empg_cli.config.location import conf_dir
 from empg_cli.config.schema import EvalConfig
 from empg_cli.errors import UserError
 from empg_cli.evaluation.run_eval import run_eval
-from empg_cli.policy.tiny import word_tokenizer
+from empg_cli.model.tiny import word_tokenizer
 from tests.support.chat import chat_tokenizer, save_chat_model
 
 TINY_AGENT = conf_dir().parent / "src" / "empg_cli" / "assets" / "tiny-alfworld"

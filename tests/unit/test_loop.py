@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from empg_cli import loop
 from empg_cli.rollout.engine import Response
-from empg_cli.training import loop
 from tests.support.tiny import tiny_config
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from empg_cli import loop
 from empg_cli.agents.agent import Agent
 from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
@@ -18,13 +19,12 @@ from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.benchmarks.base import StepResult, UnscoredError
 from empg_cli.config import load
 from empg_cli.evaluation.evaluate import NothingJudged, summarise
-from empg_cli.policy.tiny import word_tokenizer
-from empg_cli.training import loop
-from empg_cli.training.batching import make_batch
-from empg_cli.training.checkpoint import TrainState
-from empg_cli.training.masking import EnvironmentsDown, trainable
-from empg_cli.training.sampling import sample_trajectories
-from empg_cli.training.update import update_policy
+from empg_cli.learner.batching import make_batch
+from empg_cli.learner.update import update_policy
+from empg_cli.model.tiny import word_tokenizer
+from empg_cli.rollout.masking import EnvironmentsDown, trainable
+from empg_cli.rollout.source import sample_trajectories
+from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Status, Task, Trajectory
 from tests.support.one_step import BREAK, FAIL, SOLVE, OneStepEnv
 from tests.support.scripted import ScriptedEngine

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from empg_cli import config
-from empg_cli.config.run_folder import changes
+from empg_cli.runs.own_config import changes
 
 
 def test_a_run_from_before_the_penalty_had_a_place_took_it_off_the_return(tmp_path: Path) -> None:

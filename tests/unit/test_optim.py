@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from empg_cli.policy.policy import Policy
-from empg_cli.training.optim import learning_rate, make_optimizer
+from empg_cli.learner.optim import learning_rate, make_optimizer
+from empg_cli.model.policy import Policy
 from tests.support.tiny import tiny_config
 
 TRAINER = tiny_config().trainer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from empg_cli.policy.loading import load_folder
+from empg_cli.model.loading import load_folder
 from tests.support.tiny import tiny_config, tiny_policy
 
 

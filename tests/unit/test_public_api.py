@@ -13,7 +13,7 @@ from empg_cli.algorithms.empg import future_clarity, gradient_scale, modulate, n
 from empg_cli.algorithms.kl import kl_estimate
 from empg_cli.algorithms.losses import clipped_surrogate
 from empg_cli.benchmarks import make_benchmark
-from empg_cli.policy.scoring import logprob_and_entropy
+from empg_cli.model.scoring import logprob_and_entropy
 
 
 def test_empg_by_its_public_names() -> None:

@@ -9,8 +9,8 @@ import pytest
 from empg_cli.config import load
 from empg_cli.config.problems import ConfigError
 from empg_cli.evaluation.repeats import Pass, Played, passes, summarise_passes
-from empg_cli.reporting.evaluation_tables import evaluation_tables
-from empg_cli.reporting.tables import markdown
+from empg_cli.reports.evaluation_tables import evaluation_tables
+from empg_cli.reports.tables import markdown
 
 SERVER = ("endpoint=openai", "endpoint.model=m")
 

@@ -25,14 +25,14 @@ from empg_cli.evaluation.diagnosis import (
     TokenBin,
     write_diagnosis,
 )
-from empg_cli.evaluation.statistics import Estimate
-from empg_cli.reporting.bars import Heap
-from empg_cli.reporting.diagnostic_charts import changes, diagnostic_charts, spike_note
-from empg_cli.reporting.figures import draw_figures
-from empg_cli.reporting.page import write_page
-from empg_cli.reporting.runs import open_runs
-from empg_cli.reporting.terminal import show_run
-from empg_cli.tracking.histograms import Histogram
+from empg_cli.reports.diagnostic_charts import changes, diagnostic_charts, spike_note
+from empg_cli.reports.figures import draw_figures
+from empg_cli.reports.page.bars import Heap
+from empg_cli.reports.page.page import write_page
+from empg_cli.reports.terminal import show_run
+from empg_cli.runs.histograms import Histogram
+from empg_cli.runs.reading import open_runs
+from empg_cli.stats.intervals import Estimate
 
 UNEVEN = {"low": 0.0, "high": 2.0, "counts": [6, 2]}
 

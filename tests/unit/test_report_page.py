@@ -21,17 +21,17 @@ from typing import Any
 import pytest
 
 from empg_cli import config
-from empg_cli.ablation.study import Cell, Study, write_study
-from empg_cli.commands import report
+from empg_cli.cli.commands import report
 from empg_cli.config import load
 from empg_cli.config.schema import TrainConfig
-from empg_cli.reporting.axes import tick_labels, ticks
-from empg_cli.reporting.configurations import configurations
-from empg_cli.reporting.curves import band_note, curves_of, left_out_notes, value_range
-from empg_cli.reporting.kept_trajectories import kept_trajectories
-from empg_cli.reporting.page import write_page
-from empg_cli.reporting.runs import NotARun, open_runs, unstarted
-from empg_cli.reporting.terminal import list_metrics, show_run, show_runs
+from empg_cli.reports.axes import tick_labels, ticks
+from empg_cli.reports.configurations import configurations
+from empg_cli.reports.curves import band_note, curves_of, left_out_notes, value_range
+from empg_cli.reports.page.kept_trajectories import kept_trajectories
+from empg_cli.reports.page.page import write_page
+from empg_cli.reports.terminal import list_metrics, show_run, show_runs
+from empg_cli.runs.reading import NotARun, open_runs, unstarted
+from empg_cli.runs.study import Cell, Study, write_study
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m"
 
@@ -295,7 +295,7 @@ def test_no_line_or_band_of_a_figure_is_cut_at_its_frame(
     seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra report")
-    from empg_cli.reporting import figures
+    from empg_cli.reports import figures
 
     kept: list[Any] = []
     monkeypatch.setattr(figures, "_save", lambda figure, stem: kept.append(figure) or [])
@@ -466,7 +466,7 @@ def test_what_is_no_run_is_refused_with_a_sentence(tmp_path: Path) -> None:
 
 def test_figures_in_three_formats(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra report")
-    from empg_cli.reporting.figures import draw_figures
+    from empg_cli.reports.figures import draw_figures
 
     runs = open_runs([make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1)])
     paths = draw_figures(runs, tmp_path / "out")
@@ -484,7 +484,7 @@ def test_figures_in_three_formats(tmp_path: Path) -> None:
 def test_figures_without_matplotlib_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from empg_cli.reporting.figures import MissingExtra, draw_figures
+    from empg_cli.reports.figures import MissingExtra, draw_figures
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"report.*--no-figures"):

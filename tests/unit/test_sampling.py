@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from empg_cli.training.checkpoint import TrainState
-from empg_cli.training.sampling import sample_trajectories
-from empg_cli.training.tasks import training_tasks
+from empg_cli.rollout.source import sample_trajectories
+from empg_cli.rollout.tasks import training_tasks
+from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Task
 from tests.support.noting import MALFORMED, Games, NotingEngine, make_agent
 from tests.support.tiny import tiny_config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from empg_cli.commands.threads import ThreadSpeed, measure_threads
+from empg_cli.cli.threads import ThreadSpeed, measure_threads
 
 
 def test_more_threads_are_advised_only_when_they_are_clearly_faster() -> None:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from empg_cli.tracking.summary import RunReport, eval_command, print_evaluation, print_run_summary, resume_command
-from empg_cli.tracking.terminal import duration, printable
+from empg_cli.observe.summary import RunReport, eval_command, print_evaluation, print_run_summary, resume_command
+from empg_cli.observe.terminal import duration, printable
 
 RUN = Path("runs/alfworld-empg-8d7c2f/s0")
 REPORT = RunReport(

@@ -17,14 +17,14 @@ from empg_cli.agents.codec import CompactCodec
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.config.schema import WarmStart
-from empg_cli.policy.loading import load_policy
-from empg_cli.policy.tiny import word_tokenizer
-from empg_cli.rollout.collect import EpisodeRules
-from empg_cli.training import warm_start
-from empg_cli.training.checkpoint import TrainState, save_checkpoint
-from empg_cli.training.demonstrations import MAX_FAILURES, Demonstration, ExpertFails, Row, demonstrate, demonstrations
-from empg_cli.training.loop import fresh_or_resumed
-from empg_cli.training.warm_start import accumulate_imitation_gradient, warm_start_key, warm_started
+from empg_cli.learner import imitation as warm_start
+from empg_cli.learner.demonstrations import MAX_FAILURES, Demonstration, ExpertFails, Row, demonstrate, demonstrations
+from empg_cli.learner.imitation import accumulate_imitation_gradient, warm_start_key, warm_started
+from empg_cli.loop import fresh_or_resumed
+from empg_cli.model.loading import load_policy
+from empg_cli.model.tiny import word_tokenizer
+from empg_cli.rollout.episode import EpisodeRules
+from empg_cli.runs.checkpoint import TrainState, save_checkpoint
 from empg_cli.types import Task
 from tests.support import rules
 from tests.support.tiny import tiny_config, tiny_policy
@@ -218,7 +218,7 @@ def test_what_only_evaluation_reads_is_not_in_the_key() -> None:
 def test_an_edited_wording_or_table_changes_the_key(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(warm_start.empg_cli.__file__).parent
     for name in ("agents/alfworld_compact.py", "benchmarks/alfworld/rules.json", "benchmarks/base.py",
-                 "training/demonstrations.py", "training/warm_start.py"):  # fmt: skip
+                 "learner/demonstrations.py", "learner/imitation.py"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((source / name).read_bytes())
     monkeypatch.setattr(warm_start.empg_cli, "__file__", str(tmp_path / "__init__.py"))

@@ -17,8 +17,8 @@ from empg_cli.agents.wording import Exchange
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.webshop.benchmark import WebShopBenchmark
-from empg_cli.policy.tiny import word_tokenizer
-from empg_cli.training.demonstrations import demonstrate
+from empg_cli.learner.demonstrations import demonstrate
+from empg_cli.model.tiny import word_tokenizer
 from tests.support.chat import chat_tokenizer
 from tests.support.rules import TRANSCRIPT
 

@@ -22,7 +22,7 @@ from empg_cli.config.benchmarks import Alfworld, Benchmark, Webshop
 from empg_cli.config.deepsearch import Deepsearch
 
 if TYPE_CHECKING:  # it brings torch: seconds
-    from empg_cli.policy.policy import Policy
+    from empg_cli.model.policy import Policy
 
 
 class Agent:

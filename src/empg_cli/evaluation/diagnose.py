@@ -19,7 +19,6 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
 from empg_cli.errors import UserError
-from empg_cli.evaluation.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
 from empg_cli.evaluation.diagnosis import (
     ChangeBin,
     Diagnosis,
@@ -29,16 +28,17 @@ from empg_cli.evaluation.diagnosis import (
     Proposition1,
     TokenBin,
 )
-from empg_cli.evaluation.statistics import Estimate
-from empg_cli.policy.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout.collect import Progress, collect, episode_rules
-from empg_cli.rollout.torch_engine import TorchEngine
-from empg_cli.tracking.files import read_run_file
-from empg_cli.training.batching import make_batch, microbatches
-from empg_cli.training.checkpoint import MODEL, all_checkpoints, find_checkpoint
-from empg_cli.training.parity import check_parity
-from empg_cli.training.record import prompt_date
+from empg_cli.learner.batching import make_batch, microbatches
+from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
+from empg_cli.model.policy import Policy
+from empg_cli.rollout.episode import Progress, collect, episode_rules
+from empg_cli.rollout.parity import check_parity
+from empg_cli.rollout.torch_engine.engine import TorchEngine
+from empg_cli.runs.checkpoint import MODEL, all_checkpoints, find_checkpoint
+from empg_cli.runs.files import read_run_file
+from empg_cli.runs.record import prompt_date
+from empg_cli.stats.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
+from empg_cli.stats.intervals import Estimate
 from empg_cli.types import Batch, Trajectory
 
 _STREAM = 5

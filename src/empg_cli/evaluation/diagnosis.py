@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from empg_cli.evaluation.statistics import Estimate
-from empg_cli.tracking.rows import write_atomically
+from empg_cli.runs.rows import write_atomically
+from empg_cli.stats.intervals import Estimate
 
 FOLDER = "diagnostics"
 FILE = "diagnosis.json"

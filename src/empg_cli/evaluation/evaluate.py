@@ -13,11 +13,11 @@ from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.errors import UserError
-from empg_cli.evaluation.statistics import wilson_interval
-from empg_cli.rollout.collect import Progress, collect, episode_rules, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
+from empg_cli.rollout.episode import Progress, collect, episode_rules, refuse_if_nothing_fits
 from empg_cli.rollout.info import mean_info, reported_numbers
 from empg_cli.rollout.stepping import describe_failure, step_all
+from empg_cli.stats.intervals import wilson_interval
 from empg_cli.types import Status, Step, Task, Trajectory
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from empg_cli.errors import UserError
-from empg_cli.evaluation.statistics import Estimate, mcnemar_exact, paired_proportion_difference
-from empg_cli.tracking.files import read_run_file
+from empg_cli.runs.files import read_run_file
+from empg_cli.stats.intervals import Estimate, mcnemar_exact, paired_proportion_difference
 from empg_cli.types import Status
 
 COUNTS = frozenset({"tasks", "kinds", "solvable"})

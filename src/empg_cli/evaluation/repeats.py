@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from empg_cli.config.schema import EvalConfig
-from empg_cli.evaluation.pass_at_k import MIN_TASKS, ks, mean_over_tasks, pass_at_k
-from empg_cli.evaluation.statistics import t_interval, wilson_interval
+from empg_cli.stats.intervals import t_interval, wilson_interval
+from empg_cli.stats.pass_at_k import MIN_TASKS, ks, mean_over_tasks, pass_at_k
 from empg_cli.types import Status
 
 ALL = "all"

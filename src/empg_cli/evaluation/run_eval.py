@@ -20,17 +20,17 @@ from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import Evaluation, evaluate, evaluate_expert, evaluation_tasks
 from empg_cli.evaluation.paired import PASSES
 from empg_cli.evaluation.repeats import Pass, Played, passes, summarise_passes
-from empg_cli.policy.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout.collect import Progress
+from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
+from empg_cli.model.policy import Policy
+from empg_cli.observe.dashboard import Dashboard
 from empg_cli.rollout.endpoint import EndpointEngine
-from empg_cli.rollout.torch_engine import TorchEngine
-from empg_cli.tracking.dashboard import Dashboard
-from empg_cli.tracking.files import update_run_file, write_atomically
-from empg_cli.training.checkpoint import MODEL, find_checkpoint
-from empg_cli.training.parity import check_parity
-from empg_cli.training.record import PROMPT_DATE, prompt_date
-from empg_cli.training.trajectories import TextOf, save_trajectories, text_with_special_tokens
+from empg_cli.rollout.episode import Progress
+from empg_cli.rollout.parity import check_parity
+from empg_cli.rollout.torch_engine.engine import TorchEngine
+from empg_cli.runs.checkpoint import MODEL, find_checkpoint
+from empg_cli.runs.files import update_run_file, write_atomically
+from empg_cli.runs.record import PROMPT_DATE, prompt_date
+from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
 
 
 def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-
+"""Playing: episodes, engines that answer them, and the groups of an update."""

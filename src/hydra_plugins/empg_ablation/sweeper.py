@@ -35,7 +35,7 @@ class AblationSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from empg_cli.ablation.study import job_overrides, read_study
+        from empg_cli.runs.study import job_overrides, read_study
 
         assert self.config is not None and self.launcher is not None, "Hydra calls setup first"
         study = read_study(Path(str(self.config.hydra.sweep.dir)))

@@ -11,7 +11,7 @@ from empg_cli.agents.deepsearch_chat import DeepSearchChat
 from empg_cli.agents.wording import Exchange
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, parse_action
-from empg_cli.training.loop import train
+from empg_cli.loop import train
 from tests.support.chat import save_chat_model
 from tests.support.tiny import tiny_config
 

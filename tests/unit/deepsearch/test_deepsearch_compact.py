@@ -16,7 +16,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, parse_action
 from empg_cli.benchmarks.deepsearch.world.facts import Fact, shown_facts
-from empg_cli.policy.tiny import word_tokenizer
+from empg_cli.model.tiny import word_tokenizer
 
 BOTH = (TEMPLATES["search"], TEMPLATES["answer"])
 QUESTION = Observation("What is the year in which the author of The Zob Garden was born?", BOTH)

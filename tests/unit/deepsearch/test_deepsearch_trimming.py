@@ -19,11 +19,11 @@ from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Runner
 from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.benchmarks.deepsearch.rules import Reader, Rules
 from empg_cli.benchmarks.deepsearch.world.questions import Question
-from empg_cli.policy.attention import POLICY_ATTENTION
-from empg_cli.policy.policy import Policy
-from empg_cli.rollout.collect import _Episode
+from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.policy import Policy
 from empg_cli.rollout.engine import Response
-from empg_cli.rollout.torch_engine import TorchEngine
+from empg_cli.rollout.episode import _Episode
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Task, Trajectory
 from tests.support.chat import chat_tokenizer
 from tests.support.scripted import scripted_rollout

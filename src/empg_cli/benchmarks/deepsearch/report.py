@@ -11,7 +11,7 @@ from math import sqrt
 from typing import Any, Final
 
 from empg_cli.benchmarks.deepsearch.sources import group_of
-from empg_cli.evaluation.statistics import wilson_interval
+from empg_cli.stats.intervals import wilson_interval
 
 AVERAGES: Final = {"id": "ID", "ood": "OOD", "all": "overall"}
 

@@ -1,0 +1,268 @@
+"""The command line. Declares what can be typed; the work is in `commands`, imported when a command is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from empg_cli.cli.data_app import data_app
+from empg_cli.cli.flags import (
+    Cfg,
+    ConfigDir,
+    ConfigName,
+    ConfigPath,
+    HydraCommand,
+    HydraHelp,
+    Info,
+    Multirun,
+    Overrides,
+    Package,
+    Rerun,
+    Resolve,
+    hydra_flags,
+    user_border,
+)
+from empg_cli.invocation import command
+
+app = typer.Typer(
+    name="empg",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Train, evaluate and compare language-model agents on long tasks: [bold]EMPG[/bold], GRPO, DAPO.",
+    epilog=f"Try: [cyan]{command('train')}[/cyan]   ·   "
+    f"[cyan]{command('train', 'algo=grpo', '-m', 'seed=0,1,2')}[/cyan]   ·   "
+    f"[cyan]{command('eval', 'run=runs/...')}[/cyan]",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from empg_cli import __version__
+
+        print(f"empg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(cls=HydraCommand, epilog=f"Every key with its value: [cyan]{command('train', '--cfg', 'job')}[/cyan]")
+def train(
+    overrides: Overrides = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="DIR",
+            help="Go on with a run from its newest good checkpoint (or the checkpoint given), with its own config.",
+        ),
+    ] = None,
+    multirun: Multirun = False,
+    cfg: Cfg = None,
+    resolve: Resolve = False,
+    package: Package = None,
+    info: Info = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDir = None,
+    config_path: ConfigPath = None,
+    hydra_help: HydraHelp = False,
+    rerun: Rerun = None,
+) -> None:
+    """Train an agent: [bold]empg train benchmark=alfworld algo=empg[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import train as command
+
+        flags = hydra_flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
+        command.run(overrides or [], flags, config_name or "train", resume)
+
+
+@app.command(
+    "eval", cls=HydraCommand, epilog=f"Every key with its value: [cyan]{command('eval', '--cfg', 'job')}[/cyan]"
+)
+def evaluate(
+    overrides: Overrides = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="Play nothing: paired statistics of two evaluations (run folders, eval folders or files of them).",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    multirun: Multirun = False,
+    cfg: Cfg = None,
+    resolve: Resolve = False,
+    package: Package = None,
+    info: Info = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDir = None,
+    config_path: ConfigPath = None,
+    hydra_help: HydraHelp = False,
+    rerun: Rerun = None,
+) -> None:
+    """Play each task of a split: [bold]empg eval run=DIR[/bold]; or model=NAME, endpoint=openai, policy=expert."""
+    with user_border():
+        if compare is not None:
+            if overrides:
+                raise typer.BadParameter("plays nothing, so it takes no overrides", param_hint="--compare")
+            from empg_cli.cli.commands import compare as comparison
+
+            comparison.run(*compare, as_json=as_json)
+            return
+        from empg_cli.cli.commands import evaluate as command
+
+        flags = hydra_flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
+        command.run(overrides or [], flags, config_name or "eval", as_json=as_json)
+
+
+@app.command(cls=HydraCommand, epilog="An ablation of your own: docs/ablations.md")
+def ablate(
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at once (extra: joblib).")] = 1,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print the cells, the time they take and the seeds that are needed.")
+    ] = False,
+    detect: Annotated[
+        float, typer.Option("--detect", min=1e-6, metavar="D", help="With --plan: the difference you want to see.")
+    ] = 0.03,
+    sd: Annotated[
+        float | None,
+        typer.Option("--sd", min=0.0, metavar="SD", help="With --plan: standard deviation of the paired difference."),
+    ] = None,
+    across: Annotated[
+        bool, typer.Option("--across", help="The words are finished studies: one table over all of them; runs nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="With --across: write the table there too.")
+    ] = None,
+    cfg: Cfg = None,
+    resolve: Resolve = False,
+    package: Package = None,
+    info: Info = None,
+    config_name: ConfigName = None,
+    config_dir: ConfigDir = None,
+    hydra_help: HydraHelp = False,
+) -> None:
+    """Compare variants over seeds: [bold]empg ablate ablation=components seeds=5[/bold]. The same command goes on."""
+    with user_border():
+        from empg_cli.cli.commands import ablate as command
+
+        if across:
+            command.across(overrides or [], out)
+            return
+        if out is not None:
+            raise typer.BadParameter("is read by --across only; a study writes into run_dir", param_hint="--out")
+        flags = hydra_flags(False, cfg, resolve, package, info, config_dir, None, hydra_help, None)
+        command.run(overrides or [], flags, config_name or "ablate", jobs=jobs, wish=(detect, sd) if plan else None)
+
+
+@app.command(
+    epilog="More than one run of a configuration gives bands over seeds: "
+    f"[cyan]{command('report', 'runs/a', 'runs/b')}[/cyan]"
+)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, sweeps or studies.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where to write; by default RUN/report.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Curves as PNG, PDF and SVG (extra: report).")
+    ] = True,
+) -> None:
+    """Draw curves and one HTML page, with every step's entropy and credit: [bold]empg report runs/...[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import report as command
+
+        command.run(runs, out, figures=figures)
+
+
+@app.command(epilog="Writes RUN/diagnostics/, which `empg report` draws. What it means: docs/diagnostics.md")
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or one of its checkpoints.")],
+    overrides: Overrides = None,
+    episodes: Annotated[
+        int, typer.Option("--episodes", min=2, metavar="N", help="Tasks of the split to play, once each.")
+    ] = 32,
+    gradients: Annotated[
+        int, typer.Option("--gradients", min=0, metavar="N", help="Steps whose real gradient is computed; 0 = none.")
+    ] = 64,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before",
+            metavar="POLICY",
+            help="Earlier policy for the change of entropy: [cyan]initial[/cyan] or a checkpoint; else the earliest.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="By default RUN/diagnostics.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Check EMPG's theory on a policy of yours: Proposition 1, gradient norms, Figure 3."""
+    with user_border():
+        from empg_cli.cli.commands import diagnose as command
+
+        command.run(
+            run, overrides or [], episodes=episodes, gradients=gradients, before=before, out=out, as_json=as_json
+        )
+
+
+@app.command()
+def show(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder, or that of an evaluation.")] = None,
+    trajectories: Annotated[
+        int, typer.Option("--trajectories", "-n", min=0, metavar="N", help="How many trajectories to print.")
+    ] = 2,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="With each step's prompt and response, as the model read and wrote them.")
+    ] = False,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="List what every metric means; a word instead of RUN narrows it down.")
+    ] = False,
+) -> None:
+    """Print a run: curves, and trajectories with the credit of every step; or `--metrics`."""
+    with user_border():
+        from empg_cli.cli.commands import report as command
+
+        if metrics:
+            command.show_metrics(str(run) if run else None)
+        elif run is None:
+            raise typer.BadParameter("give a run folder, or --metrics", param_hint="RUN")
+        else:
+            command.show(run, trajectories=trajectories, texts=texts)
+
+
+@app.command(cls=HydraCommand)
+def play(
+    overrides: Overrides = None,
+    task: Annotated[int, typer.Option("--task", min=0, metavar="N", help="Number of the task in its split.")] = 0,
+) -> None:
+    """Play a task yourself: [bold]empg play benchmark=alfworld benchmark.split=valid_unseen[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import play as command
+
+        command.run(overrides or [], task)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
+) -> None:
+    """Look at this machine and installation: versions, GPU, data, extras, W&B. Asks nothing, changes nothing."""
+    with user_border():
+        from empg_cli.cli.commands import doctor as command
+
+        if not command.run(as_json=as_json):
+            raise typer.Exit(1)
+
+
+app.add_typer(data_app, name="data")

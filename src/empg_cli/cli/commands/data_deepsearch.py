@@ -1,0 +1,131 @@
+"""`empg data index deepsearch` and `empg data serve deepsearch`: search engines of one's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, Progress, build_index
+from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
+from empg_cli.observe.console import get_console, is_watched
+from empg_cli.observe.terminal import write_line
+
+LINE_EVERY = 100_000
+
+
+def index(
+    corpora: Sequence[Path],
+    out: Path,
+    engine: EmbeddedEngine,
+    *,
+    encoder: str | None,
+    pooling: Literal["mean", "cls"],
+    query_prefix: str,
+    passage_prefix: str,
+    device: str,
+) -> None:
+    """Index the passages of the files, in order, into the new folder `out`; print how to search it.
+
+    Args:
+        encoder: folder or hub id of the model for the engine `dense`; the settings after it are read by `dense` only.
+    """
+    dense = _dense_options(engine, encoder, pooling, query_prefix, passage_prefix, device)
+    passages = chain.from_iterable(read_corpus(path) for path in corpora)
+    try:
+        with _progress() as progress:
+            store = build_index(passages, out, engine, progress=progress, dense=dense)
+    except OSError as error:
+        raise DataError(f"the index could not be written to {out}: {error}") from error
+    write_line(sys.stderr, f"{len(store):,} passages in {out}")
+    print(f"benchmark.retrieval.engine={engine} benchmark.retrieval.index_dir={out}")
+
+
+def serve(
+    index_dir: Path | None,
+    *,
+    mode: Literal["fictional", "real"],
+    seed: int,
+    cache_dir: Path | None,
+    host: str,
+    port: int,
+    top_k: int,
+) -> None:
+    """Serve an index folder, or without one the generated world of conf/benchmark/deepsearch.yaml, until stopped."""
+    from empg_cli.benchmarks.deepsearch.retrieval.factory import open_index
+    from empg_cli.benchmarks.deepsearch.serve import serve as run_server
+
+    directory = _world_index(mode, seed, cache_dir) if index_dir is None else index_dir
+    retriever = open_index(directory)
+    write_line(sys.stderr, f"serving {directory} at http://{host}:{port}/retrieve; Ctrl-C ends it")
+    run_server(retriever, host=host, port=port, top_k=top_k)
+
+
+def _world_index(mode: Literal["fictional", "real"], seed: int, cache_dir: Path | None) -> Path:
+    from empg_cli.benchmarks.deepsearch.store import open_world
+    from empg_cli.benchmarks.deepsearch.world.build import WorldSpec
+    from empg_cli.config import load
+    from empg_cli.config.deepsearch import Deepsearch
+
+    words = [f"benchmark.world.mode={mode}", f"benchmark.world.seed={seed}"]
+    settings = load(["benchmark=deepsearch", *words], "eval").benchmark
+    assert isinstance(settings, Deepsearch)
+    world = settings.world
+    spec = WorldSpec(world.mode, world.seed, world.scale, world.train_questions, world.test_questions)
+    return open_world(spec, cache_dir).index_dir("tantivy")
+
+
+def _dense_options(
+    engine: EmbeddedEngine,
+    encoder: str | None,
+    pooling: Literal["mean", "cls"],
+    query_prefix: str,
+    passage_prefix: str,
+    device: str,
+) -> Mapping[str, Any] | None:
+    if engine != "dense":
+        if encoder is not None:
+            raise DataError(f"--encoder is read with --engine dense, not {engine}")
+        return None
+    if encoder is None:
+        raise DataError(
+            "--engine dense needs --encoder MODEL: a Hugging Face folder or hub id, such as intfloat/e5-base-v2"
+        )
+    from empg_cli.benchmarks.deepsearch.retrieval.dense import EncoderSpec
+
+    return {"encoder": EncoderSpec(encoder, pooling, query_prefix, passage_prefix), "device": device}
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A live count where somebody watches, a line every hundred thousand passages elsewhere."""
+    if not is_watched():
+
+        def report(phase: str, rows: int) -> None:
+            if rows % LINE_EVERY == 0:
+                write_line(sys.stderr, f"{phase}: {rows:,} passages")
+
+        yield report
+        return
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,.0f} passages"),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=get_console(), transient=True) as bar:
+        lines: dict[str, Any] = {}
+
+        def count(phase: str, rows: int) -> None:
+            if phase not in lines:
+                lines[phase] = bar.add_task(phase, total=None)
+            bar.update(lines[phase], completed=rows)
+
+        yield count

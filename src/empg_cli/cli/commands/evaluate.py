@@ -1,0 +1,70 @@
+"""`empg eval`: a checkpoint, a model, one behind a server, or the expert on the tasks of a split."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from empg_cli.cli.launch import HydraFlags, job_border, launch, prepare
+from empg_cli.config.schema import EvalConfig
+from empg_cli.runs.own_config import find_run_folder, primary_config, run_given
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+def eval_task(cfg: DictConfig) -> dict[str, Any]:
+    """One job: plays the tasks, prints the tables, returns what `run_eval` found."""
+    result = _evaluate(cfg)
+    if "temperatures" in result:
+        from empg_cli.reports.evaluation_tables import evaluation_tables
+        from empg_cli.reports.tables import print_table
+
+        for table in evaluation_tables(result):
+            print_table(table, sys.stdout)
+        return result
+    from empg_cli.evaluation.evaluate import Success
+    from empg_cli.observe.summary import print_evaluation
+
+    title = f"{result['split']}, temperature {result['temperature']:g}"
+    print_evaluation([Success(**row) for row in result["kinds"]], Success(**result["total"]), title)
+    if rows := result.get("averages"):
+        from empg_cli.benchmarks.deepsearch.report import averages_as_text
+
+        print(*averages_as_text(rows), sep="\n")
+    return result
+
+
+def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
+    """The same, with the result as one line of JSON on stdout."""
+    result = _evaluate(cfg)
+    print(json.dumps(result))
+    return result
+
+
+def _evaluate(cfg: DictConfig) -> dict[str, Any]:
+    config, run_dir = prepare(cfg, EvalConfig)
+    with job_border(run_dir, "eval"):
+        who = config.run or _name_of_policy(config)
+        log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
+        from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
+
+        return run_eval(config, run_dir)
+
+
+def _name_of_policy(config: EvalConfig) -> str:
+    if config.endpoint is not None:
+        return f"{config.endpoint.model} at {config.endpoint.base_url}"
+    return config.model.name if config.policy == "model" else config.policy
+
+
+def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "eval", *, as_json: bool = False) -> None:
+    given = run_given(overrides)
+    if given is not None and config_name == "eval":
+        config_name = primary_config("eval", find_run_folder(given), overrides)
+    launch(eval_task_json if as_json else eval_task, EvalConfig, config_name, overrides, flags)

@@ -1,0 +1,54 @@
+"""`empg train`: a new run, a sweep, or a run that goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from empg_cli.cli.launch import HydraFlags, job_border, launch, prepare
+from empg_cli.config.compose import INVALID
+from empg_cli.config.job import load_job
+from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.schema import TrainConfig
+from empg_cli.runs.own_config import changes, find_run_folder, primary_config
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+def train_task(cfg: DictConfig) -> float | None:
+    """One job: the success rate of its last evaluation, which sweepers maximise or list."""
+    config, run_dir = prepare(cfg, TrainConfig)
+    with job_border(run_dir, "train"):
+        names = config.algo.name, config.model.name, config.benchmark.name
+        log.info("%s with %s on %s, seed %d -> %s", *names, config.seed, run_dir)
+        from empg_cli.loop import train  # brings torch and transformers: seconds
+
+        return train(config, run_dir).success_rate
+
+
+def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "train", resume: Path | None = None) -> None:
+    if resume is None:
+        launch(train_task, TrainConfig, config_name, overrides, flags)
+        return
+    if flags.multirun:
+        raise ConfigError(INVALID, [Problem("--resume", "cannot be combined with --multirun")])
+    folder = find_run_folder(resume)
+    again = [word for word in overrides if word.split("=")[0].lstrip("+") in ("run_dir", "resume", "hydra.run.dir")]
+    if again:
+        raise ConfigError(INVALID, [Problem(word, "is already said by --resume") for word in again])
+    name = primary_config("train", folder, overrides, run_dir=str(folder), resume=_checkpoint(resume, folder))
+    if not flags.only_shows:
+        problems = changes(load_job(name, overrides, TrainConfig), folder)
+        if problems:
+            raise ConfigError(f"{folder} cannot be resumed like this", problems)
+    launch(train_task, TrainConfig, name, overrides, flags)
+
+
+def _checkpoint(given: Path, folder: Path) -> str:
+    """`auto`, the newest good checkpoint of the run; or the one that was given."""
+    return "auto" if given.resolve() == folder.resolve() else str(given)

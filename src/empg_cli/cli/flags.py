@@ -1,0 +1,143 @@
+"""What commands share: Hydra's options, the config groups in a help text, and how errors end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from empg_cli.cli.launch import HydraFlags
+
+INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+HYDRA = "Hydra"
+
+
+class HydraCommand(TyperCommand):
+    """A command that takes Hydra overrides: shows the config groups in its help, and accepts a bare `--info`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_info_kind(args))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        _print_config_groups(leave_out={name for name, only in _GROUPS_OF.items() if ctx.info_name not in only})
+
+
+def _with_info_kind(args: list[str]) -> list[str]:
+    """Hydra's `--info` has an optional value, which Typer does not know."""
+    words = []
+    for index, word in enumerate(args):
+        is_bare = word in ("--info", "-i") and (args[index + 1 :] or [""])[0] not in INFO_KINDS
+        words += ["--info", "all"] if is_bare else [word]
+    return words
+
+
+_GROUPS_OF = {"ablation": ("ablate",), "endpoint": ("eval",)}
+"""Config groups that only some commands have."""
+
+
+def _print_config_groups(leave_out: set[str]) -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    from empg_cli.config.location import groups
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    for group, options in groups().items():
+        if group not in leave_out:
+            grid.add_row(Text(group, style="bold cyan"), Text("  ".join(options)))
+    Console().print(Panel(grid, title="Config groups (group=option)", title_align="left", border_style="dim"))
+
+
+def _complete_override(incomplete: str) -> list[str]:
+    from empg_cli.cli.completion import complete_word
+
+    return complete_word(incomplete)
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        autocompletion=_complete_override,
+        show_default=False,
+        help="[cyan]group=option[/cyan] or [cyan]dotted.key=value[/cyan]; [cyan]+key=value[/cyan] adds, "
+        "[cyan]~key[/cyan] removes. May stand before or after flags.",
+    ),
+]
+Multirun = Annotated[
+    bool,
+    typer.Option(
+        "--multirun", "-m", rich_help_panel=HYDRA, help="Sweep: a job for each combination of comma-separated values."
+    ),
+]
+Cfg = Annotated[
+    Literal["job", "hydra", "all"] | None,
+    typer.Option("--cfg", "-c", rich_help_panel=HYDRA, help="Print the composed config and stop."),
+]
+Resolve = Annotated[bool, typer.Option("--resolve", rich_help_panel=HYDRA, help="With --cfg: resolve interpolations.")]
+Package = Annotated[
+    str | None, typer.Option("--package", "-p", rich_help_panel=HYDRA, help="With --cfg: only this part, e.g. algo.")
+]
+Info = Annotated[
+    Literal["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"] | None,
+    typer.Option("--info", "-i", rich_help_panel=HYDRA, help="Explain how the config was composed."),
+]
+ConfigName = Annotated[
+    str | None, typer.Option("--config-name", "-cn", rich_help_panel=HYDRA, help="Another primary config.")
+]
+ConfigDir = Annotated[
+    str | None,
+    typer.Option("--config-dir", "-cd", rich_help_panel=HYDRA, help="A folder of your own configs, added to conf/."),
+]
+ConfigPath = Annotated[str | None, typer.Option("--config-path", "-cp", hidden=True)]
+HydraHelp = Annotated[bool, typer.Option("--hydra-help", rich_help_panel=HYDRA, help="Hydra's own help.")]
+Rerun = Annotated[str | None, typer.Option("--experimental-rerun", hidden=True)]
+
+
+def hydra_flags(
+    multirun: bool,
+    cfg: str | None,
+    resolve: bool,
+    package: str | None,
+    info: str | None,
+    config_dir: str | None,
+    config_path: str | None,
+    hydra_help: bool,
+    rerun: str | None,
+) -> HydraFlags:
+    from empg_cli.cli.launch import HydraFlags
+
+    return HydraFlags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
+
+
+@contextlib.contextmanager
+def user_border() -> Iterator[None]:
+    """Mistakes and stops end in a sentence and an exit code; a bug of ours keeps its traceback."""
+    from empg_cli.config.problems import ConfigError
+    from empg_cli.errors import JobFailed, UserError
+    from empg_cli.observe.console import show_config_error, show_error
+    from empg_cli.observe.stop import Stopped
+
+    try:
+        yield
+    except ConfigError as error:
+        show_config_error(error)
+        raise typer.Exit(2) from None
+    except UserError as error:
+        show_error(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except JobFailed as error:
+        show_error(str(error))
+        raise typer.Exit(1) from None
+    except Stopped as stop:
+        print(f"To go on:  {stop.hint}", file=sys.stderr)
+        raise typer.Exit(stop.exit_code) from None

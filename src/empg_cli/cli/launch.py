@@ -1,0 +1,242 @@
+"""Typer in front, Hydra behind: hands a checked command line to hydra.main(), and a validated config to the task."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from pydantic import BaseModel
+
+from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.errors import JobFailed, UserError
+from empg_cli.observe.stop import Stopped
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from empg_cli.config.preflight import Sweep
+
+log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=BaseModel)
+MAIN_PID = "EMPG_MAIN_PID"
+COMMAND_LINE = list(sys.argv)
+"""As the user wrote it; wandb records sys.argv."""
+
+
+@dataclass(frozen=True, slots=True)
+class HydraFlags:
+    """Hydra's own command-line flags."""
+
+    multirun: bool = False
+    cfg: str | None = None
+    resolve: bool = False
+    package: str | None = None
+    info: str | None = None
+    config_dir: str | None = None
+    config_path: str | None = None
+    hydra_help: bool = False
+    rerun: str | None = None
+
+    @property
+    def only_shows(self) -> bool:
+        return bool(self.cfg or self.info or self.hydra_help)
+
+    def words(self) -> list[str]:
+        valued = {
+            "--cfg": self.cfg,
+            "--package": self.package,
+            "--info": self.info,
+            "--config-dir": self.config_dir,
+            "--config-path": self.config_path,
+            "--experimental-rerun": self.rerun,
+        }
+        switches = {"--multirun": self.multirun, "--resolve": self.resolve, "--hydra-help": self.hydra_help}
+        return [
+            *(f"{flag}={value}" for flag, value in valued.items() if value is not None),
+            *(flag for flag, on in switches.items() if on),
+        ]
+
+
+def check_flags(flags: HydraFlags) -> None:
+    from empg_cli.config.compose import INVALID
+
+    if flags.multirun and flags.only_shows:
+        raise ConfigError(INVALID, [Problem("--multirun", "cannot be combined with --cfg, --info or --hydra-help")])
+    if flags.config_dir is not None and not Path(flags.config_dir).is_dir():
+        raise ConfigError(INVALID, [Problem("--config-dir", "no such folder", flags.config_dir)])
+
+
+def launch(
+    task: Callable[[DictConfig], Any],
+    schema: type[BaseModel],
+    config_name: str,
+    overrides: Sequence[str],
+    flags: HydraFlags,
+) -> None:
+    """Check the whole command line, then run `task` under hydra.main: once, or once for each job of a sweep.
+
+    Args:
+        task: a module-level function; launchers send it to their workers by name.
+
+    Raises:
+        ConfigError: before any folder is made.
+        Stopped, JobFailed: from a job.
+    """
+    from empg_cli.config.local_model import with_local_model
+    from empg_cli.config.preflight import preflight
+
+    check_flags(flags)
+    own_source = flags.config_path is not None or flags.rerun is not None
+    if not own_source:
+        overrides, note = with_local_model(overrides, config_name, flags.config_dir)
+        if note:
+            print(note, file=sys.stderr)
+    sweep = None
+    if not (flags.only_shows or own_source):
+        sweep = preflight(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
+    folders = _folder_overrides(sweep) if sweep else []
+    run_hydra(task, config_name, [*folders, *overrides], flags, is_sweep=sweep is not None)
+
+
+def run_hydra(
+    task: Callable[[DictConfig], Any],
+    config_name: str,
+    overrides: Sequence[str],
+    flags: HydraFlags,
+    *,
+    is_sweep: bool,
+) -> None:
+    """`task` under hydra.main, with a command line that has been checked."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from empg_cli.config.compose import INVALID, VERSION_BASE
+    from empg_cli.config.explain import first_line
+    from empg_cli.config.location import conf_dir
+
+    wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    argv = [sys.argv[0], *flags.words(), *overrides]
+    run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)
+    with _argv(argv), _env({"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}), _patient_sigint(is_sweep):
+        try:
+            run()
+        except (HydraException, OmegaConfBaseException) as error:
+            if wants_raw_errors:
+                raise
+            raise ConfigError(INVALID, [Problem("", first_line(error))]) from error
+
+
+def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
+    """At the start of a job: its validated config and its folder. A worker may see other files than the pre-flight."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    from empg_cli.config.compose import validate
+
+    if in_main_process():
+        sys.argv = list(COMMAND_LINE)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    with open_dict(cfg):  # in a sweep the job's folder is Hydra's, not the composed one
+        OmegaConf.update(cfg, "run_dir", str(run_dir))
+    return validate(cfg, schema), run_dir
+
+
+@contextlib.contextmanager
+def job_border(run_dir: Path, name: str) -> Iterator[None]:
+    """Around a job: log its traceback where it happened, and turn a stop into an exit code."""
+    try:
+        yield
+    except Stopped as stop:
+        if not in_main_process():
+            raise  # comes home as an exception; SystemExit would kill a launcher's worker
+        leave(stop)  # not as an exception: Hydra would go on to the next job of the sweep
+    except UserError as error:
+        if _is_sweep():  # of a sweep, Hydra brings only the first error home
+            log.error("%s", error)
+        raise
+    except Exception as error:
+        log.exception("%s failed", name)
+        raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
+
+
+def leave(stop: Stopped) -> NoReturn:
+    print(f"To go on:  {stop.hint}", file=sys.stderr)
+    raise SystemExit(stop.exit_code)
+
+
+def in_main_process() -> bool:
+    """False in the worker of a launcher such as joblib or submitit."""
+    return os.environ.get(MAIN_PID) == str(os.getpid())
+
+
+def _is_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _folder_overrides(sweep: Sweep) -> list[str]:
+    """Sub folders named by what the sweep varies; the user's own hydra.sweep.* still wins, as it comes later."""
+    hidden = ",".join(key for key in sweep.other_keys if not key.startswith(("~", "hydra")))
+    overrides = [f"hydra.job.config.override_dirname.exclude_keys=[{hidden}]"]
+    if not sweep.naming_keys:
+        overrides.append("hydra.sweep.subdir=${hydra.job.num}")
+    if sweep.run_dir is not None:
+        overrides.append(f"hydra.sweep.dir={sweep.run_dir}")
+    return overrides
+
+
+@contextlib.contextmanager
+def _argv(argv: list[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _env(values: dict[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextlib.contextmanager
+def _patient_sigint(is_sweep: bool) -> Iterator[None]:
+    """In a sweep a terminal's Ctrl-C reaches the workers too: let them save before the parent tears them down."""
+    if not is_sweep:
+        yield
+        return
+
+    def first(signum: int, frame: FrameType | None) -> None:
+        print("stopping: the jobs save and end; Ctrl-C again stops at once", file=sys.stderr)
+        signal.signal(signum, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, first)
+    except ValueError:  # not the main thread: signals go elsewhere
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

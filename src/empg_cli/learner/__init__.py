@@ -1,0 +1,1 @@
+"""What turns played episodes into better weights: batches, losses' gradients, the optimiser, imitation."""

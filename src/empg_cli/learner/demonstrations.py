@@ -1,0 +1,148 @@
+"""Episodes of the benchmark's expert as rows that a policy can imitate, in the form that it will play in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from empg_cli.agents.agent import Agent, AgentMaker
+from empg_cli.benchmarks.base import Benchmark, Observation
+from empg_cli.config.schema import WarmStart
+from empg_cli.errors import UserError
+from empg_cli.rollout.episode import EpisodeRules
+from empg_cli.types import Task
+
+MAX_FAILURES = 200
+"""Demonstrations in a row that may fail before the expert is given up."""
+
+
+class ExpertFails(UserError):  # noqa: N818 (a sentence for the user)
+    """There is nothing to imitate."""
+
+
+@dataclass(slots=True)
+class Row:
+    """What the model reads at once: a whole episode in transcript context, one step in window context."""
+
+    token_ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    """Loss weight of each token: 1 on the expert's responses, 0 on inserted mistakes, `prompt_weight` elsewhere."""
+
+    def add(self, token_ids: list[int], weight: float) -> None:
+        self.token_ids += token_ids
+        self.weights += [weight] * len(token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    rows: list[Row]
+    success: bool
+    did_not_fit: str | None = None
+    """Which limit of the rollout ended the episode, and what it needed; None when none did."""
+
+
+def demonstrate(
+    benchmark: Benchmark,
+    task: Task,
+    agent: Agent,
+    rng: random.Random,
+    *,
+    mistakes: float,
+    prompt_weight: float,
+    rules: EpisodeRules,
+) -> Demonstration:
+    """Play one task with the expert; with probability `mistakes` a step is a random admissible action, from which the
+    expert has to recover. Mistakes are shown to the learner but never trained.
+
+    A step that a rollout could not play (its prompt and `max_new_tokens` exceed the context, or the expert's response
+    exceeds `max_new_tokens`) ends the episode without success, as it would there.
+
+    Args:
+        agent: in the context of `rules`.
+    """
+    env = benchmark.make_env(task)
+    observation = env.reset()
+    expert = benchmark.expert(env, rng)
+    prompt = agent.start(observation)
+    rows: list[Row] = []
+    success = done = False
+    while not done:
+        used = len(rows[-1].token_ids) if rules.append_only and rows else 0
+        needed = used + len(prompt) + rules.max_new_tokens
+        if needed > rules.max_context_tokens:
+            return Demonstration(rows, False, f"rollout.max_context_tokens={rules.max_context_tokens} ({needed})")
+        is_mistake = rng.random() < mistakes
+        action = rng.choice(observation.actions) if is_mistake else next(expert, None)
+        if action is None:  # the expert has nothing left to try
+            break
+        response = agent.codec.response(agent.wording.phrase(action))
+        if len(response) > rules.max_new_tokens:
+            return Demonstration(rows, False, f"rollout.max_new_tokens={rules.max_new_tokens} ({len(response)})")
+        if not (rules.append_only and rows):
+            rows.append(Row())
+        rows[-1].add(prompt, prompt_weight)
+        rows[-1].add(response, 0.0 if is_mistake else 1.0)
+        result = env.step(action)
+        done, success = result.done, result.success
+        observation = Observation(result.text, result.actions)
+        if not done:
+            prompt = agent.next_prompt(action, observation, ended=True)
+    return Demonstration(rows, success)
+
+
+def demonstrations(
+    benchmark: Benchmark, make_agent: AgentMaker, settings: WarmStart, rules: EpisodeRules, *, seed: int
+) -> Iterator[list[Demonstration]]:
+    """`batch_size` demonstrations of the train split for each optimiser step, without end. Failed ones are replaced by
+    another task's, unless `settings.keep_failed`; so tasks that the expert finds hard are seen less often.
+
+    Raises:
+        ExpertFails: `MAX_FAILURES` tasks in a row gave nothing to imitate.
+    """
+    tasks = benchmark.tasks("train")
+    step = 0
+    while True:
+        rng = random.Random(f"warm-start/{seed}/{step}")
+        batch: list[Demonstration] = []
+        failed: list[Demonstration] = []
+        while len(batch) < settings.batch_size:
+            task = tasks[rng.randrange(len(tasks))]
+            demonstration = demonstrate(
+                benchmark,
+                task,
+                make_agent(),
+                rng,
+                mistakes=settings.mistakes,
+                prompt_weight=settings.prompt_weight,
+                rules=rules,
+            )
+            if trains(demonstration, settings):
+                batch.append(demonstration)
+                failed = []
+            elif len(failed := [*failed, demonstration]) == MAX_FAILURES:
+                raise ExpertFails(nothing_to_imitate(failed, settings))
+        yield batch
+        step += 1
+
+
+def trains(demonstration: Demonstration, settings: WarmStart) -> bool:
+    """Whether there is something to imitate in it: a weight on a token that has another before it."""
+    is_wanted = demonstration.success or settings.keep_failed
+    return is_wanted and any(any(row.weights[1:]) for row in demonstration.rows)
+
+
+def nothing_to_imitate(failed: list[Demonstration], settings: WarmStart) -> str:
+    """Why, and what to do."""
+    too_long = [demonstration.did_not_fit for demonstration in failed if demonstration.did_not_fit]
+    says = f"warm start: {len(failed)} demonstrations of the expert in a row gave nothing to imitate"
+    if too_long:
+        return (
+            f"{says}; {len(too_long)} of them did not fit into the limits of the rollout, such as {too_long[0]} tokens "
+            "needed\n  Raise this limit, or set trainer.warm_start.steps=0."
+        )
+    return (
+        f"{says}: not one solved its task\n  Give the expert more steps (benchmark.max_steps), fewer mistakes "
+        f"(trainer.warm_start.mistakes, now {settings.mistakes}), let failures train too "
+        "(trainer.warm_start.keep_failed=true), or set trainer.warm_start.steps=0."
+    )

@@ -1,0 +1,181 @@
+"""Where metrics go: one call, several places, and none of them can stop a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from empg_cli.runs.files import CsvSink, JsonlSink, SummaryFileSink
+from empg_cli.runs.histograms import FILE as HISTOGRAMS
+from empg_cli.runs.histograms import Histogram, HistogramSink, TakesHistograms
+from empg_cli.runs.rows import Row, clean_row, drop_rows_from, read_rows
+
+if TYPE_CHECKING:
+    from empg_cli.config.schema import Logger
+
+log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pointer(self) -> str:
+        """Where a user finds what was written: a path, an address, or a command."""
+        ...
+
+    def log(self, step: int, row: Row) -> None:
+        """One row of metrics at update `step`."""
+        ...
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Final numbers; later calls add to earlier ones."""
+        ...
+
+    def close(self, exit_code: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """How a run is filed among others."""
+
+    name: str
+    group: str
+    """Runs that differ only in their seed share it."""
+    tags: tuple[str, ...]
+    job_type: str
+    """train, eval or ablate."""
+
+    @classmethod
+    def of_seed(cls, group: str, seed: int, *, tags: Iterable[str] = (), job_type: str = "train") -> RunIdentity:
+        """The name is the group and the seed: `alfworld-empg` becomes `alfworld-empg-s0`."""
+        return cls(name=f"{group}-s{seed}", group=group, tags=tuple(tags), job_type=job_type)
+
+
+class Fan:
+    """Hands every row to each sink. One that raises is dropped with one warning: logging never stops a run."""
+
+    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
+        self._sinks = list(sinks)
+        self._pointers = {sink.name: sink.pointer for sink in self._sinks}
+        self._rejected: set[str] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Sinks still at work."""
+        return len(self._sinks)
+
+    @property
+    def pointers(self) -> dict[str, str]:
+        """Where each sink writes, by its name (dropped sinks too: what they wrote is still there)."""
+        return self._pointers | {sink.name: sink.pointer for sink in self._sinks}
+
+    def log(self, step: int, row: Mapping[str, object]) -> None:
+        """Log one row at update `step`; updates must not go backwards within a process."""
+        clean, rejected = clean_row(row)
+        for key in set(rejected) - self._rejected:
+            log.warning("metric %s is not a number (%r at update %d) and is left out from now on", key, row[key], step)
+        self._rejected.update(rejected)
+        self._each("log", lambda sink: sink.log(step, clean))
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """Spread of some values at update `step`, for the sinks that have a place for it."""
+        self._each(
+            "histograms", lambda sink: sink.histograms(step, values) if isinstance(sink, TakesHistograms) else None
+        )
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._each("summary", lambda sink: sink.summary(values))
+
+    def close(self, exit_code: int = 0) -> None:
+        """Only the first call counts.
+
+        Args:
+            exit_code: 0 finished, 1 failed, 3 stopped by a health check, 128 + n by signal n.
+        """
+        if not self._closed:
+            self._closed = True
+            self._each("close", lambda sink: sink.close(exit_code))
+
+    def _each(self, what: str, call: Callable[[Sink], None]) -> None:
+        for sink in tuple(self._sinks):
+            try:
+                call(sink)
+            except Exception as error:  # the border where a sink may fail and training may not
+                self._sinks.remove(sink)
+                log.warning("%s logging is off (%s failed: %s: %s)", sink.name, what, type(error).__name__, error)
+
+
+def open_sinks(
+    logger_cfg: Logger,
+    run_dir: Path,
+    *,
+    run_config: Mapping[str, Any],
+    identity: RunIdentity,
+    resume_from_update: int | None,
+) -> Fan:
+    """Open what the config asks for in `run_dir`; `metrics.jsonl` and `summary.json` always.
+
+    Args:
+        run_config: the resolved config as plain data, shown by W&B; secrets are masked.
+        resume_from_update: the first update that this process will make, one more than the checkpoint has done. Rows
+            from there on are dropped (they come again), so the file ends up equal to that of a straight run.
+            None starts a new run: an older metrics.jsonl in the folder is set aside.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    metrics_path, histograms_path = run_dir / "metrics.jsonl", run_dir / HISTOGRAMS
+    if resume_from_update is None:
+        _set_aside(metrics_path)
+        histograms_path.unlink(missing_ok=True)
+    else:
+        drop_rows_from(metrics_path, resume_from_update)
+        drop_rows_from(histograms_path, resume_from_update)
+    history = read_rows(metrics_path)
+
+    def open_wandb() -> Sink:
+        from empg_cli.observe.wandb_sink import WandbSink
+
+        return WandbSink(
+            logger_cfg.wandb,
+            run_dir,
+            run_config=run_config,
+            identity=identity,
+            history=history,
+            is_resumed=resume_from_update is not None,
+        )
+
+    openers: dict[str, Callable[[], Sink]] = {
+        "jsonl": lambda: JsonlSink(metrics_path),
+        "summary": lambda: SummaryFileSink(run_dir / "summary.json"),
+        "histograms": lambda: HistogramSink(histograms_path),
+    }
+    if logger_cfg.csv:
+        openers["csv"] = lambda: CsvSink(run_dir / "metrics.csv", history)
+    if wandb_is_wanted(logger_cfg.wandb.mode):
+        openers["wandb"] = open_wandb
+    return Fan(_open_all(openers))
+
+
+def wandb_is_wanted(asked: str) -> bool:
+    """Decided without importing wandb, which costs a second. `auto` obeys WANDB_MODE."""
+    return asked != "disabled" and not (asked == "auto" and os.environ.get("WANDB_MODE") == "disabled")
+
+
+def _open_all(openers: Mapping[str, Callable[[], Sink]]) -> Iterable[Sink]:
+    for name, open_sink in openers.items():
+        try:
+            yield open_sink()
+        except Exception as error:  # the same border as in Fan
+            log.warning("%s logging is off (it could not start: %s: %s)", name, type(error).__name__, error)
+
+
+def _set_aside(path: Path) -> None:
+    if path.exists() and path.stat().st_size:
+        backup = path.with_name(f"{path.stem}.before{path.suffix}")
+        path.replace(backup)
+        log.warning("%s held the metrics of an earlier run; they are now in %s", path, backup.name)

@@ -1,0 +1,169 @@
+"""Weights & Biases as a view of the run; `metrics.jsonl` stays the truth.
+
+Facts this module is built on (wandb 0.31, measured): `wandb.init` without a key prompts for ever on a terminal and
+raises without one; without a network it raises after `init_timeout`; `finish` without a network blocks for ever unless
+`finish_timeout` is set; an offline run that is resumed under the same id makes a second folder whose sync replaces the
+first. Hence: ask for the login state instead of logging in, bound every wait, and give a resumed run its past again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empg_cli.invocation import script
+from empg_cli.observe.secrets import mask_secrets
+from empg_cli.runs.files import read_run_file, update_run_file
+from empg_cli.runs.histograms import Histogram
+from empg_cli.runs.rows import Row
+
+if TYPE_CHECKING:
+    import wandb
+
+    from empg_cli.config.schema import Wandb
+    from empg_cli.observe.sinks import RunIdentity
+
+log = logging.getLogger(__name__)
+
+INIT_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 120.0
+
+MODES_WITHOUT_LOGIN = ("offline", "disabled", "dryrun")
+
+
+class WandbSink:
+    name = "wandb"
+
+    def __init__(
+        self,
+        cfg: Wandb,
+        run_dir: Path,
+        *,
+        run_config: Mapping[str, Any],
+        identity: RunIdentity,
+        history: Mapping[int, Row],
+        is_resumed: bool,
+        init_timeout_s: float = INIT_TIMEOUT_S,
+        finish_timeout_s: float = FINISH_TIMEOUT_S,
+    ) -> None:
+        """`history`: rows that a resumed run has logged before."""
+        import wandb
+
+        wandb.setup(settings=wandb.Settings(silent=True))  # or the login state is announced on stderr
+        directory = run_dir.resolve()
+        run_id = stable_run_id(directory, is_resumed=is_resumed)
+        settings = wandb.Settings(
+            silent=True,
+            console="off",  # the live dashboard must not reach output.log
+            init_timeout=init_timeout_s,
+            finish_timeout=finish_timeout_s,
+            reinit="create_new",  # a run that a notebook has open is not ours to write to
+        )
+
+        def init(mode: str) -> wandb.Run:
+            return wandb.init(
+                mode=mode,  # type: ignore[arg-type]
+                dir=directory,
+                settings=settings,
+                config=mask_secrets(run_config),
+                project=cfg.project,
+                entity=cfg.entity,
+                group=cfg.group or identity.group,
+                name=identity.name,
+                tags=list(dict.fromkeys([*identity.tags, *cfg.tags])),
+                job_type=identity.job_type,
+                id=run_id,
+                resume="allow" if mode == "online" else None,  # offline, wandb cannot know what the server holds
+            )
+
+        mode = login_free_mode(cfg.mode)
+        try:
+            self._run = init(mode)
+        except Exception as error:
+            if mode in MODES_WITHOUT_LOGIN:
+                raise
+            reason = str(error).partition("\n")[0]
+            log.warning("W&B cannot be reached (%s: %s); logging offline", type(error).__name__, reason)
+            if wandb.run is None:
+                wandb.teardown()  # the failed run would keep our id in use; a notebook's own open run is left alone
+            mode = "offline"
+            self._run = init(mode)
+        self._is_online = mode not in MODES_WITHOUT_LOGIN
+        _define_axes(self._run)
+        # The server already has the rows before `run.step`; an offline run starts at 0 and gets them all.
+        for update, row in history.items():
+            if update >= self._run.step:
+                self.log(update, row)
+
+    @property
+    def pointer(self) -> str:
+        if self._is_online and self._run.url:
+            return self._run.url
+        return f"{script('wandb')} sync {shlex.quote(str(Path(self._run.dir).parent))}"
+
+    def log(self, step: int, row: Row) -> None:
+        finite = {key: value for key, value in row.items() if value is not None}
+        self._run.log({"train/update": step} | finite, step=step)
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """W&B's own histograms. A resumed offline run holds those of its own updates only."""
+        import numpy as np
+        import wandb
+
+        drawn = {
+            name: wandb.Histogram(np_histogram=(np.array(h.counts), np.array(h.edges))) for name, h in values.items()
+        }
+        self._run.log(drawn, step=step)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._run.summary.update(dict(values))
+
+    def close(self, exit_code: int) -> None:
+        self._run.finish(exit_code=exit_code)
+
+
+def login_free_mode(asked: str) -> str:
+    """The mode to start in, such that nothing prompts: online only with a key at hand.
+
+    `auto` obeys WANDB_MODE, else is online when logged in and offline when not.
+    """
+    mode = (os.environ.get("WANDB_MODE") or "auto") if asked == "auto" else asked
+    if mode in MODES_WITHOUT_LOGIN or _is_logged_in():
+        return "online" if mode == "auto" else mode
+    if mode != "auto":
+        log.warning("W&B mode is %s, but nobody is logged in (set WANDB_API_KEY, or run `%s login`); "
+                    "logging offline", mode, script("wandb"))  # fmt: skip
+    return "offline"
+
+
+def _is_logged_in() -> bool:
+    import wandb
+
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except Exception as error:  # a malformed key raises; what we need to know is only that it is of no use
+        log.warning("the W&B login is not usable: %s", error)
+        return False
+
+
+def stable_run_id(run_dir: Path, *, is_resumed: bool) -> str:
+    """Made once for a run and kept in run.json, so that a resumed run goes on in the same W&B run."""
+    known = read_run_file(run_dir).get("wandb_id") if is_resumed else None
+    if known:
+        return str(known)
+    made = uuid.uuid4().hex[:12]
+    update_run_file(run_dir, wandb_id=made)
+    return made
+
+
+def _define_axes(run: wandb.Run) -> None:
+    for axis in ("train/update", "env/steps", "env/tokens"):
+        run.define_metric(axis)
+    run.define_metric("*", step_metric="train/update")
+    run.define_metric("eval/*", step_metric="env/steps")
+    run.define_metric("eval/success_rate", step_metric="env/steps", summary="max")

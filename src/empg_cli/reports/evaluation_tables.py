@@ -1,0 +1,92 @@
+"""Several evaluations of one policy as tables: by task type, by seed, and pass@k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from empg_cli.reports.tables import NOTHING, Cell, Table
+from empg_cli.stats.pass_at_k import MIN_TASKS
+
+
+def evaluation_tables(result: Mapping[str, Any]) -> Iterator[Table]:
+    """The tables of a result that has `temperatures`, one temperature after the other."""
+    data = result["data"]
+    where = f"{data['name']} ({data['source']} data), {result['split']}"
+    for entry in result["temperatures"]:
+        title = f"{where}, temperature {entry['temperature']:g}"
+        yield _by_type(title, entry)
+        if len(entry["seeds"]) > 1:
+            yield _by_seed(title, entry)
+        if "pass_at_k" in entry:
+            yield _pass_at_k(title, entry)
+
+
+def _by_type(title: str, entry: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (
+            Cell(str(row["kind"])),
+            Cell(str(row["n"])),
+            Cell(_percent(row["success_rate"])),
+            Cell(_half(row)),
+            Cell(_number(row["score"], ".3f")),
+            Cell(_number(row["steps"], ".1f")),
+        )
+        for row in entry["rows"]
+    )
+    seeds, samples = len(entry["seeds"]), entry["samples"]
+    notes = [f"seeds: {seeds}; attempts at each task with each seed: {samples}; n: tasks, the same in every attempt."]
+    if seeds > 1:
+        notes.append("±: half of the 95 % t interval over seeds: chance in sampling, not in the choice of tasks.")
+    elif entry["temperature"] == 0:
+        notes.append("Greedy decoding is played once.")
+    if any(row["kind"] in ("ID", "OOD", "overall") for row in entry["rows"]):
+        notes.append("ID, OOD, overall: each data source counts once.")
+    if entry["not_judged"]:
+        notes.append(f"not judged: {entry['not_judged']} episodes (environment or server failed; they count nowhere)")
+    header = ("task type", "n", "success", "±", "score", "steps")
+    return Table(title, header, rows, tuple(notes))
+
+
+def _by_seed(title: str, entry: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (Cell(str(run["seed"])), Cell(str(run["n"])), Cell(_percent(run["success_rate"])), Cell(_interval(run)))
+        for run in entry["runs"]
+    )
+    kind = "Wilson interval" if entry["samples"] == 1 else "bootstrap over tasks (several attempts at each)"
+    return Table(f"by seed: {title}", ("seed", "n", "success", "95% interval"), rows, (f"interval: {kind}.",))
+
+
+def _pass_at_k(title: str, entry: Mapping[str, Any]) -> Table:
+    ks = list(dict.fromkeys(k for row in entry["pass_at_k"] for k in row["k"]))
+    rows = tuple(
+        (Cell(str(row["kind"])), *(Cell(_with_interval(row["k"].get(k))) for k in ks)) for row in entry["pass_at_k"]
+    )
+    attempts = entry["samples"] * len(entry["seeds"])
+    note = (
+        f"pass@k: 1 - C(n-c, k) / C(n, k) with n = {attempts} attempts (arXiv 2107.03374, Eq. 1); "
+        f"interval: 95 % bootstrap over tasks, from {MIN_TASKS} tasks on."
+    )
+    return Table(f"pass@k: {title}", ("task type", *(f"k = {k}" for k in ks)), rows, (note,))
+
+
+def _percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None else f"{value:{form}}"
+
+
+def _half(row: Mapping[str, Any]) -> str:
+    return NOTHING if row["hi"] is None else f"{100 * (row['hi'] - row['success_rate']):.1f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return NOTHING if row["lo"] is None else f"[{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
+
+
+def _with_interval(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return NOTHING
+    return _percent(found["value"]) + ("" if found["lo"] is None else f" {_interval(found)}")

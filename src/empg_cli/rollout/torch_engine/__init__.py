@@ -1,0 +1,1 @@
+"""Sampling with the training model itself, in this process."""

@@ -1,0 +1,1 @@
+"""The run folder: every writer and every reader of it."""

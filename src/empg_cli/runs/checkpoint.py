@@ -1,0 +1,163 @@
+"""Checkpoints appear whole or not at all, and are checked before they are trusted.
+
+`<run>/checkpoints/step-000120/` holds a Hugging Face model folder, `optimizer.pt`, `state.json`, and `manifest.json`
+with size and SHA-256 of every file. It is written under a temporary name and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from empg_cli.errors import UserError
+from empg_cli.model.policy import Policy
+from empg_cli.types import Trajectory
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+MODEL = "model"
+
+
+class CheckpointError(UserError):
+    """A checkpoint that was asked for cannot be used. The message says which and why."""
+
+
+@dataclass
+class TrainState:
+    """Where a run is. All randomness is keyed by (seed, update), so no generator state has to be stored."""
+
+    update: int = 0
+    """Updates done."""
+    next_task: int = 0
+    """Position in the endless shuffled stream of training tasks."""
+    env_steps: int = 0
+    episodes: int = 0
+    tokens: int = 0
+    """Sampled tokens."""
+
+    def count(self, trajectories: Sequence[Trajectory]) -> None:
+        self.episodes += len(trajectories)
+        self.env_steps += sum(len(trajectory.steps) for trajectory in trajectories)
+        self.tokens += sum(trajectory.num_response_tokens for trajectory in trajectories)
+
+
+def save_checkpoint(
+    run_dir: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainState, *, keep: int
+) -> Path | None:
+    """Write a checkpoint and drop all but the newest `keep`. Returns None (and logs why) when the disk refuses."""
+    root = run_dir / "checkpoints"
+    final = root / f"step-{state.update:06d}"
+    temporary = root / f".tmp-{state.update:06d}-{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True)
+        policy.save(temporary / MODEL)
+        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+        (temporary / "state.json").write_text(json.dumps(dataclasses.asdict(state), indent=1))
+        _write_manifest(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _fsync(root)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        log.error("checkpoint %d was not saved: %s; older ones are kept", state.update, error.strerror or error)
+        return None
+    for old in all_checkpoints(run_dir)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def all_checkpoints(run_dir: Path) -> list[Path]:
+    """Finished checkpoints of a run, oldest first."""
+    return sorted(path for path in (run_dir / "checkpoints").glob("step-*") if path.is_dir())
+
+
+def newest_good_checkpoint(run_dir: Path) -> Path | None:
+    """The newest checkpoint whose files match their manifest; damaged ones are skipped with a warning."""
+    for path in reversed(all_checkpoints(run_dir)):
+        fault = checkpoint_fault(path)
+        if fault is None:
+            return path
+        log.warning("skipping %s: %s", path, fault)
+    return None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest good one of a run folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if (path / "state.json").is_file():
+        if fault := checkpoint_fault(path):
+            raise CheckpointError(f"{path} is damaged: {fault}")
+        return path
+    found = newest_good_checkpoint(path)
+    if found is None:
+        raise CheckpointError(f"{path} holds no usable checkpoint (looked for checkpoints/step-*/ with a manifest)")
+    return found
+
+
+def checkpoint_fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        files: dict[str, dict[str, Any]] = json.loads((path / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"unreadable {MANIFEST} ({error})"
+    for name, expected in files.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["bytes"]:
+            return f"{name} has {file.stat().st_size} bytes, not {expected['bytes']}"
+        if _sha256(file) != expected["sha256"]:
+            return f"{name} does not match its SHA-256"
+    return None
+
+
+def load_state(path: Path) -> TrainState:
+    return TrainState(**json.loads((path / "state.json").read_text()))
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location=device, weights_only=True))
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete what a run that was killed while saving has left."""
+    for path in (run_dir / "checkpoints").glob(".tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        _fsync(file)
+    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1))
+    _fsync(folder / MANIFEST)
+    _fsync(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

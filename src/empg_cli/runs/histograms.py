@@ -1,0 +1,55 @@
+"""`histograms.jsonl`, a line per update: `{"update": 9, "hist/weight": {"low": 0.5, "high": 1.4, "counts": [3]}}`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from empg_cli.runs.rows import Row
+
+FILE = "histograms.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    """In equal bins between low and high, both included."""
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """One more than there are counts."""
+        width = (self.high - self.low) / len(self.counts)
+        return (*(self.low + width * number for number in range(len(self.counts))), self.high)
+
+
+@runtime_checkable
+class TakesHistograms(Protocol):
+    """A sink that has a place for them."""
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None: ...
+
+
+class HistogramSink:
+    name = "histograms"
+
+    def __init__(self, path: Path) -> None:
+        self.pointer = str(path)
+        self._file = path.open("a", encoding="utf-8", newline="", buffering=1)
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        content = {name: {"low": h.low, "high": h.high, "counts": h.counts} for name, h in values.items()}
+        self._file.write(json.dumps({"update": step, **content}, allow_nan=False) + "\n")
+
+    def log(self, step: int, row: Row) -> None:
+        """Rows have their own file."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """The summary has its own file."""
+
+    def close(self, exit_code: int) -> None:
+        self._file.close()

@@ -1,0 +1,161 @@
+"""Run folders read back: configuration, metrics, evaluations and trajectories. Needs neither torch nor Hydra."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from empg_cli.errors import UserError
+from empg_cli.runs.files import read_run_file
+from empg_cli.runs.rows import Row, read_rows
+from empg_cli.runs.study import STUDY_FILE, read_study
+
+
+class NotARun(UserError):  # noqa: N818 (a sentence for the user)
+    """A path that reports cannot be made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    folder: Path
+    config: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    """run.json"""
+    rows: Mapping[int, Row]
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def title(self) -> str:
+        return f"{self.config['algo']['name']} on {self.config['benchmark']['name']}, seed {self.seed}"
+
+    @property
+    def planned_updates(self) -> int:
+        return int(self.config["trainer"]["updates"])
+
+    @property
+    def updates(self) -> int:
+        """The newest update that was logged."""
+        return max(self.rows)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.updates >= self.planned_updates
+
+    @property
+    def data_source(self) -> str:
+        return str(self.facts.get("data", {}).get("source", "unknown"))
+
+    @property
+    def group(self) -> str:
+        """Runs that share it differ only in their seed."""
+        return str(self.facts.get("config_hash") or self.folder)
+
+    @property
+    def label(self) -> str:
+        """Of the group: a cell's variant, else algorithm and model."""
+        suffix = f"-s{self.seed}"
+        if (self.folder.parent / STUDY_FILE).is_file() and self.folder.name.endswith(suffix):
+            return self.folder.name.removesuffix(suffix)
+        return f"{self.config['algo']['name']} ({self.config['model']['name']})"
+
+    def last(self, metric: str) -> tuple[int, float] | None:
+        """Update and value of the last row that has the metric."""
+        for update in sorted(self.rows, reverse=True):
+            value = self.rows[update].get(metric)
+            if value is not None:
+                return update, value
+        return None
+
+    def trajectories(self) -> list[dict[str, Any]]:
+        """Those of the newest update that has any, evaluation first."""
+        files = sorted((self.folder / "trajectories").glob("update-*.jsonl"))
+        if not files:
+            return []
+        newest = files[-1].name.split("-")[1]
+        return [record for file in files if file.name.split("-")[1] == newest for record in _json_lines(file)]
+
+
+def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
+    """Each path is a run, or a folder of runs (a study, a sweep); every run once, in order.
+
+    Of a folder of runs those that have not logged anything yet are left out: `unstarted` names them.
+
+    Raises:
+        NotARun: a path holds no run, or none that has logged anything.
+    """
+    folders = list(dict.fromkeys(folder for path in paths for folder in _run_folders(path)))
+    return [_open(folder) for folder in folders]
+
+
+def unstarted(paths: Sequence[Path]) -> list[Path]:
+    """The runs inside the folders given that have not logged anything yet."""
+    return [folder for path in paths if not _is_run(path) for folder in _inside(path) if not _has_logged(folder)]
+
+
+def evaluation_trajectories(folder: Path) -> list[dict[str, Any]] | None:
+    """Those that `empg eval` has kept in its folder; None when the folder is none of its."""
+    if not (folder / "evaluation.json").is_file():
+        return None
+    files = sorted((folder / "trajectories").glob("update-*.jsonl"))
+    return [record for file in files for record in _json_lines(file)]
+
+
+def _run_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise NotARun(f"{path}: no such folder; give a run folder, a sweep or a study")
+    inside = [path] if _is_run(path) else _inside(path)
+    if not inside:
+        raise NotARun(f"{path} is no run and holds none: a run has config.yaml and metrics.jsonl in it")
+    started = [folder for folder in inside if _has_logged(folder)]
+    if not started:
+        raise NotARun(f"{inside[0]} has not logged anything yet" + (", nor any run beside it" if inside[1:] else ""))
+    return started
+
+
+def _inside(path: Path) -> list[Path]:
+    """In a study's own order, else by name with numbers by value: s2 before s10."""
+    folders = [folder for folder in path.iterdir() if folder.is_dir() and _is_run(folder)]
+    places = {name: place for place, name in enumerate(_study_order(path))}
+    return sorted(folders, key=lambda folder: (places.get(folder.name, len(places)), _by_value(folder.name)))
+
+
+def _study_order(path: Path) -> list[str]:
+    """Names of the runs of a study: its variants in order, the base first, each with its seeds."""
+    if not (path / STUDY_FILE).is_file():
+        return []
+    study = read_study(path)
+    return [cell.folder for variant in study.variants for cell in study.cells if cell.variant == variant]
+
+
+def _by_value(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file()
+
+
+def _has_logged(folder: Path) -> bool:
+    return bool(read_rows(folder / "metrics.jsonl"))
+
+
+def _open(folder: Path) -> RunFolder:
+    rows = read_rows(folder / "metrics.jsonl")
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or "algo" not in config:
+        raise NotARun(f"{folder}/config.yaml is not the configuration of a training run")
+    return RunFolder(folder, config, read_run_file(folder), rows)
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file)

@@ -1,0 +1,88 @@
+"""What a run was made of: config, versions, commit, data, weights. Written before the first update."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from empg_cli.config.schema import TrainConfig
+from empg_cli.runs.files import read_run_file
+from empg_cli.runs.own_config import find_run_folder
+
+PROMPT_DATE = "prompt_date"
+"""Key of run.json."""
+PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
+
+
+def config_hash(cfg: TrainConfig) -> str:
+    """Digest of everything that shapes the result but the seed: runs that share it differ only by chance.
+
+    Health checks are left out: they watch, and a run that they stop has not finished.
+    """
+    content = cfg.model_dump(
+        exclude={"seed": True, "run_dir": True, "resume": True, "logger": True, "trainer": {"health"}}
+    )
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cell_hash(cfg: TrainConfig) -> str:
+    """`config_hash` with the seed: runs that share it are the same experiment."""
+    return hashlib.sha256(f"{config_hash(cfg)} seed {cfg.seed}".encode()).hexdigest()[:12]
+
+
+def package_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def source_commit() -> str | None:
+    """Commit of the checkout that empg runs from, with `+` when it has changes; None outside of a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = _git(here, "rev-parse", "--short=12", "HEAD")
+        return f"{head}+" if _git(here, "status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def prompt_date(run: str | Path | None) -> date:
+    """The date that the prompts of a run show, where the chat template has one: that of the day it was made, so that
+    the prompts of a run that goes on tomorrow, and of its evaluations, stay the same.
+
+    Args:
+        run: folder of a run that exists, or one of its checkpoints; None for a new one, which takes the clock's.
+    """
+    recorded = read_run_file(find_run_folder(Path(run))).get(PROMPT_DATE) if run else None
+    return date.fromisoformat(recorded) if recorded else date.today()
+
+
+def run_facts(cfg: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """Facts for run.json."""
+    return {
+        "config_hash": config_hash(cfg),
+        "seed": cfg.seed,
+        "versions": package_versions(),
+        "commit": source_commit(),
+        "platform": platform.platform(),
+        "data": data,
+        "loss_weighting": cfg.algo.loss.weighting,
+        "advantage": cfg.algo.advantage.model_dump(),
+        "old_logprobs": cfg.trainer.old_logprobs,
+        "context": cfg.rollout.context,
+    }

@@ -1,0 +1,129 @@
+"""Trajectories on disk, for people and reports: what was seen and done, how sure the policy was, where credit went.
+
+`trajectories/update-000008-eval.jsonl` and `-train.jsonl`, one JSON object a line. Training steps carry advantage and
+credit, and with EMPG g and f; evaluation steps carry the entropy alone. `prompt` and `response` of a step are what the
+model read and wrote, special tokens included: all of a window prompt, of a transcript what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from empg_cli.algorithms.assemble import CreditParts
+from empg_cli.runs.rows import write_atomically
+from empg_cli.types import Step, Trajectory
+
+FOLDER = "trajectories"
+Phase = Literal["train", "eval"]
+TextOf = Callable[[Sequence[int]], str]
+"""Token ids as people can read them."""
+
+
+def text_with_special_tokens(tokenizer: Any) -> TextOf:
+    """Decodes with everything that the model saw: where turns end is half of what goes wrong."""
+    return lambda ids: str(tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def save_trajectories(
+    run_dir: Path,
+    update: int,
+    phase: Phase,
+    trajectories: Sequence[Trajectory],
+    parts: CreditParts | None = None,
+    *,
+    text_of: TextOf | None = None,
+) -> None:
+    """Write them as the file of this update and phase; nothing when there are none.
+
+    Args:
+        trajectories: the first ones of the batch that `parts` describes, in its order.
+        parts: one row per step of that batch.
+        text_of: None leaves prompts and responses out.
+    """
+    if not trajectories:
+        return
+    first_step, lines = 0, []
+    for trajectory in trajectories:
+        record = trajectory_record(trajectory, phase, update, parts, first_step, text_of)
+        lines.append(json.dumps(record, allow_nan=False) + "\n")
+        first_step += len(trajectory.steps)
+    folder = run_dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"update-{update:06d}-{phase}.jsonl", "".join(lines))
+
+
+def drop_trajectories(run_dir: Path, done: int) -> None:
+    """Remove what was kept after update `done`: a resumed run makes it again; 0 = a new run, remove all."""
+    for path in (run_dir / FOLDER).glob("update-*.jsonl"):
+        if done == 0 or int(path.stem.split("-")[1]) > done:
+            path.unlink()
+
+
+def trajectory_record(
+    trajectory: Trajectory,
+    phase: Phase,
+    update: int,
+    parts: CreditParts | None,
+    first_step: int,
+    text_of: TextOf | None = None,
+) -> dict[str, Any]:
+    """One trajectory as plain data; `first_step` is the row of its first step in `parts`."""
+    return {
+        "phase": phase,
+        "update": update,
+        "task_id": trajectory.task.task_id,
+        "kind": trajectory.task.kind,
+        "split": trajectory.task.split,
+        "group": trajectory.group,
+        "index": trajectory.index,
+        "status": str(trajectory.status),
+        "success": trajectory.success,
+        "score": trajectory.score,
+        "reward": trajectory.reward,
+        "error": trajectory.error,
+        "steps": [
+            _step(step)
+            | (_texts(step, text_of) if text_of else {})
+            | (_credit(parts, first_step + turn) if parts else {})
+            for turn, step in enumerate(trajectory.steps)
+        ],
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    is_known = all(map(math.isfinite, step.entropies))  # of a model behind a server nothing is known of its tokens
+    tokens = len(step.response_ids) if is_known else 0
+    return {
+        "observation": step.observation,
+        "action": step.action,
+        "well_formed": step.well_formed,
+        "admissible": step.admissible,
+        "reward": step.reward,
+        "tokens": tokens if is_known else None,
+        "entropy": _number(sum(step.entropies) / tokens) if tokens else None,
+    }
+
+
+def _texts(step: Step, text_of: TextOf) -> dict[str, Any]:
+    """Nothing for an expert's step, which no model made."""
+    return {"prompt": text_of(step.prompt_ids), "response": text_of(step.response_ids)} if step.prompt_ids else {}
+
+
+def _credit(parts: CreditParts, row: int) -> dict[str, Any]:
+    values = {
+        "entropy": parts.entropy_S,  # the training model's own, if log-probs were computed again
+        "advantage": parts.advantage_S,
+        "g": parts.weight_S,
+        "f": parts.clarity_S,
+        "credit": parts.credit_S,
+    }
+    return {name: _number(float(value_S[row])) for name, value_S in values.items() if value_S is not None}
+
+
+def _number(value: float) -> float | None:
+    """Six digits are plenty to look at; JSON has no NaN."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None

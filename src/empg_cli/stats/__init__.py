@@ -1,0 +1,1 @@
+"""Numbers only: intervals, paired tests, pass@k."""

@@ -1,0 +1,154 @@
+"""Before a study is started: how long it will take, and how many seeds it needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from empg_cli.runs.rows import read_rows
+from empg_cli.runs.study import Study
+from empg_cli.stats.intervals import pairs_needed
+
+RUN_FOLDERS = ("runs/*/*", "multirun/*/*", "ablations/*/*")
+"""Where runs lie that may have been timed, from the working directory."""
+MAX_RUNS_READ = 200
+USUAL_SDS = (0.02, 0.04, 0.06, 0.08)
+"""Standard deviations that the plan is shown for while nobody has measured one."""
+MIN_PILOT_SEEDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user wants to be able to see."""
+
+    difference: float
+    """In the units of the metric; a share for a success rate."""
+    sd: float | None = None
+    """Standard deviation over seeds of the paired difference; None = from the study's own runs if there are enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedsNeeded:
+    sd: float
+    source: str
+    seeds: int | None
+    """None: more than anyone runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    difference: float
+    pending: int
+    seconds_per_update: float | None
+    """Median over the runs below, evaluations and checkpoints included; None when no run with these settings exists."""
+    timed_runs: int
+    seconds: float | None
+    """For the pending cells, spread over the jobs."""
+    jobs: int
+    seeds_needed: tuple[SeedsNeeded, ...]
+
+
+def forecast(study: Study, wish: Wish, *, jobs: int = 1) -> Forecast:
+    timings = list(_timings(study))
+    pending = study.pending()
+    seconds = None
+    if timings:
+        paces = {name: _seconds_per_update(study, name, timings) for name in study.variants}
+        total = math.fsum(paces[cell.variant] * int(study.facts[cell.variant]["updates"]) for cell in pending)
+        seconds = total / min(jobs, max(len(pending), 1))
+    return Forecast(
+        difference=wish.difference,
+        pending=len(pending),
+        seconds_per_update=statistics.median(timing.seconds for timing in timings) if timings else None,
+        timed_runs=len(timings),
+        seconds=seconds,
+        jobs=jobs,
+        seeds_needed=tuple(_seeds_needed(study, wish)),
+    )
+
+
+def cost_digest(values: Mapping[str, Any]) -> str:
+    """Digest of the settings that the duration of an update depends on, from a configuration as plain data."""
+    counted = {key: values[key] for key in ("model", "benchmark", "rollout")}
+    trainer = {
+        key: value for key, value in values["trainer"].items() if key not in ("updates", "lr", "lr_warmup", "health")
+    }
+    content = [counted, trainer, values["algo"]["group_size"]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    cost: str
+    algorithm: str
+    seconds: float
+    """Per update."""
+
+
+def _seconds_per_update(study: Study, variant: str, timings: Sequence[_Timing]) -> float:
+    """Median over the runs that are most like the variant: of its cost and algorithm, else of its cost, else all."""
+    cost, algorithm = study.costs[variant], str(study.facts[variant]["algorithm"])
+    of_cost = [timing for timing in timings if timing.cost == cost]
+    alike = [timing for timing in of_cost if timing.algorithm == algorithm]
+    return statistics.median(timing.seconds for timing in alike or of_cost or timings)
+
+
+def _timings(study: Study) -> Iterator[_Timing]:
+    """The newest runs at hand with the same cost as one of the study's variants, the study's own first."""
+    from empg_cli.runs.own_config import saved_values
+
+    wanted = set(study.costs.values())
+    found = [study.cell_dir(cell) for cell in study.cells]
+    others = [folder for pattern in RUN_FOLDERS for folder in Path().glob(pattern)]
+    found += sorted(others, key=lambda folder: (-folder.stat().st_mtime, str(folder)))
+    runs = (folder for folder in dict.fromkeys(map(Path.resolve, found)) if (folder / "config.yaml").is_file())
+    for folder in islice(runs, MAX_RUNS_READ):
+        values = saved_values(folder)
+        if (
+            not {"model", "benchmark", "rollout", "trainer", "algo"} <= values.keys()
+            or (cost := cost_digest(values)) not in wanted
+        ):
+            continue
+        rows = read_rows(folder / "metrics.jsonl")
+        updates = max(rows, default=0)
+        seconds = math.fsum(row.get("perf/time_per_step") or 0.0 for row in rows.values())
+        if updates and seconds:
+            yield _Timing(cost, str(values["algo"]["name"]), seconds / updates)
+
+
+def _seeds_needed(study: Study, wish: Wish) -> Iterator[SeedsNeeded]:
+    if wish.sd is not None:
+        sources: Sequence[tuple[float, str]] = [(wish.sd, "given")]
+    elif pilot := _pilot_sds(study):
+        sources = pilot
+    else:
+        sources = [(sd, "assumed") for sd in USUAL_SDS]
+    for sd, source in sources:
+        try:
+            seeds = pairs_needed(wish.difference, sd)
+        except ValueError:
+            seeds = None
+        yield SeedsNeeded(sd, source, seeds)
+
+
+def _pilot_sds(study: Study) -> list[tuple[float, str]]:
+    """Of each variant's difference to the base, from the study's own finished runs."""
+    from empg_cli.studies.comparison import compare
+
+    comparison = compare(study)
+    if comparison is None:
+        return []
+    pilots = []
+    for row in comparison.rows:
+        differences = comparison.differences(row)
+        if len(differences) >= MIN_PILOT_SEEDS:
+            source = f"measured: {row.variant} - {comparison.base}, {len(differences)} seeds"
+            pilots.append((statistics.stdev(differences), source))
+    return pilots
