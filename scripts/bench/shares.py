@@ -18,7 +18,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.model import head, policy
 from empg_cli.observe import observer as run
 from empg_cli.rollout import source as sampling
-from empg_cli.rollout.torch_engine.engine import engine as torch_engine
+from empg_cli.rollout.torch_engine import engine as torch_engine
 from empg_cli.runs.checkpoint import TrainState
 from made import run_config, scratch_folder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_FOLDER = "src/empg_cli/algorithms"
 _EMPG = ("golden/test_empg_golden.py", "parity/test_empg_transcription.py")
 _ADVANTAGES = ("golden/test_advantages_golden.py",)
 _LOSSES = ("golden/test_losses_golden.py", "property/test_loss_properties.py")
@@ -15,7 +14,7 @@ _PENALTY = ("parity/test_step_penalty.py",)
 ALGORITHMS = (
     Mutant(
         "sign-of-g",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "torch.exp(-k * entropy01_S)",
         "torch.exp(k * entropy01_S)",
         "unsure steps get the large weights",
@@ -23,7 +22,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "g-by-max",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "weight_S / weight_S.mean()",
         "weight_S / weight_S.max()",
         "the weights g have their largest value at one instead of their mean",
@@ -31,7 +30,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "no-centring",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "return credit_S - credit_S.mean()",
         "return credit_S",
         "Eq. 9 is left out",
@@ -39,7 +38,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "centring-always",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "if not center or credit_S.numel() == 0:",
         "if credit_S.numel() == 0:",
         "credit.center=false is not read",
@@ -47,7 +46,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "clarity-of-the-step-itself",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "clarity_S[next_S.clamp_min(0)]",
         "clarity_S",
         "the bonus looks at the step itself, not at the following one",
@@ -55,7 +54,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "clarity-on-the-last-step",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "torch.where(next_S >= 0,",
         "torch.where(next_S >= -1,",
         "the last step gets the bonus of the batch's first step",
@@ -63,7 +62,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "no-clarity",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "* parts.weight_S + zeta * parts.clarity_S",
         "* parts.weight_S",
         "zeta is not read",
@@ -71,7 +70,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "entropy-summed-over-tokens",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         ".sum(dim=1) / count_S",
         ".sum(dim=1)",
         "a long response counts as an unsure one",
@@ -79,7 +78,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "gradient-through-the-entropy",
-        f"{_FOLDER}/empg.py",
+        "src/empg_cli/algorithms/empg.py",
         "entropy_S = entropy_S.detach()",
         "entropy_S = 1.0 * entropy_S",
         "credit is no constant: the policy is pushed towards entropies that raise it",
@@ -87,7 +86,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "centred-over-the-batch",
-        f"{_FOLDER}/groups.py",
+        "src/empg_cli/algorithms/groups.py",
         "above_N - mean_G[index_N]",
         "above_N - above_N.mean()",
         "easy and hard tasks share a baseline",
@@ -95,7 +94,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "unbiased-not-read",
-        f"{_FOLDER}/groups.py",
+        "src/empg_cli/algorithms/groups.py",
         "(count_G - 1).clamp_min(1) if unbiased else count_G",
         "count_G",
         "advantage.unbiased_std is not read",
@@ -103,7 +102,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "leave-one-out-keeps-itself",
-        f"{_FOLDER}/advantages.py",
+        "src/empg_cli/algorithms/advantages.py",
         "centred_N * (count_G / (count_G - 1).clamp_min(1))[index_N]",
         "centred_N",
         "RLOO's baseline holds the return that it judges",
@@ -111,7 +110,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "biased-variance-in-whitening",
-        f"{_FOLDER}/reinforce.py",
+        "src/empg_cli/algorithms/reinforce.py",
         "centred_S.square()).sum() / (total - 1)",
         "centred_S.square()).sum() / total",
         "REINFORCE++ divides its variance by n",
@@ -119,7 +118,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "discount-not-squared",
-        f"{_FOLDER}/returns.py",
+        "src/empg_cli/algorithms/returns.py",
         "discount *= discount",
         "discount *= gamma",
         "rewards four steps ahead and more are discounted too little",
@@ -127,7 +126,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "gigpo-without-discount",
-        f"{_FOLDER}/gigpo.py",
+        "src/empg_cli/algorithms/gigpo.py",
         "returns_to_go(reward_S.double(), next_S, gamma)",
         "returns_to_go(reward_S.double(), next_S, 1.0)",
         "advantage.gamma is not read",
@@ -135,7 +134,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "anchors-over-tasks",
-        f"{_FOLDER}/gigpo.py",
+        "src/empg_cli/algorithms/gigpo.py",
         "zip(anchor_S, group_S.tolist(), strict=True)",
         "zip(anchor_S, [0] * len(anchor_S), strict=True)",
         "equal observations of two tasks share a baseline",
@@ -143,7 +142,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "omega-not-read",
-        f"{_FOLDER}/gigpo.py",
+        "src/empg_cli/algorithms/gigpo.py",
         "episode_S + omega * step_S",
         "episode_S + step_S",
         "advantage.omega is not read",
@@ -151,7 +150,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "overlong-from-the-limit-on",
-        f"{_FOLDER}/filtering.py",
+        "src/empg_cli/algorithms/filtering.py",
         "(num_tokens_N - (limit - buffer))",
         "(num_tokens_N - limit)",
         "the overlong penalty begins where it should be full",
@@ -159,7 +158,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "rounding-taken-for-signal",
-        f"{_FOLDER}/filtering.py",
+        "src/empg_cli/algorithms/filtering.py",
         "(high_G - low_G > tolerance)",
         "(high_G - low_G > 0)",
         "groups whose rewards differ by rounding are kept",
@@ -167,7 +166,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "pessimism-turned-round",
-        f"{_FOLDER}/losses.py",
+        "src/empg_cli/algorithms/losses.py",
         "torch.minimum(ratio_ST",
         "torch.maximum(ratio_ST",
         "PPO takes the better of the two objectives",
@@ -175,7 +174,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "clip-bounds-exchanged",
-        f"{_FOLDER}/losses.py",
+        "src/empg_cli/algorithms/losses.py",
         "ratio_ST.clamp(1 - clip_low, 1 + clip_high)",
         "ratio_ST.clamp(1 - clip_high, 1 + clip_low)",
         "clip_low bounds above and clip_high below",
@@ -183,7 +182,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "dual-clip-for-good-actions",
-        f"{_FOLDER}/losses.py",
+        "src/empg_cli/algorithms/losses.py",
         "(advantage_S1 < 0) & (objective_ST < dual_clip",
         "(objective_ST < dual_clip",
         "dual clip also replaces the objective of positive advantages",
@@ -191,7 +190,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "trajectory-weighting-by-step",
-        f"{_FOLDER}/losses.py",
+        "src/empg_cli/algorithms/losses.py",
         "share_S = 1 / length_N[index_S].clamp_min(1)",
         "share_S = 1 / length_S.clamp_min(1)",
         "under weighting=trajectory an episode of many steps weighs more",
@@ -199,7 +198,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "log-ratio-not-bounded",
-        f"{_FOLDER}/losses.py",
+        "src/empg_cli/algorithms/losses.py",
         "return difference_ST.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)",
         "return difference_ST",
         "a far log-ratio becomes infinity and then NaN",
@@ -207,7 +206,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "gspo-mean-always",
-        f"{_FOLDER}/gspo.py",
+        "src/empg_cli/algorithms/gspo.py",
         "total_S / length_S if length_normalised else total_S",
         "total_S / length_S",
         "loss.length_normalised is not read in the ratio",
@@ -215,7 +214,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "gspo-slope",
-        f"{_FOLDER}/gspo.py",
+        "src/empg_cli/algorithms/gspo.py",
         "(torch.ones_like(total_S) if length_normalised else length_S)",
         "torch.ones_like(total_S)",
         "the ratio of sums has the gradient of the ratio of means",
@@ -223,7 +222,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "cispo-gradient-of-the-weight",
-        f"{_FOLDER}/cispo.py",
+        "src/empg_cli/algorithms/cispo.py",
         "masked_difference(logprob_ST, old_logprob_ST, mask_ST).detach()",
         "masked_difference(logprob_ST, old_logprob_ST, mask_ST)",
         "CISPO's importance weight is no constant",
@@ -231,7 +230,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "cispo-no-lower-bound",
-        f"{_FOLDER}/cispo.py",
+        "src/empg_cli/algorithms/cispo.py",
         "ratio_ST.clamp(1 - clip_low, 1 + clip_high)",
         "ratio_ST.clamp(max=1 + clip_high)",
         "loss.clip_low is not read",
@@ -239,7 +238,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "sign-of-k3",
-        f"{_FOLDER}/kl.py",
+        "src/empg_cli/algorithms/kl.py",
         "torch.exp(difference) - difference - 1",
         "torch.exp(-difference) + difference - 1",
         "k3 estimates the other KL divergence",
@@ -247,7 +246,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "importance-not-capped",
-        f"{_FOLDER}/importance.py",
+        "src/empg_cli/algorithms/importance.py",
         "torch.exp(gap_ST).clamp(max=cap) * mask_ST",
         "torch.exp(gap_ST) * mask_ST",
         "loss.importance_cap is not read",
@@ -255,7 +254,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "importance-turned-round",
-        f"{_FOLDER}/importance.py",
+        "src/empg_cli/algorithms/importance.py",
         "masked_difference(old_logprob_ST, rollout_logprob_ST, mask_ST)",
         "masked_difference(rollout_logprob_ST, old_logprob_ST, mask_ST)",
         "what the sampler found too likely is strengthened",
@@ -263,7 +262,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "sign-of-the-entropy-bonus",
-        f"{_FOLDER}/assemble.py",
+        "src/empg_cli/algorithms/assemble.py",
         "loss - settings.entropy_coef * entropy",
         "loss + settings.entropy_coef * entropy",
         "the bonus is a penalty",
@@ -271,7 +270,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "sign-of-the-kl-loss",
-        f"{_FOLDER}/assemble.py",
+        "src/empg_cli/algorithms/assemble.py",
         "loss + settings.kl_coef * kl",
         "loss - settings.kl_coef * kl",
         "the policy is driven away from the reference",
@@ -279,7 +278,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "importance-never-used",
-        f"{_FOLDER}/assemble.py",
+        "src/empg_cli/algorithms/assemble.py",
         "if settings.importance_cap is not None and rollout_logprob_ST is not None:",
         "if settings.importance_cap is None and rollout_logprob_ST is not None:",
         "truncated importance sampling is off where it is asked for",
@@ -287,7 +286,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "tokens-counted-as-steps",
-        f"{_FOLDER}/assemble.py",
+        "src/empg_cli/algorithms/assemble.py",
         'table.tokens_S.float() if statistics == "token"',
         'table.tokens_S.float() if statistics == "step"',
         "REINFORCE++ exchanges its two statistics",
@@ -295,7 +294,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "overlong-on-every-step",
-        f"{_FOLDER}/assemble.py",
+        "src/empg_cli/algorithms/assemble.py",
         "torch.where(table.next_S < 0,",
         "torch.where(table.next_S < len(table.next_S),",
         "step rewards sum to the penalty times the steps",
@@ -303,7 +302,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "merged-next-not-moved",
-        f"{_FOLDER}/table.py",
+        "src/empg_cli/algorithms/table.py",
         "table.next_S + first_step, -1)",
         "table.next_S, -1)",
         "steps of the second rank are followed by steps of the first",
@@ -311,7 +310,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "penalty-on-no-step",
-        f"{_FOLDER}/scores.py",
+        "src/empg_cli/algorithms/scores.py",
         "task_reward_N[trajectory_S] - penalty_S",
         "task_reward_N[trajectory_S] - 0 * penalty_S",
         "under penalty=step malformed answers cost nothing",
@@ -319,7 +318,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "long-episodes-count-more",
-        f"{_FOLDER}/scores.py",
+        "src/empg_cli/algorithms/scores.py",
         "return 1 / torch.bincount(index_S)[index_S].double()",
         "return torch.ones_like(index_S).double()",
         "under penalty=step an episode's vote in its group grows with its steps",

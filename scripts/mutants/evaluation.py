@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_FOLDER = "src/empg_cli/evaluation"
 _STATISTICS = ("golden/test_statistics_golden.py", "golden/test_statistics_scipy.py")
 _PAIRED = ("golden/test_paired_golden.py",)
 _PASS_AT_K = ("golden/test_pass_at_k_golden.py",)
@@ -14,7 +13,7 @@ _REPEATS = ("unit/test_repeated_evaluation.py",)
 EVALUATION = (
     Mutant(
         "wilson-at-one-sigma",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "    rate = successes / n\n",
         "    z, rate = 1.0, successes / n\n",
         "the interval of a success rate is half as wide",
@@ -22,7 +21,7 @@ EVALUATION = (
     ),
     Mutant(
         "t-with-n-degrees",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "_checked(confidence) / 2, n - 1) * statistics.stdev",
         "_checked(confidence) / 2, n) * statistics.stdev",
         "intervals over few seeds are too narrow",
@@ -30,7 +29,7 @@ EVALUATION = (
     ),
     Mutant(
         "sign-flip-floor-halved",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "2.0 ** (1 - pairs)",
         "2.0**-pairs",
         "the smallest possible p is half of what it is",
@@ -38,7 +37,7 @@ EVALUATION = (
     ),
     Mutant(
         "sampled-p-can-be-zero",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "SignFlip((1 + hits) / (1 + resamples),",
         "SignFlip(hits / resamples,",
         "a drawn sign-flip test reports p = 0",
@@ -46,7 +45,7 @@ EVALUATION = (
     ),
     Mutant(
         "sign-flip-one-sided",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "float((np.abs(sums) >= threshold).mean())",
         "float((sums >= threshold).mean())",
         "the exact sign-flip test halves its p, or calls a large loss no surprise",
@@ -54,7 +53,7 @@ EVALUATION = (
     ),
     Mutant(
         "holm-is-bonferroni",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "(len(p_values) - rank) * p_values[index]",
         "len(p_values) * p_values[index]",
         "every p is multiplied by the number of tests",
@@ -62,7 +61,7 @@ EVALUATION = (
     ),
     Mutant(
         "holm-not-monotone",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "running = max(running, min(1.0,",
         "running = max(0.0, min(1.0,",
         "a larger p can end below a smaller one",
@@ -70,7 +69,7 @@ EVALUATION = (
     ),
     Mutant(
         "iqm-cuts-a-fifth",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "cut = len(ordered) // 4",
         "cut = len(ordered) // 5",
         "the interquartile mean keeps more than the middle half",
@@ -78,7 +77,7 @@ EVALUATION = (
     ),
     Mutant(
         "one-sided-sign-test",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "min(1.0, 2 * tail / (1 << n))",
         "min(1.0, tail / (1 << n))",
         "McNemar's p is halved",
@@ -86,7 +85,7 @@ EVALUATION = (
     ),
     Mutant(
         "agresti-min-without-its-half",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "up, down, total = gained + 0.5, lost + 0.5, n + 2.0",
         "up, down, total = gained, lost, n",
         "two equal policies get an interval of width 0",
@@ -94,7 +93,7 @@ EVALUATION = (
     ),
     Mutant(
         "pairs-needed-without-power",
-        f"{_FOLDER}/statistics.py",
+        "src/empg_cli/stats/intervals.py",
         "(t_quantile(upper, n - 1) + t_quantile(power, n - 1))",
         "t_quantile(upper, n - 1)",
         "half of the planned studies miss their effect",
@@ -102,7 +101,7 @@ EVALUATION = (
     ),
     Mutant(
         "gains-and-losses-exchanged",
-        f"{_FOLDER}/paired.py",
+        "src/empg_cli/evaluation/paired.py",
         "pairs.count((True, False)), pairs.count((False, True))",
         "pairs.count((False, True)), pairs.count((True, False))",
         "the worse policy is called the better one",
@@ -110,7 +109,7 @@ EVALUATION = (
     ),
     Mutant(
         "biased-pass-at-k",
-        f"{_FOLDER}/pass_at_k.py",
+        "src/empg_cli/stats/pass_at_k.py",
         "1.0 - math.comb(n - successes, k) / math.comb(n, k)",
         "1.0 - (1 - successes / n) ** k",
         "pass@k is estimated with replacement",
@@ -118,7 +117,7 @@ EVALUATION = (
     ),
     Mutant(
         "strata-weighed-by-size",
-        f"{_FOLDER}/pass_at_k.py",
+        "src/empg_cli/stats/pass_at_k.py",
         "if each_counts_once else sizes / sizes.sum()",
         "if not each_counts_once else sizes / sizes.sum()",
         "means over tasks and means over strata are exchanged",
@@ -126,7 +125,7 @@ EVALUATION = (
     ),
     Mutant(
         "clusters-without-correction",
-        f"{_FOLDER}/clustered.py",
+        "src/empg_cli/stats/clustered.py",
         "count / (count - 1) * float(",
         "float(",
         "intervals over few clusters are too narrow",
@@ -134,7 +133,7 @@ EVALUATION = (
     ),
     Mutant(
         "clusters-one-degree-more",
-        f"{_FOLDER}/clustered.py",
+        "src/empg_cli/stats/clustered.py",
         "t_quantile(0.5 + confidence / 2, count - 1)",
         "t_quantile(0.5 + confidence / 2, count)",
         "intervals over few clusters are too narrow",
@@ -142,7 +141,7 @@ EVALUATION = (
     ),
     Mutant(
         "ties-at-their-highest-rank",
-        f"{_FOLDER}/clustered.py",
+        "src/empg_cli/stats/clustered.py",
         "np.cumsum(count) - (count - 1) / 2",
         "np.cumsum(count)",
         "Spearman's rho is wrong with ties",
@@ -150,7 +149,7 @@ EVALUATION = (
     ),
     Mutant(
         "not-judged-counts-as-failed",
-        f"{_FOLDER}/evaluate.py",
+        "src/empg_cli/evaluation/evaluate.py",
         "trajectories = [trajectory for trajectory in played if trajectory.is_scored]",
         "trajectories = list(played)",
         "an environment that failed lowers the success rate",
@@ -158,7 +157,7 @@ EVALUATION = (
     ),
     Mutant(
         "samples-draw-alike",
-        f"{_FOLDER}/evaluate.py",
+        "src/empg_cli/evaluation/evaluate.py",
         "(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start)",
         "(_STREAM, seed, start)",
         "pass@k counts one attempt k times",
@@ -166,7 +165,7 @@ EVALUATION = (
     ),
     Mutant(
         "last-tasks-evaluated",
-        f"{_FOLDER}/evaluate.py",
+        "src/empg_cli/evaluation/evaluate.py",
         "tasks[: settings.eval_tasks]",
         "tasks[-settings.eval_tasks :]",
         "eval_tasks takes the end of the split",
@@ -174,7 +173,7 @@ EVALUATION = (
     ),
     Mutant(
         "greedy-played-by-every-seed",
-        f"{_FOLDER}/repeats.py",
+        "src/empg_cli/evaluation/repeats.py",
         'for repeats in (temperature > 0 or cfg.policy == "expert",)',
         "for repeats in (True,)",
         "equal attempts count as independent ones",
@@ -182,7 +181,7 @@ EVALUATION = (
     ),
     Mutant(
         "repeats-count-what-nobody-judged",
-        f"{_FOLDER}/repeats.py",
+        "src/empg_cli/evaluation/repeats.py",
         'if task["status"] != NOT_JUDGED:',
         'if task["status"] != "":',
         "episodes without a verdict enter the rates",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_FOLDER = "src/empg_cli/training"
 _SAMPLING = ("property/test_dynamic_sampling_properties.py", "unit/test_sampling.py")
 _CHECKPOINT = ("unit/test_checkpoint.py",)
 _LOOP = ("unit/test_loop.py",)
@@ -13,7 +12,7 @@ _WARM_START = ("unit/test_warm_start.py",)
 TRAINING = (
     Mutant(
         "tasks-not-shuffled-anew",
-        f"{_FOLDER}/tasks.py",
+        "src/empg_cli/rollout/tasks.py",
         "SeedSequence([_STREAM, seed, epoch])",
         "SeedSequence([_STREAM, seed])",
         "every round through the split has one order",
@@ -21,7 +20,7 @@ TRAINING = (
     ),
     Mutant(
         "surplus-groups-kept",
-        f"{_FOLDER}/sampling.py",
+        "src/empg_cli/rollout/source.py",
         "groups[: wanted - len(kept_groups)]",
         "groups",
         "an update holds more groups than tasks_per_update",
@@ -29,7 +28,7 @@ TRAINING = (
     ),
     Mutant(
         "groups-share-a-number",
-        f"{_FOLDER}/sampling.py",
+        "src/empg_cli/rollout/source.py",
         "first_group=batches * wanted",
         "first_group=0",
         "tasks of two rollouts share a baseline",
@@ -37,7 +36,7 @@ TRAINING = (
     ),
     Mutant(
         "filter-sees-penalties",
-        f"{_FOLDER}/sampling.py",
+        "src/empg_cli/rollout/source.py",
         "trajectory.task_reward for",
         "trajectory.reward for",
         "a group of failures is informative when one of them was malformed",
@@ -45,7 +44,7 @@ TRAINING = (
     ),
     Mutant(
         "resamples-draw-alike",
-        f"{_FOLDER}/sampling.py",
+        "src/empg_cli/rollout/source.py",
         "cfg.seed, state.update, batches)",
         "cfg.seed, state.update)",
         "a further rollout repeats the random numbers of the first",
@@ -53,7 +52,7 @@ TRAINING = (
     ),
     Mutant(
         "updates-draw-alike",
-        f"{_FOLDER}/sampling.py",
+        "src/empg_cli/rollout/source.py",
         "cfg.seed, state.update, batches)",
         "cfg.seed, batches)",
         "every update repeats the random numbers of the first",
@@ -61,7 +60,7 @@ TRAINING = (
     ),
     Mutant(
         "dropped-episodes-are-free",
-        f"{_FOLDER}/sampling.py",
+        "src/empg_cli/rollout/source.py",
         "state.count(played)",
         "state.count([])",
         "the costs of dynamic sampling are not counted",
@@ -69,7 +68,7 @@ TRAINING = (
     ),
     Mutant(
         "tasks-played-again",
-        f"{_FOLDER}/sampling.py",
+        "src/empg_cli/rollout/source.py",
         "state.next_task += wanted",
         "state.next_task += 0",
         "every rollout plays the same tasks",
@@ -77,7 +76,7 @@ TRAINING = (
     ),
     Mutant(
         "lonely-episodes-train",
-        f"{_FOLDER}/masking.py",
+        "src/empg_cli/rollout/masking.py",
         "scored[trajectory.group] >= 2",
         "scored[trajectory.group] >= 1",
         "an episode without anything to compare it with trains",
@@ -85,7 +84,7 @@ TRAINING = (
     ),
     Mutant(
         "masked-episodes-kept-by-the-loop",
-        f"{_FOLDER}/loop.py",
+        "src/empg_cli/loop.py",
         "trajectories = trainable(trajectories)",
         "trajectories = list(trajectories)",
         "episodes that nobody could judge train",
@@ -93,7 +92,7 @@ TRAINING = (
     ),
     Mutant(
         "recompute-keeps-the-samplers-entropies",
-        f"{_FOLDER}/loop.py",
+        "src/empg_cli/loop.py",
         "batch.old_logprob_ST, batch.entropy_ST = score_batch(policy, batch, cfg)",
         "batch.old_logprob_ST, _ = score_batch(policy, batch, cfg)",
         "EMPG goes by entropies that the training model does not have",
@@ -101,7 +100,7 @@ TRAINING = (
     ),
     Mutant(
         "reference-that-learns",
-        f"{_FOLDER}/loop.py",
+        "src/empg_cli/loop.py",
         "reference = initial.frozen_copy() if",
         "reference = initial if",
         "the KL term compares the policy with itself",
@@ -117,7 +116,7 @@ TRAINING = (
     ),
     Mutant(
         "flipped-bit-trusted",
-        f"{_FOLDER}/checkpoint.py",
+        "src/empg_cli/runs/checkpoint.py",
         'if _sha256(file) != expected["sha256"]:',
         'if _sha256(file) == "":',
         "a damaged checkpoint is loaded",
@@ -125,7 +124,7 @@ TRAINING = (
     ),
     Mutant(
         "one-checkpoint-too-many",
-        f"{_FOLDER}/checkpoint.py",
+        "src/empg_cli/runs/checkpoint.py",
         "all_checkpoints(run_dir)[:-keep]",
         "all_checkpoints(run_dir)[: -keep - 1]",
         "trainer.keep_checkpoints is one off",
@@ -133,7 +132,7 @@ TRAINING = (
     ),
     Mutant(
         "oldest-checkpoint-first",
-        f"{_FOLDER}/checkpoint.py",
+        "src/empg_cli/runs/checkpoint.py",
         "for path in reversed(all_checkpoints(run_dir)):",
         "for path in all_checkpoints(run_dir):",
         "a run is resumed from its oldest checkpoint",
@@ -141,7 +140,7 @@ TRAINING = (
     ),
     Mutant(
         "optimiser-begins-anew",
-        f"{_FOLDER}/checkpoint.py",
+        "src/empg_cli/runs/checkpoint.py",
         "optimizer.load_state_dict(torch.load(",
         "dict(torch.load(",
         "a resumed run has lost Adam's moments",
@@ -149,7 +148,7 @@ TRAINING = (
     ),
     Mutant(
         "warm-start-key-without-the-seed",
-        f"{_FOLDER}/warm_start.py",
+        "src/empg_cli/learner/imitation.py",
         '"seed": cfg.seed,',
         '"seed": 0,',
         "two seeds begin with one policy",
@@ -157,7 +156,7 @@ TRAINING = (
     ),
     Mutant(
         "demonstrated-mistakes-train",
-        f"{_FOLDER}/demonstrations.py",
+        "src/empg_cli/learner/demonstrations.py",
         "0.0 if is_mistake else 1.0",
         "1.0",
         "the policy imitates the mistakes from which the expert recovers",
@@ -165,7 +164,7 @@ TRAINING = (
     ),
     Mutant(
         "failed-demonstrations-train",
-        f"{_FOLDER}/demonstrations.py",
+        "src/empg_cli/learner/demonstrations.py",
         "is_wanted = demonstration.success or settings.keep_failed",
         "is_wanted = True",
         "the policy imitates episodes that end in failure",

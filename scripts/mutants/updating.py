@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_FOLDER = "src/empg_cli/training"
 _BATCHING = ("unit/test_batching.py",)
 _UPDATE = ("unit/test_update.py", "property/test_update_invariants.py")
 _OPTIM = ("unit/test_optim.py",)
@@ -12,7 +11,7 @@ _OPTIM = ("unit/test_optim.py",)
 UPDATING = (
     Mutant(
         "next-step-off-by-one",
-        f"{_FOLDER}/batching.py",
+        "src/empg_cli/learner/batching.py",
         "next_step.append(len(steps) + 1 if",
         "next_step.append(len(steps) if",
         "every step is followed by itself",
@@ -20,7 +19,7 @@ UPDATING = (
     ),
     Mutant(
         "last-step-runs-on",
-        f"{_FOLDER}/batching.py",
+        "src/empg_cli/learner/batching.py",
         "if turn + 1 < len(trajectory.steps) else -1",
         "if turn < len(trajectory.steps) else -1",
         "an episode's last step is followed by the next episode",
@@ -28,7 +27,7 @@ UPDATING = (
     ),
     Mutant(
         "response-one-token-late",
-        f"{_FOLDER}/batching.py",
+        "src/empg_cli/learner/batching.py",
         "step_start.append(len(row))",
         "step_start.append(len(row) + 1)",
         "log-probs are read one column to the right",
@@ -36,7 +35,7 @@ UPDATING = (
     ),
     Mutant(
         "minibatches-not-shuffled",
-        f"{_FOLDER}/batching.py",
+        "src/empg_cli/learner/batching.py",
         "in order_N.chunk(count):",
         "in torch.arange(len(order_N)).chunk(count):",
         "every pass has the same mini-batches",
@@ -52,7 +51,7 @@ UPDATING = (
     ),
     Mutant(
         "temperature-not-in-the-update",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "policy.score(batch, rows, micro_S, temperature=cfg.rollout.temperature)",
         "policy.score(batch, rows, micro_S, temperature=1.0)",
         "the gradient is that of another distribution than the one sampled from",
@@ -60,7 +59,7 @@ UPDATING = (
     ),
     Mutant(
         "temperature-not-in-the-scoring",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "temperature, tokens = cfg.rollout.temperature,",
         "temperature, tokens = 1.0,",
         "old log-probs are those of another distribution than the one sampled from",
@@ -76,7 +75,7 @@ UPDATING = (
     ),
     Mutant(
         "no-gradient-clipping",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "trainer.max_grad_norm",
         'float("inf")',
         "trainer.max_grad_norm is not read",
@@ -84,7 +83,7 @@ UPDATING = (
     ),
     Mutant(
         "one-epoch-only",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "for epoch in range(trainer.epochs):",
         "for epoch in range(1):",
         "trainer.epochs is not read",
@@ -92,7 +91,7 @@ UPDATING = (
     ),
     Mutant(
         "learning-rate-not-set",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         'group["lr"] = lr',
         'group["lr"] = trainer.lr',
         "the schedule is logged and not used",
@@ -100,7 +99,7 @@ UPDATING = (
     ),
     Mutant(
         "gradients-pile-up",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "optimizer.zero_grad(set_to_none=True)",
         "pass",
         "each optimiser step repeats the ones before",
@@ -108,7 +107,7 @@ UPDATING = (
     ),
     Mutant(
         "steps-on-nan",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "if torch.isfinite(grad_norm):",
         "if True:",
         "one infinite gradient destroys the weights",
@@ -116,7 +115,7 @@ UPDATING = (
     ),
     Mutant(
         "denominator-of-the-whole-batch",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "weight_ST[steps_S] = loss_weights(cfg.algo.loss, batch.mask_ST[steps_S], batch.trajectory_S[steps_S])",
         "weight_ST = loss_weights(cfg.algo.loss, batch.mask_ST, batch.trajectory_S)",
         "with m mini-batches every gradient is m times too small",
@@ -124,7 +123,7 @@ UPDATING = (
     ),
     Mutant(
         "one-shuffle-for-all-updates",
-        f"{_FOLDER}/update.py",
+        "src/empg_cli/learner/update.py",
         "_shuffled(batch.num_trajectories, cfg.seed, update, epoch)",
         "_shuffled(batch.num_trajectories, cfg.seed, epoch)",
         "the order of the trajectories does not depend on the update",
@@ -132,7 +131,7 @@ UPDATING = (
     ),
     Mutant(
         "no-weight-decay",
-        f"{_FOLDER}/optim.py",
+        "src/empg_cli/learner/optim.py",
         "weight_decay=trainer.weight_decay",
         "weight_decay=0.0",
         "trainer.weight_decay is not read",
@@ -140,7 +139,7 @@ UPDATING = (
     ),
     Mutant(
         "other-betas",
-        f"{_FOLDER}/optim.py",
+        "src/empg_cli/learner/optim.py",
         "betas=(0.9, 0.999)",
         "betas=(0.9, 0.99)",
         "AdamW forgets ten times faster",
@@ -148,7 +147,7 @@ UPDATING = (
     ),
     Mutant(
         "warm-up-begins-at-zero",
-        f"{_FOLDER}/optim.py",
+        "src/empg_cli/learner/optim.py",
         "trainer.lr * (update + 1) / trainer.lr_warmup",
         "trainer.lr * update / trainer.lr_warmup",
         "the first update has learning rate 0",
@@ -156,7 +155,7 @@ UPDATING = (
     ),
     Mutant(
         "warm-up-one-longer",
-        f"{_FOLDER}/optim.py",
+        "src/empg_cli/learner/optim.py",
         "if update < trainer.lr_warmup:",
         "if 0 < trainer.lr_warmup >= update:",
         "an update after the warm-up goes above the peak",
@@ -164,7 +163,7 @@ UPDATING = (
     ),
     Mutant(
         "decay-ends-early",
-        f"{_FOLDER}/optim.py",
+        "src/empg_cli/learner/optim.py",
         "max(trainer.updates - 1 - trainer.lr_warmup, 1)",
         "max(trainer.updates - trainer.lr_warmup, 1)",
         "the last update is above a tenth of the peak",
@@ -172,7 +171,7 @@ UPDATING = (
     ),
     Mutant(
         "cosine-is-linear",
-        f"{_FOLDER}/optim.py",
+        "src/empg_cli/learner/optim.py",
         "0.5 * (1 + math.cos(math.pi * done))",
         "(1 - done)",
         "lr_schedule=cosine is lr_schedule=linear",
