@@ -19,6 +19,7 @@ from empg_cli.model import head, policy
 from empg_cli.observe import observer as run
 from empg_cli.rollout import source as sampling
 from empg_cli.rollout.torch_engine import engine as torch_engine
+from empg_cli.rollout.torch_engine import reader
 from empg_cli.runs.checkpoint import TrainState
 from made import run_config, scratch_folder
 
@@ -53,7 +54,7 @@ def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
     env = type(benchmark.make_env(benchmark.tasks("train")[0]))
     places: Sequence[tuple[Any, str, str]] = (
         (loop, "sample_trajectories", "agents, the rest of the rollout"),
-        (torch_engine.TorchSession, "respond", "rollout engine around the model"),
+        (torch_engine.TorchEngine, "_advance", "rollout engine around the model"),
         (torch_engine, "sample", "drawing tokens"),
         (env, "step", "environments"),
         (env, "reset", "environments"),
@@ -68,7 +69,7 @@ def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
         (head, "logprob_and_entropy", "log-prob and entropy head"),
         (torch.Tensor, "backward", "backward"),
         (policy, "hidden_states", "model forward"),
-        (torch_engine, "hidden_states", "model forward"),
+        (reader, "hidden_states", "model forward"),
         (run.Run, "log", "logging"),
     )
     with ExitStack() as stack:

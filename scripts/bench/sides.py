@@ -19,7 +19,8 @@ from empg_cli.learner.metrics import describe_rollout
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.learner.update import update_policy
 from empg_cli.model.loading import load_folder
-from empg_cli.rollout.episode import EpisodeRules, collect
+from empg_cli.rollout.collect import collect
+from empg_cli.rollout.episode import EpisodeRules
 from empg_cli.rollout.masking import trainable
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from word_game import (

@@ -36,7 +36,8 @@ from empg_cli.learner.update import score_batch, update_policy
 from empg_cli.model.loading import load_policy
 from empg_cli.model.policy import Policy
 from empg_cli.model.scoring import CPU_CHUNK, logprob_and_entropy
-from empg_cli.rollout.episode import collect, episode_rules
+from empg_cli.rollout.collect import collect
+from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.tasks import training_tasks
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Batch

@@ -67,14 +67,14 @@ PLAYING = (
     Mutant(
         "no-room-for-the-response",
         "src/empg_cli/rollout/episode.py",
-        "len(self.prompt) + rules.max_new_tokens",
-        "len(self.prompt)",
+        "len(prompt) + rules.max_new_tokens",
+        "len(prompt)",
         "the last response runs out of the context",
         _ROLLOUT,
     ),
     Mutant(
         "a-group-of-twins",
-        "src/empg_cli/rollout/episode.py",
+        "src/empg_cli/rollout/collect.py",
         "[*stream, trajectory.group - first_group, trajectory.index]",
         "[*stream, trajectory.group - first_group]",
         "all attempts at a task draw the same numbers",

@@ -132,7 +132,7 @@ def fresh_or_resumed(cfg: TrainConfig, initial: Policy, run: Run) -> tuple[Polic
 
 
 def evaluate_policy(
-    cfg: TrainConfig, engine: TorchEngine, benchmark: Benchmark, make_agent: AgentMaker, run: Run
+    cfg: TrainConfig, engine: TorchEngine, benchmark: Benchmark, make_agent: AgentMaker[int], run: Run
 ) -> Evaluation:
     """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
     with run.timed("eval"):

@@ -8,12 +8,16 @@ success (the benchmark's own yes/no).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Progress = Callable[[int, int], None]
+"""Called with (episodes finished, episodes in all)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,10 @@ class Step:
     """The environment's reward less `penalty`."""
     penalty: float = 0.0
     """What an invalid action cost."""
+    policy_version: int = 0
+    """Updates that the policy had seen when it sampled the response."""
+    texts: tuple[str, str] | None = None
+    """Prompt and response of a model that takes messages: it shows no ids, so there are none of it."""
 
 
 @dataclass(slots=True)

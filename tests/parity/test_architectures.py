@@ -19,6 +19,7 @@ from empg_cli.model.attention import POLICY_ATTENTION
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Step, Task, Trajectory
+from tests.support.turns import Turns
 
 VOCABULARY, WINDOW = 40, 6
 SHAPE: dict[str, Any] = {
@@ -100,7 +101,7 @@ def networks_of(name: str) -> tuple[Any, Any]:
 def played(policy: Policy) -> list[Trajectory]:
     """Two turns of three episodes, two of which begin alike: prompts of 21 and 9 tokens, then of 11, 2 and 5."""
     generator = np.random.default_rng(0)
-    session = TorchEngine(policy, []).start(3, append_only=True)
+    session = Turns(TorchEngine(policy, []), 3, append_only=True)
     trajectories = [Trajectory(Task("t", "k", "train"), 0, index) for index in range(3)]
     first, second = (generator.integers(3, VOCABULARY, size=size).tolist() for size in (21, 9))
     for prompts in ([first, first, second], [generator.integers(3, VOCABULARY, size=n).tolist() for n in (11, 2, 5)]):

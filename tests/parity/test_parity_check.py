@@ -22,7 +22,7 @@ from empg_cli.model.loading import ModelError, load_folder, packaged_agent
 from empg_cli.model.policy import Policy
 from empg_cli.rollout import parity
 from empg_cli.rollout.parity import check_parity
-from empg_cli.rollout.torch_engine import engine as torch_engine
+from empg_cli.rollout.torch_engine import reader
 from tests.parity.test_architectures import EXPERTS, MIXED, PLAYED, SHAPE, WINDOW
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -137,8 +137,8 @@ def test_what_half_precision_would_hide_is_seen_in_the_parameters() -> None:
 
 def test_a_rollout_that_counts_positions_from_one_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policy_of("gpt2")  # absolute positions; rotary ones would not mind
-    plain = torch_engine.positions
-    monkeypatch.setattr(torch_engine, "positions", lambda chunks: plain(chunks) + 1)
+    plain = reader.positions
+    monkeypatch.setattr(reader, "positions", lambda chunks: plain(chunks) + 1)
     with pytest.raises(ModelError, match="of the rollout differ"):
         check_parity(policy)
 

@@ -22,6 +22,7 @@ from empg_cli.runs.checkpoint import TrainState, load_optimizer, save_checkpoint
 from empg_cli.runs.own_config import saved_values
 from empg_cli.types import Batch, Step, Task, Trajectory
 from tests.support.tiny import tiny_config
+from tests.support.turns import Turns
 
 CFG = tiny_config("trainer.lr=1e-6", "algo.loss.kl_coef=0", "trainer.weight_decay=0")
 STEPS = 50
@@ -113,7 +114,7 @@ def test_passes_and_rollouts_read_the_weights_of_the_last_step() -> None:
     optimizer = make_optimizer(policy, CFG.trainer.model_copy(update={"lr": 1e-2}))
 
     def first_logprob() -> float:
-        session = TorchEngine(policy, []).start(1, append_only=True)
+        session = Turns(TorchEngine(policy, []), 1, append_only=True)
         return session.respond([[5, 6, 7]], [torch.zeros(1).numpy()], max_new_tokens=1, temperature=1.0)[0].logprobs[0]
 
     before, _ = first_logprob(), step(policy, optimizer, batch)

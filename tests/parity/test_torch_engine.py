@@ -22,6 +22,7 @@ from empg_cli.rollout.torch_engine.reading import Chunk, plan_runs
 from empg_cli.rollout.torch_engine.sampling import nucleus, sample
 from empg_cli.types import Trajectory
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
+from tests.support.turns import Turns
 
 
 def uniforms(rows: int, tokens: int, seed: int = 0) -> list[np.ndarray]:
@@ -31,7 +32,7 @@ def uniforms(rows: int, tokens: int, seed: int = 0) -> list[np.ndarray]:
 
 def test_greedy_turns_equal_generate_over_the_whole_history() -> None:
     policy = tiny_policy(tiny_config())
-    session = TorchEngine(policy, [3]).start(3, append_only=True)
+    session = Turns(TorchEngine(policy, [3]), 3, append_only=True)
     generator = np.random.default_rng(1)
     history: list[list[int]] = [[], [], []]
     for turn in range(3):
@@ -57,7 +58,7 @@ def test_other_model_classes_read_alike() -> None:
     network = LlamaForCausalLM(config).eval()
     network.load_state_dict(hf.state_dict())
     network.set_attn_implementation(POLICY_ATTENTION)
-    session = TorchEngine(Policy(network, None, torch.device("cpu")), [3]).start(2, append_only=True)
+    session = Turns(TorchEngine(Policy(network, None, torch.device("cpu")), [3]), 2, append_only=True)
     history: list[list[int]] = [[], []]
     for prompts in ([[5, 6, 7, 8], [9, 10]], [[20], [21, 22, 23]]):
         responses = session.respond(prompts, uniforms(2, 6), max_new_tokens=6, temperature=0.0)
@@ -83,12 +84,12 @@ def test_an_episode_does_not_depend_on_its_company() -> None:
     policy = tiny_policy(tiny_config())
     prompts = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
     draws = uniforms(3, 8)
-    together = TorchEngine(policy, [3]).start(3, append_only=True)
+    together = Turns(TorchEngine(policy, [3]), 3, append_only=True)
     all_three = together.respond(prompts, draws, max_new_tokens=8, temperature=1.0)
     together.keep([2])
     second = together.respond([[20, 21]], draws[:1], max_new_tokens=8, temperature=1.0)
 
-    alone = TorchEngine(policy, [3]).start(1, append_only=True)
+    alone = Turns(TorchEngine(policy, [3]), 1, append_only=True)
     assert (
         alone.respond(prompts[2:], draws[2:], max_new_tokens=8, temperature=1.0)[0].token_ids == all_three[2].token_ids
     )
@@ -127,7 +128,7 @@ def test_sampled_turns_equal_a_slow_transcription(context: str) -> None:
     """
     policy = tiny_policy(tiny_config())
     stops = [3, *frequent_tokens(policy, 40)]
-    session = TorchEngine(policy, stops).start(5, append_only=context == "transcript")
+    session = Turns(TorchEngine(policy, stops), 5, append_only=context == "transcript")
     generator = np.random.default_rng(2)
     history: list[list[int]] = [[] for _ in range(5)]
     lengths = set()
@@ -206,7 +207,7 @@ def test_shared_beginnings_change_nothing_but_rounding(append_only: bool) -> Non
     ]
     answers = []
     for share in (True, False):
-        session = TorchEngine(policy, [3], share_prefixes=share).start(5, append_only=append_only)
+        session = Turns(TorchEngine(policy, [3], share_prefixes=share), 5, append_only=append_only)
         turns = [session.respond(first, uniforms(5, 6), max_new_tokens=6, temperature=1.0)]
         session.keep([0, 2, 4])
         session.add(1)
@@ -222,9 +223,9 @@ def test_a_long_first_prompt_is_shared() -> None:
     policy = tiny_policy(tiny_config())
     prompt = np.random.default_rng(4).integers(4, 200, size=256).tolist()
     answers = [
-        TorchEngine(policy, [3], share_prefixes=share)
-        .start(2, append_only=True)
-        .respond([prompt, prompt], uniforms(2, 4), max_new_tokens=4, temperature=1.0)
+        Turns(TorchEngine(policy, [3], share_prefixes=share), 2, append_only=True).respond(
+            [prompt, prompt], uniforms(2, 4), max_new_tokens=4, temperature=1.0
+        )
         for share in (True, False)
     ]
     assert [row.token_ids for row in answers[0]] == [row.token_ids for row in answers[1]]
@@ -246,9 +247,8 @@ def test_groups_read_their_prompt_once(append_only: bool, monkeypatch: pytest.Mo
     policy = tiny_policy(tiny_config())
     generator = np.random.default_rng(5)
     openings = [generator.integers(4, 200, size=size).tolist() for size in (30, 42, 35)]
-    session = TorchEngine(policy, [3]).start(12, append_only=append_only)
-    alone = TorchEngine(policy, [3], share_prefixes=False)
-    singles = [alone.start(1, append_only=append_only) for _ in range(14)]
+    session = Turns(TorchEngine(policy, [3]), 12, append_only=append_only)
+    singles = [Turns(TorchEngine(policy, [3], share_prefixes=False), 1, append_only=append_only) for _ in range(14)]
     opening_of = [openings[row // 4] for row in range(12)] + [openings[0]] * 2
     going, started = list(range(12)), set[int]()
     for turn in range(3):

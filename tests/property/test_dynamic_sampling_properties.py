@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
 from empg_cli.learner.metrics import describe_batch
 from empg_cli.model.tiny import word_tokenizer
+from empg_cli.rollout.engine import Completion
 from empg_cli.rollout.source import sample_trajectories
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Task, Trajectory
@@ -30,12 +32,20 @@ GROUP_SIZE = 2
 class Batches:
     """An engine whose n-th rollout plays the n-th list of one-turn answers."""
 
+    is_deterministic = True
+
     def __init__(self, batches: Sequence[Sequence[str]]) -> None:
         self._batches = iter(batches)
+        self._rollout: object = None
 
-    def start(self, num_rows: int, *, append_only: bool) -> Any:
-        answers = [[AlfworldCompact().phrase(action)] for action in next(self._batches)]
-        return ScriptedEngine(CODEC, answers).start(num_rows, append_only=append_only)
+    async def generate(self, prompt: Sequence[int], **options: Any) -> Completion[int]:
+        if self._rollout is not (rollout := asyncio.get_running_loop()):  # each has an event loop of its own
+            self._rollout = rollout
+            answers = [[AlfworldCompact().phrase(action)] for action in next(self._batches)]
+            self._engine = ScriptedEngine(CODEC, answers)
+        return await self._engine.generate(prompt, **options)
+
+    def close(self, episode: Hashable) -> None: ...
 
 
 @st.composite

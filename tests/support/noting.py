@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.model.tiny import word_tokenizer
-from empg_cli.rollout.engine import Response
+from empg_cli.rollout.engine import Completion
 from empg_cli.types import Task
 
 CODEC = CompactCodec(word_tokenizer(vocabulary()))
@@ -36,21 +37,27 @@ class FailingEnv:
 class NotingEngine:
     """Episode i of a rollout says `answers[i % len(answers)]`; notes the first random number that each is given."""
 
+    is_deterministic = True
+
     def __init__(self, *answers: str) -> None:
         self.answers = answers
         self.drawn: list[list[float]] = []
+        """Rollout by rollout."""
+        self._rollout: object = None
+        self._rows: dict[Hashable, int] = {}
 
-    def start(self, num_rows: int, *, append_only: bool) -> NotingEngine:
-        return self
+    async def generate(
+        self, prompt: Sequence[int], *, episode: Hashable, draws: np.ndarray, **_: Any
+    ) -> Completion[int]:
+        if self._rollout is not (rollout := asyncio.get_running_loop()):  # each has an event loop of its own
+            self._rollout, self._rows = rollout, {}
+            self.drawn.append([])
+        row = self._rows.setdefault(episode, len(self._rows))
+        self.drawn[-1].append(float(draws[0]))
+        ids = CODEC.response(self.answers[row % len(self.answers)])
+        return Completion(ids, [-0.5] * len(ids), [0.25] * len(ids), ended=True, policy_version=0)
 
-    def keep(self, rows: Sequence[int]) -> None: ...
-
-    def cut(self, responses: Sequence[Sequence[int]]) -> None: ...
-
-    def respond(self, prompts: Sequence[Sequence[int]], uniforms: Sequence[np.ndarray], **_: Any) -> Sequence[Response]:
-        self.drawn.append([float(numbers[0]) for numbers in uniforms])
-        ids = [CODEC.response(self.answers[row % len(self.answers)]) for row in range(len(prompts))]
-        return [Response(row, [-0.5] * len(row), [0.25] * len(row), ended=True) for row in ids]
+    def close(self, episode: Hashable) -> None: ...
 
 
 class Games:
@@ -69,5 +76,5 @@ class Games:
         return FailingEnv(task)
 
 
-def make_agent() -> Agent:
+def make_agent() -> Agent[int]:
     return Agent(AlfworldCompact(), CODEC, context="transcript", history=0)

@@ -13,7 +13,8 @@ from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.model.loading import load_policy
 from empg_cli.model.policy import Policy
-from empg_cli.rollout.episode import collect, episode_rules
+from empg_cli.rollout.collect import collect
+from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Trajectory
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from empg_cli.benchmarks.base import Observation, StepResult
-from empg_cli.rollout.episode import EpisodeRules, collect
+from empg_cli.rollout.collect import collect
+from empg_cli.rollout.episode import EpisodeRules
 from empg_cli.types import Status, Task, Trajectory
 from tests.support.noting import MALFORMED, NotingEngine, make_agent
 

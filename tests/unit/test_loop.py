@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from empg_cli import loop
-from empg_cli.rollout.engine import Response
+from empg_cli.rollout.engine import Completion
 from tests.support.tiny import tiny_config
 
 
-class Blind:
-    """An engine's session that reports no entropies, as servers do not."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def respond(self, *arguments: Any, **options: Any) -> Sequence[Response]:
-        responses: Sequence[Response] = self._inner.respond(*arguments, **options)
-        for response in responses:
-            response.entropies = [0.0] * len(response.token_ids)
-        return responses
-
-
 class BlindEngine(loop.TorchEngine):
-    def start(self, *arguments: Any, **options: Any) -> Any:
-        return Blind(super().start(*arguments, **options))
+    """Reports no entropies, as servers do not."""
+
+    async def generate(self, *arguments: Any, **options: Any) -> Completion[int]:
+        completion = await super().generate(*arguments, **options)
+        return replace(completion, entropies=None)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -94,9 +93,9 @@ def test_the_texts_of_a_step_are_what_the_model_read_and_wrote(tmp_path: Path) -
 
 def test_of_a_server_the_tokens_are_not_counted(tmp_path: Path) -> None:
     codec = MessageCodec()
-    step = Step(codec.opening("a prompt"), codec.response("an answer"), [math.nan], [math.nan])
+    step = codec.step(codec.opening("a prompt"), codec.response("an answer"))
     played = [Trajectory(Task("t", "pick", "train"), 0, 0, [step])]
-    save_trajectories(tmp_path, 0, "eval", played, text_of=codec.decode)
+    save_trajectories(tmp_path, 0, "eval", played)
     (kept,) = lines(tmp_path, "update-000000-eval.jsonl")[0]["steps"]
     assert (kept["prompt"], kept["response"], kept["tokens"], kept["entropy"]) == ("a prompt", "an answer", None, None)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import Any, Generic, Protocol
 
 from empg_cli.agents.alfworld_chat import AlfworldChat
 from empg_cli.agents.alfworld_compact import AlfworldCompact
 from empg_cli.agents.chat_template import ChatTemplateError, generation_ends
-from empg_cli.agents.codec import ChatCodec, Codec, CompactCodec
+from empg_cli.agents.codec import ChatCodec, Codec, CompactCodec, P
 from empg_cli.agents.deepsearch_chat import DeepSearchChat
 from empg_cli.agents.deepsearch_compact import DeepSearchCompact
 from empg_cli.agents.webshop_chat import WebshopChat
@@ -21,42 +21,39 @@ from empg_cli.benchmarks.deepsearch.rules import Reader
 from empg_cli.config.benchmarks import Alfworld, Benchmark, Webshop
 from empg_cli.config.deepsearch import Deepsearch
 
-if TYPE_CHECKING:  # it brings torch: seconds
-    from empg_cli.model.policy import Policy
 
-
-class Agent:
-    """Context building for one trajectory.
+class Agent(Generic[P]):
+    """Context building for one trajectory, in what its codec makes: token ids, or messages.
 
     `transcript` returns only the tokens that are new since the last response; `window` returns whole prompts that
     repeat the last `history` exchanges.
     """
 
-    def __init__(self, wording: Wording, codec: Codec, *, context: str, history: int) -> None:
+    def __init__(self, wording: Wording, codec: Codec[P], *, context: str, history: int) -> None:
         self.wording, self.codec = wording, codec
         self._append_only, self._history = context == "transcript", history
         self._past: list[Exchange] = []
         self._steps_taken = 0
         self._observation = Observation("", ())
 
-    def start(self, observation: Observation) -> list[int]:
+    def start(self, observation: Observation) -> list[P]:
         self._observation = observation
         return self.codec.opening(self.wording.opening(observation))
 
-    def parse(self, response_ids: Sequence[int], *, ended: bool = True) -> Parsed:
+    def parse(self, response: Sequence[P], *, ended: bool = True) -> Parsed:
         """The action of a response.
 
         Args:
             ended: the response closed its turn itself, it was not cut.
         """
-        parsed = self.wording.parse(self.codec.thought + self.codec.decode(response_ids))
+        parsed = self.wording.parse(self.codec.thought + self.codec.decode(response))
         return parsed if ended or not self.codec.needs_end else replace(parsed, well_formed=False)
 
-    def kept(self, response_ids: list[int], parsed: Parsed) -> list[int]:
+    def kept(self, response: list[P], parsed: Parsed) -> list[P]:
         """The beginning of a response that stays in the context and trains."""
-        return response_ids if parsed.surplus is None else self.codec.without(response_ids, parsed.surplus)
+        return response if parsed.surplus is None else self.codec.without(response, parsed.surplus)
 
-    def next_prompt(self, action: str, observation: Observation, *, ended: bool) -> list[int]:
+    def next_prompt(self, action: str, observation: Observation, *, ended: bool) -> list[P]:
         """Prompt for the step after `action`, which led to `observation`."""
         self._steps_taken += 1
         self._past.append(Exchange(self._observation.text, action))
@@ -67,12 +64,20 @@ class Agent:
         return self.codec.opening(self.wording.window(past, self._steps_taken, observation))
 
 
-AgentMaker = Callable[[], Agent]
+AgentMaker = Callable[[], Agent[P]]
+
+
+class Speaker(Protocol):
+    """What agents need to know of a policy."""
+
+    tokenizer: Any
+    model: Any
+    """Its generation config names tokens that end a turn."""
 
 
 def agent_maker(
-    benchmark: Benchmark, prompt: str, policy: Policy, *, context: str, history: int, today: date | None = None
-) -> AgentMaker:
+    benchmark: Benchmark, prompt: str, policy: Speaker, *, context: str, history: int, today: date | None = None
+) -> AgentMaker[int]:
     """A function that makes a new agent per trajectory.
 
     Args:
@@ -85,7 +90,7 @@ def agent_maker(
     Raises:
         ChatTemplateError: episodes cannot be played with the tokenizer's chat template.
     """
-    codec: Codec
+    codec: Codec[int]
     if prompt == "compact":
         codec = CompactCodec(policy.tokenizer)
     else:

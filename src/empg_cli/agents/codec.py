@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from empg_cli.agents.chat_template import ChatTemplate
 from empg_cli.agents.control_tokens import THOUGHT_TAGS, encode
 from empg_cli.errors import UserError
+from empg_cli.types import Step
+
+P = TypeVar("P")
+"""What prompts and responses are made of: token ids, or messages."""
 
 ACT = "<act>"
 """Compact form: ends a prompt; the response follows."""
@@ -17,7 +21,7 @@ END = "<end>"
 PAD, UNKNOWN = "<pad>", "<unk>"
 
 
-class Codec(Protocol):
+class Codec(Protocol[P]):
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end a response."""
@@ -33,11 +37,11 @@ class Codec(Protocol):
         """A response that was cut lacks a part of its form."""
         ...
 
-    def opening(self, text: str) -> list[int]:
+    def opening(self, text: str) -> list[P]:
         """A prompt that stands alone."""
         ...
 
-    def turn(self, text: str, *, ended: bool) -> list[int]:
+    def turn(self, text: str, *, ended: bool) -> list[P]:
         """What follows a response in a transcript.
 
         Args:
@@ -45,21 +49,30 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, response_ids: Sequence[int]) -> str:
+    def decode(self, response_ids: Sequence[P]) -> str:
         """Text of a response, without its end-of-turn token and without `thought`."""
         ...
 
-    def without(self, response_ids: list[int], surplus: int) -> list[int]:
+    def without(self, response_ids: list[P], surplus: int) -> list[P]:
         """The response up to the token that completes all but the last `surplus` characters of its text; the whole
         response where only blanks and the end of the turn follow."""
         ...
 
-    def response(self, text: str) -> list[int]:
-        """Token ids of a demonstration's response, the end-of-turn token included; `thought` is not repeated."""
+    def response(self, text: str) -> list[P]:
+        """A demonstration's response, the end-of-turn token included; `thought` is not repeated."""
+        ...
+
+    def step(self, prompt: list[P], response: list[P]) -> Step:
+        """What is kept of a prompt and its response."""
         ...
 
 
-class CompactCodec:
+class _TokenCodec:
+    def step(self, prompt: list[int], response: list[int]) -> Step:
+        return Step(prompt, response, [], [])
+
+
+class CompactCodec(_TokenCodec):
     """Whitespace words, one token each: `task heat apple fridge ... <act>` -> `go fridge_1 <end>`."""
 
     thought = ""
@@ -96,7 +109,7 @@ class CompactCodec:
         return encode(self._tokenizer, text)
 
 
-class ChatCodec:
+class ChatCodec(_TokenCodec):
     """The model's own chat template; each environment reply is a user message.
 
     Ordinary text gives the ids that the template gives. A control token that a message spells (`<|im_end|>` on a

@@ -1,38 +1,43 @@
-"""The codec of models behind a server that takes messages: a "token" is the number of a whole message."""
+"""The codec of models behind a server that takes messages: there are no tokens, a response is one message."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from empg_cli.types import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Literal["user", "assistant"]
+    content: str
 
 
 class MessageCodec:
-    """Keeps the texts; prompts and responses are lists with one number each. No tokenizer is involved."""
+    """No tokenizer is involved."""
 
     stop_ids: tuple[int, ...] = ()
     thought = ""
     needs_end = False
 
-    def __init__(self) -> None:
-        self._texts: list[str] = []
+    def opening(self, text: str) -> list[Message]:
+        return [Message("user", text)]
 
-    def opening(self, text: str) -> list[int]:
-        return [self.add(text)]
+    def turn(self, text: str, *, ended: bool) -> list[Message]:
+        return [Message("user", text)]
 
-    def turn(self, text: str, *, ended: bool) -> list[int]:
-        return [self.add(text)]
+    def decode(self, response: Sequence[Message]) -> str:
+        return "".join(message.content for message in response)
 
-    def decode(self, response_ids: Sequence[int]) -> str:
-        return "".join(self._texts[id_] for id_ in response_ids)
-
-    def without(self, response_ids: list[int], surplus: int) -> list[int]:
-        """A message of its own where something is cut."""
-        text = self.decode(response_ids)
+    def without(self, response: list[Message], surplus: int) -> list[Message]:
+        text = self.decode(response)
         end = len(text) - surplus
-        return [self.add(text[:end])] if text[end:].strip() else response_ids
+        return self.response(text[:end]) if text[end:].strip() else response
 
-    def response(self, text: str) -> list[int]:
-        return [self.add(text)]
+    def response(self, text: str) -> list[Message]:
+        return [Message("assistant", text)]
 
-    def add(self, text: str) -> int:
-        self._texts.append(text)
-        return len(self._texts) - 1
+    def step(self, prompt: list[Message], response: list[Message]) -> Step:
+        return Step([], [], [], [], texts=(self.decode(prompt), self.decode(response)))

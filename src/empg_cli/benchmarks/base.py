@@ -92,7 +92,12 @@ class Benchmark(Protocol):
 
 @runtime_checkable
 class StepsTogether(Protocol):
-    """A benchmark whose environments wait for a network, so that stepping them at once saves time."""
+    """A benchmark whose environments may wait for a network, so that stepping them at once saves time."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether they do; else they are stepped one by one."""
+        ...
 
     def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Sequence[StepResult | BaseException]:
         """One step of each environment. One that cannot go on has its exception in the list."""

@@ -31,7 +31,8 @@ from empg_cli.evaluation.diagnosis import (
 from empg_cli.learner.batching import make_batch, microbatches
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
-from empg_cli.rollout.episode import Progress, collect, episode_rules
+from empg_cli.rollout.collect import collect
+from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, all_checkpoints, find_checkpoint
@@ -39,7 +40,7 @@ from empg_cli.runs.files import read_run_file
 from empg_cli.runs.record import prompt_date
 from empg_cli.stats.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
 from empg_cli.stats.intervals import Estimate
-from empg_cli.types import Batch, Trajectory
+from empg_cli.types import Batch, Progress, Trajectory
 
 _STREAM = 5
 """Keeps this use of the seed apart from others."""

@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from empg_cli.agents.agent import AgentMaker
+from empg_cli.agents.codec import P
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.errors import UserError
+from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
-from empg_cli.rollout.episode import Progress, collect, episode_rules, refuse_if_nothing_fits
+from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.info import mean_info, reported_numbers
-from empg_cli.rollout.stepping import describe_failure, step_all
+from empg_cli.rollout.stepping import EnvironmentFailed, describe_failure, step_in_place
 from empg_cli.stats.intervals import wilson_interval
-from empg_cli.types import Status, Step, Task, Trajectory
+from empg_cli.types import Progress, Status, Step, Task, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +120,9 @@ class Evaluation:
 
 
 def evaluate(
-    engine: Engine,
+    engine: Engine[P],
     benchmark: Benchmark,
-    make_agent: AgentMaker,
+    make_agent: AgentMaker[P],
     settings: BenchmarkConfig,
     rollout: Rollout,
     *,
@@ -177,9 +179,10 @@ def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Rand
     env.reset()
     for action in benchmark.expert(env, rng):
         trajectory.steps.append(step := Step([], [], [], [], action=action))
-        (result,) = step_all(benchmark, [env], [action])
-        if isinstance(result, BaseException):
-            trajectory.error, trajectory.status = describe_failure(result, task), Status.ENV_ERROR
+        try:
+            result = step_in_place(env, action)
+        except EnvironmentFailed as failed:
+            trajectory.error, trajectory.status = describe_failure(failed.error, task), Status.ENV_ERROR
             break
         step.admissible, step.reward = result.valid, result.reward
         trajectory.info = reported_numbers(result.info)

@@ -24,13 +24,13 @@ from empg_cli.model.loading import check_context, load_folder, load_policy, mode
 from empg_cli.model.policy import Policy
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.rollout.endpoint import EndpointEngine
-from empg_cli.rollout.episode import Progress
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, find_checkpoint
 from empg_cli.runs.files import update_run_file, write_atomically
 from empg_cli.runs.record import PROMPT_DATE, prompt_date
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
+from empg_cli.types import Progress
 
 
 def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
 class Player(Protocol):
     @property
     def text_of(self) -> TextOf | None:
-        """Prompts and responses as text; None where no model writes any."""
+        """Token ids as text; None where there are no ids."""
         ...
 
     def play(self, which: Pass, progress: Progress) -> Evaluation: ...
@@ -98,7 +98,7 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark) -> Iterator[Player]:
             yield _Expert(cfg, benchmark)
         case "endpoint":
             assert cfg.endpoint is not None, "checked by the schema"
-            with EndpointEngine(cfg.endpoint, MessageCodec()) as engine:
+            with EndpointEngine(cfg.endpoint) as engine:
                 engine.check()
                 yield _Endpoint(cfg, benchmark, engine)
         case "model":
@@ -175,7 +175,7 @@ class _Endpoint:
         return evaluate(
             self.engine,
             self.benchmark,
-            lambda: Agent(make_wording(), self.engine.codec, context=rollout.context, history=rollout.history),
+            lambda: Agent(make_wording(), MessageCodec(), context=rollout.context, history=rollout.history),
             cfg.benchmark,
             rollout.model_copy(update={"eval_temperature": which.temperature}),
             seed=which.seed,
@@ -183,9 +183,7 @@ class _Endpoint:
             progress=progress,
         )
 
-    @property
-    def text_of(self) -> TextOf:
-        return self.engine.codec.decode
+    text_of = None
 
     def facts(self) -> dict[str, Any]:
         settings = self.engine.settings

@@ -45,7 +45,7 @@ class Demonstration:
 def demonstrate(
     benchmark: Benchmark,
     task: Task,
-    agent: Agent,
+    agent: Agent[int],
     rng: random.Random,
     *,
     mistakes: float,
@@ -92,7 +92,7 @@ def demonstrate(
 
 
 def demonstrations(
-    benchmark: Benchmark, make_agent: AgentMaker, settings: WarmStart, rules: EpisodeRules, *, seed: int
+    benchmark: Benchmark, make_agent: AgentMaker[int], settings: WarmStart, rules: EpisodeRules, *, seed: int
 ) -> Iterator[list[Demonstration]]:
     """`batch_size` demonstrations of the train split for each optimiser step, without end. Failed ones are replaced by
     another task's, unless `settings.keep_failed`; so tasks that the expert finds hard are seen less often.

@@ -39,7 +39,7 @@ NOT_DEMONSTRATED = ("split", "eval_tasks", "invalid_action_penalty", "invalid_ac
 def imitate(
     policy: Policy,
     benchmark: Benchmark,
-    make_agent: AgentMaker,
+    make_agent: AgentMaker[int],
     settings: WarmStart,
     rules: EpisodeRules,
     *,
@@ -136,7 +136,7 @@ def warm_started(
     return policy
 
 
-def _agent_maker(policy: Policy, cfg: TrainConfig, today: date | None) -> AgentMaker:
+def _agent_maker(policy: Policy, cfg: TrainConfig, today: date | None) -> AgentMaker[int]:
     rollout = cfg.rollout
     return agent_maker(
         cfg.benchmark, cfg.model.prompt, policy, context=rollout.context, history=rollout.history, today=today

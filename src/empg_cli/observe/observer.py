@@ -34,7 +34,6 @@ from empg_cli.observe.sinks import Fan, RunIdentity, open_sinks
 from empg_cli.observe.step_histograms import step_histograms
 from empg_cli.observe.stop import Stopped, Stopper
 from empg_cli.observe.summary import RunReport, print_run_summary, resume_command
-from empg_cli.rollout.episode import Progress
 from empg_cli.runs.checkpoint import (
     TrainState,
     all_checkpoints,
@@ -47,7 +46,7 @@ from empg_cli.runs.files import read_run_file, update_run_file, write_atomically
 from empg_cli.runs.record import PROMPT_DATE, cell_hash, config_hash, prompt_date, run_facts
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.trajectories import TextOf, drop_trajectories, save_trajectories, text_with_special_tokens
-from empg_cli.types import Batch, Trajectory
+from empg_cli.types import Batch, Progress, Trajectory
 
 log = logging.getLogger(__name__)
 

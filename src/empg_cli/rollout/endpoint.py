@@ -1,25 +1,25 @@
 """Sampling from a model behind an OpenAI-compatible server, over chat messages; for evaluation only.
 
-Nothing is known of its tokens, so log-probs and entropies are NaN. A request that stays without an answer ends its
-episode, which is then counted apart; a server that refuses the key, or answers nobody, ends the evaluation.
+Nothing is known of its tokens: a response is one message, without log-probs. A request that stays without an answer
+ends its episode, which is then counted apart; a server that refuses the key, or answers nobody, ends the evaluation.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Coroutine, Hashable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from empg_cli.agents.messages import MessageCodec
+from empg_cli.agents.messages import Message
 from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError
 from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
 from empg_cli.config.endpoint import Endpoint
 from empg_cli.errors import UserError
-from empg_cli.rollout.engine import NoResponse, Response
+from empg_cli.rollout.engine import Completion, NoCompletion, Sampling
 from empg_cli.types import Status
 
 MOST_LOST_IN_A_ROW: Final = 10
@@ -35,30 +35,31 @@ class EndpointError(UserError):
 class EndpointEngine:
     """Use it as a context manager, from one thread. `usage` counts what was asked and answered."""
 
-    def __init__(self, settings: Endpoint, codec: MessageCodec) -> None:
-        self.settings, self.codec = settings, codec
+    is_deterministic = False
+
+    def __init__(self, settings: Endpoint) -> None:
+        self.settings = settings
         self._where = f"the server at {settings.base_url}"
         self._url = settings.base_url.rstrip("/")
         self._key = api_key(settings.api_key_env, "the endpoint")
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else None
-        self._runner = asyncio.Runner()
         self._service = Service.of(self._where, settings, headers)
-        self._lost_in_a_row = 0
+        self._lost_in_a_row = self._in_flight = 0
+        # Connections live in one event loop, and every rollout has its own.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
         self.usage = {"requests": 0, "answered": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
     def __enter__(self) -> EndpointEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._runner.run(self._service.close())
-        self._runner.close()
+        self._wait_for(self._service.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
     @property
     def retries(self) -> int:
         return self._service.retries
-
-    def start(self, num_rows: int, *, append_only: bool) -> EndpointSession:
-        return EndpointSession(self, num_rows, append_only=append_only)
 
     def check(self) -> None:
         """Raise EndpointError when nobody listens at the address, or the key is refused, before anything is played."""
@@ -73,7 +74,7 @@ class EndpointEngine:
                 await service.close()
 
         try:
-            self._runner.run(ask())
+            self._wait_for(ask())
         except AccessDeniedError as error:
             if "HTTP 401" in str(error):  # a key may be allowed to chat and not to list models: 403
                 raise self._refused(error) from None
@@ -81,38 +82,47 @@ class EndpointEngine:
             if "HTTP " not in str(error):  # any answer shows that somebody listens; /models is not everywhere
                 raise self._gone(str(error)) from None
 
-    def chat(self, conversations: Sequence[list[dict[str, str]]], **request: Any) -> list[Response | NoResponse]:
-        """A response to each conversation, at most `concurrency` at once.
+    async def generate(
+        self, prompt: Sequence[Message], *, episode: Hashable, draws: np.ndarray, sampling: Sampling
+    ) -> Completion[Message]:
+        body: dict[str, Any] = {
+            "model": self.settings.model,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt],
+            "temperature": sampling.temperature,
+            self.settings.limit_key: sampling.max_new_tokens,
+        }
+        if sampling.top_p < 1:
+            body["top_p"] = sampling.top_p
+        if self.settings.send_seed:
+            body["seed"] = int(draws[0] * 2**31)
+        self._in_flight += 1
+        try:
+            asked = asyncio.run_coroutine_threadsafe(self._ask(body | self.settings.extra_body), self._loop)
+            completion = await asyncio.wrap_future(asked)
+        except NoCompletion as none:
+            self._note_loss(none, others=self._in_flight - 1)
+            raise
+        finally:
+            self._in_flight -= 1
+        self._lost_in_a_row = 0
+        return completion
 
-        Args:
-            request: fields of each request's body; `seed`, a list, has one value for each conversation.
-        """
-        seeds = request.pop("seed", None)
-        bodies = [
-            {
-                "model": self.settings.model,
-                "messages": messages,
-                **request,
-                **({"seed": seeds[row]} if seeds else {}),
-                **self.settings.extra_body,
-            }
-            for row, messages in enumerate(conversations)
-        ]
+    def close(self, episode: Hashable) -> None:
+        """Nothing is held here."""
 
-        async def ask_all() -> list[Response | NoResponse]:
-            return await asyncio.gather(*(self._ask(body) for body in bodies))
+    def _note_loss(self, none: NoCompletion, *, others: int) -> None:
+        """Raise EndpointError when this tells that the server is gone: all that was asked so far is lost, or many."""
+        if none.status is not Status.ENV_ERROR:
+            return
+        self._lost_in_a_row += 1
+        all_are_lost = not self.usage["answered"] and not others
+        if all_are_lost or self._lost_in_a_row >= MOST_LOST_IN_A_ROW:
+            raise self._gone(none.reason) from None
 
-        answers = self._runner.run(ask_all())
-        lost = [answer for answer in answers if isinstance(answer, NoResponse) and answer.status is Status.ENV_ERROR]
-        if len(lost) < len(answers):
-            self._lost_in_a_row = 0
-            return answers
-        self._lost_in_a_row += len(lost)
-        if not self.usage["answered"] or self._lost_in_a_row >= MOST_LOST_IN_A_ROW:
-            raise self._gone(lost[-1].reason)
-        return answers
+    def _wait_for(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    async def _ask(self, body: dict[str, Any]) -> Response | NoResponse:
+    async def _ask(self, body: dict[str, Any]) -> Completion[Message]:
         self.usage["requests"] += 1
         try:
             answer = await self._service.call("POST", f"{self._url}/chat/completions", json=body)
@@ -121,16 +131,16 @@ class EndpointEngine:
         except SearchError as error:
             reason = self._without_key(str(error))
             status = Status.CONTEXT_OVERFLOW if _TOO_LONG.search(reason) else Status.ENV_ERROR
-            return NoResponse(status, reason)
+            raise NoCompletion(status, reason) from None
         try:
             choice = answer["choices"][0]
             text = choice["message"].get("content") or ""  # null: all tokens went into hidden reasoning
             ended = choice.get("finish_reason") != "length"
         except (KeyError, IndexError, TypeError, AttributeError):
             reason = self._without_key(f"{self._where} answered in an unknown form: {str(answer)[:120]}")
-            return NoResponse(Status.ENV_ERROR, reason)
+            raise NoCompletion(Status.ENV_ERROR, reason) from None
         self._count(answer.get("usage"))
-        return Response([self.codec.add(text)], [math.nan], [math.nan], ended=ended)
+        return Completion([Message("assistant", text)], [], None, ended, policy_version=0)
 
     def _count(self, usage: Any) -> None:
         self.usage["answered"] += 1
@@ -152,46 +162,3 @@ class EndpointEngine:
     def _without_key(self, text: str) -> str:
         """Servers may repeat what they were sent."""
         return text.replace(self._key, "***") if self._key else text
-
-
-class EndpointSession:
-    def __init__(self, engine: EndpointEngine, num_rows: int, *, append_only: bool) -> None:
-        self._engine, self._append_only = engine, append_only
-        self._messages: list[list[dict[str, str]]] = [[] for _ in range(num_rows)]
-
-    def keep(self, rows: Sequence[int]) -> None:
-        self._messages = [self._messages[row] for row in rows]
-
-    def cut(self, responses: Sequence[Sequence[int]]) -> None:
-        for messages, response in zip(self._messages, responses, strict=True):
-            if response:
-                messages[-1]["content"] = self._engine.codec.decode(response)
-
-    def add(self, count: int) -> None:
-        """Room for further episodes, after the others."""
-        self._messages += [[] for _ in range(count)]
-
-    def respond(
-        self,
-        prompts: Sequence[Sequence[int]],
-        uniforms: Sequence[np.ndarray],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float = 1.0,
-    ) -> list[Response | NoResponse]:
-        decode = self._engine.codec.decode
-        if not self._append_only:
-            self._messages = [[] for _ in prompts]
-        for messages, prompt in zip(self._messages, prompts, strict=True):
-            messages.append({"role": "user", "content": decode(prompt)})
-        request: dict[str, Any] = {"temperature": temperature, self._engine.settings.limit_key: max_new_tokens}
-        if top_p < 1:
-            request["top_p"] = top_p
-        if self._engine.settings.send_seed:
-            request["seed"] = [int(uniform_T[0] * 2**31) for uniform_T in uniforms]
-        answers = self._engine.chat(self._messages, **request)
-        for messages, answer in zip(self._messages, answers, strict=True):
-            if isinstance(answer, Response):
-                messages.append({"role": "assistant", "content": decode(answer.token_ids)})
-        return answers

@@ -1,78 +1,73 @@
-"""What a rollout engine is: it samples responses to prompts of token ids, for many episodes at once."""
+"""What a rollout engine is: one call that goes from a prompt to a completion, awaited by any number of episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from empg_cli.types import Status
 
-
-@dataclass(slots=True)
-class Response:
-    token_ids: list[int]
-    """As sampled, the end-of-turn token included unless `max_new_tokens` cut the response."""
-    logprobs: list[float]
-    entropies: list[float]
-    ended: bool
-    """The model ended its turn itself."""
+P = TypeVar("P")
+"""What prompts and responses are made of: token ids, or messages of a server that takes texts (`agents.messages`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class NoResponse:
-    """A server gave no response; the episode ends."""
+class Sampling:
+    temperature: float
+    """0 = greedy; log-probs and entropies are then those at temperature 1."""
+    max_new_tokens: int
+    top_p: float = 1.0
+    """Below 1, log-probs and entropies are those of the cut distribution, which no training pass reproduces; for
+    evaluation only."""
 
-    status: Status
-    """CONTEXT_OVERFLOW when the prompt was too long for the model, else ENV_ERROR."""
-    reason: str
+
+@dataclass(slots=True)
+class Completion(Generic[P]):
+    response: list[P]
+    """As sampled, the end-of-turn token included unless `max_new_tokens` cut the response."""
+    logprobs: list[float]
+    """One for each token; empty where nothing is known of them."""
+    entropies: list[float] | None
+    """Nats, of the distribution each token was drawn from; None where the engine does not see it."""
+    ended: bool
+    """The model ended its turn itself."""
+    policy_version: int
+    """Updates that the policy had seen when it sampled this."""
 
 
-class Session(Protocol):
-    """The model's side of some episodes that are played in step, one row each."""
+class NoCompletion(Exception):  # noqa: N818 (an answer that says why there is none)
+    """The engine cannot answer this prompt; the episode ends, the rollout goes on."""
 
-    def respond(
-        self,
-        prompts: Sequence[Sequence[int]],
-        uniforms: Sequence[np.ndarray],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float,
-    ) -> Sequence[Response | NoResponse]:
-        """Sample one response per live episode.
+    def __init__(self, status: Status, reason: str) -> None:
+        """status: CONTEXT_OVERFLOW when the prompt was too long for the model, else ENV_ERROR."""
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Engine(Protocol[P]):
+    is_deterministic: bool
+    """Answers come in an order that depends on the prompts alone. Where they do not, nothing is gained by waiting in
+    order, so environments that wait for a network do it beside the engine (`rollout.stepping`)."""
+
+    async def generate(
+        self, prompt: Sequence[P], *, episode: Hashable, draws: np.ndarray, sampling: Sampling
+    ) -> Completion[P]:
+        """Sample a response to a whole prompt.
 
         Args:
-            prompts: token ids to read first; appended to what the session has already read (append-only sessions).
-            uniforms: per episode, `max_new_tokens` numbers in [0, 1): the only source of randomness, so an episode
-                does not depend on the company it was sampled in.
-            temperature: 0 = greedy; log-probs and entropies are then those at temperature 1.
-            top_p: below 1, log-probs and entropies are those of the cut distribution, which no training pass
-                reproduces; for evaluation only.
+            prompt: everything that the model is to read, earlier turns included.
+            episode: names the episode, so that what the engine has read of it already is not read again.
+            draws: `max_new_tokens` numbers in [0, 1), the only source of randomness: an episode does not depend on the
+                company it was sampled in.
+
+        Raises:
+            NoCompletion: there is no response.
         """
         ...
 
-    def cut(self, responses: Sequence[Sequence[int]]) -> None:
-        """Go on as if the last responses had been these, in transcripts.
-
-        Args:
-            responses: per live episode, a beginning of what was sampled (the rest is forgotten); empty where there was
-                no response.
-        """
-        ...
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these episodes only, in this order."""
-        ...
-
-    def add(self, count: int) -> None:
-        """Take that many new episodes, as the last rows."""
-        ...
-
-
-class Engine(Protocol):
-    def start(self, num_rows: int, *, append_only: bool) -> Session:
-        """append_only: prompts continue the episode's transcript; otherwise each prompt stands alone."""
+    def close(self, episode: Hashable) -> None:
+        """The episode is over: what is held for it may go."""
         ...

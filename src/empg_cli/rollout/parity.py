@@ -6,7 +6,8 @@ and a model that does something else besides would be played and trained wrongly
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
@@ -19,6 +20,8 @@ from empg_cli.learner.batching import make_batch
 from empg_cli.model.attention import use_policy_attention
 from empg_cli.model.loading import ModelError
 from empg_cli.model.policy import Policy
+from empg_cli.rollout.collect import run
+from empg_cli.rollout.engine import Sampling
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Step, Task, Trajectory
 
@@ -96,14 +99,26 @@ def _play(policy: Policy) -> list[Trajectory]:
     """Tokens from all over the vocabulary in a fixed order, responses drawn with fixed numbers."""
     vocabulary = len(policy.head.weight_VD)
     ids = (int(number * 0.6180339887 % 1 * vocabulary) for number in count(1))
-    session = TorchEngine(policy, stop_ids=()).start(2, append_only=True)
+    engine = TorchEngine(policy, stop_ids=())
+    draws, sampling = np.linspace(0.2, 0.8, NEW_TOKENS), Sampling(temperature=1.0, max_new_tokens=NEW_TOKENS)
     episodes = [Trajectory(Task("parity", "parity", "none"), group, 0) for group in range(2)]
-    for sizes in zip(*PROMPTS, strict=True):
-        prompts = [[next(ids) for _ in range(size)] for size in sizes]
-        uniforms = [np.linspace(0.2, 0.8, NEW_TOKENS) for _ in prompts]
-        responses = session.respond(prompts, uniforms, max_new_tokens=NEW_TOKENS, temperature=1.0)
-        for episode, prompt, response in zip(episodes, prompts, responses, strict=True):
-            episode.steps.append(Step(prompt, response.token_ids, response.logprobs, response.entropies))
+
+    async def play(episode: Trajectory, prompts: Sequence[list[int]]) -> None:
+        past: list[int] = []
+        for prompt in prompts:
+            past += prompt
+            answer = await engine.generate(past, episode=episode.group, draws=draws, sampling=sampling)
+            past += answer.response
+            assert answer.entropies is not None, "it sees the whole distribution"
+            episode.steps.append(Step(prompt, answer.response, answer.logprobs, answer.entropies))
+
+    async def play_both() -> None:
+        turns = [[[next(ids) for _ in range(size)] for size in sizes] for sizes in zip(*PROMPTS, strict=True)]
+        await asyncio.gather(
+            *(play(episode, prompts) for episode, prompts in zip(episodes, zip(*turns, strict=True), strict=True))
+        )
+
+    run(play_both())
     return episodes
 
 

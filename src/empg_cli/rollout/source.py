@@ -12,8 +12,9 @@ from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.learner.metrics import describe_rollout
 from empg_cli.observe.observer import Run
+from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
-from empg_cli.rollout.episode import collect, episode_rules, refuse_if_nothing_fits
+from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.masking import count_masked, trainable
 from empg_cli.rollout.tasks import training_tasks
 from empg_cli.runs.checkpoint import TrainState
@@ -26,7 +27,12 @@ _STREAM = 3
 
 
 def sample_trajectories(
-    cfg: TrainConfig, engine: Engine, benchmark: Benchmark, make_agent: AgentMaker, state: TrainState, run: Run
+    cfg: TrainConfig,
+    engine: Engine[int],
+    benchmark: Benchmark,
+    make_agent: AgentMaker[int],
+    state: TrainState,
+    run: Run,
 ) -> tuple[list[Trajectory], dict[str, float]]:
     """Play `tasks_per_update` groups; counts what was played in `state` and advances its `next_task`.
 

@@ -2,30 +2,104 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from empg_cli.benchmarks.base import Benchmark, Env, StepResult, StepsTogether, UnscoredError
+from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult, StepsTogether, UnscoredError
 from empg_cli.types import Task
 
 log = logging.getLogger(__name__)
 
 
-def step_all(benchmark: Benchmark, envs: Sequence[Env], actions: Sequence[str]) -> Sequence[StepResult | BaseException]:
-    """The results in order, with the exception of an environment in the place of its result.
+class EnvironmentFailed(Exception):  # noqa: N818 (it failed, whatever the reason)
+    """What an environment raised; it ends one episode."""
 
-    Environments that wait for a network step at once (`StepsTogether`), the others one after the other, in place.
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Stepper:
+    """Steps the environments of a rollout.
+
+    Most are stepped in place. Environments that wait for a network (`StepsTogether`) are stepped in one call, once at
+    least half of the episodes wait for theirs, so that a rollout waits few times and no turn for the slowest episode.
     """
-    if isinstance(benchmark, StepsTogether):
-        return benchmark.step_many(envs, actions)
-    return [_step(env, action) for env, action in zip(envs, actions, strict=True)]
+
+    def __init__(self, benchmark: Benchmark, *, in_order: bool) -> None:
+        """in_order: a call is waited for in place, so that nothing depends on how long it takes; else in a thread,
+        while the engine goes on."""
+        self._together = benchmark if isinstance(benchmark, StepsTogether) and benchmark.waits else None
+        self._in_order = in_order
+        self._episodes = 0
+        self._waiting: list[tuple[Env, str, asyncio.Future[StepResult]]] = []
+        self._calls: set[asyncio.Task[None]] = set()
+
+    @contextmanager
+    def episode(self) -> Iterator[None]:
+        """While an episode is played: it will take steps."""
+        self._episodes += 1
+        try:
+            yield
+        finally:
+            self._episodes -= 1
+            self._plan()
+
+    def reset(self, env: Env) -> Observation:
+        try:
+            return env.reset()
+        except Exception as error:
+            raise EnvironmentFailed(error) from error
+
+    async def step(self, env: Env, action: str) -> StepResult:
+        """Raises EnvironmentFailed."""
+        if self._together is None:
+            return step_in_place(env, action)
+        answer: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
+        self._waiting.append((env, action, answer))
+        self._plan()
+        return await answer
+
+    def _plan(self) -> None:
+        if self._waiting:
+            call = asyncio.create_task(self._step_those_that_wait())
+            self._calls.add(call)  # asyncio itself holds tasks weakly
+            call.add_done_callback(self._calls.discard)
+
+    async def _step_those_that_wait(self) -> None:
+        await asyncio.sleep(0)  # others may be about to ask
+        if not self._waiting or 2 * len(self._waiting) < self._episodes:
+            return
+        assert self._together is not None, "only such benchmarks wait"
+        asked, self._waiting = self._waiting, []
+        envs, actions = [env for env, _, _ in asked], [action for _, action, _ in asked]
+        try:
+            results: Sequence[StepResult | BaseException]
+            if self._in_order:
+                results = self._together.step_many(envs, actions)
+            else:
+                results = await asyncio.to_thread(self._together.step_many, envs, actions)
+        except Exception as error:
+            results = [error] * len(asked)
+        for (_, _, answer), result in zip(asked, results, strict=True):
+            if answer.done():  # cancelled
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(EnvironmentFailed(result))
+            elif isinstance(result, BaseException):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
 
 
-def _step(env: Env, action: str) -> StepResult | Exception:
+def step_in_place(env: Env, action: str) -> StepResult:
+    """Raises EnvironmentFailed."""
     try:
         return env.step(action)
     except Exception as error:
-        return error
+        raise EnvironmentFailed(error) from error
 
 
 def describe_failure(error: BaseException, task: Task) -> str:

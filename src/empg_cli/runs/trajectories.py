@@ -42,7 +42,7 @@ def save_trajectories(
     Args:
         trajectories: the first ones of the batch that `parts` describes, in its order.
         parts: one row per step of that batch.
-        text_of: None leaves prompts and responses out.
+        text_of: None leaves prompts and responses out, but for those that were texts from the beginning.
     """
     if not trajectories:
         return
@@ -86,16 +86,14 @@ def trajectory_record(
         "reward": trajectory.reward,
         "error": trajectory.error,
         "steps": [
-            _step(step)
-            | (_texts(step, text_of) if text_of else {})
-            | (_credit(parts, first_step + turn) if parts else {})
+            _step(step) | _texts(step, text_of) | (_credit(parts, first_step + turn) if parts else {})
             for turn, step in enumerate(trajectory.steps)
         ],
     }
 
 
 def _step(step: Step) -> dict[str, Any]:
-    is_known = all(map(math.isfinite, step.entropies))  # of a model behind a server nothing is known of its tokens
+    is_known = step.texts is None  # of a model behind a server nothing is known of its tokens
     tokens = len(step.response_ids) if is_known else 0
     return {
         "observation": step.observation,
@@ -108,9 +106,13 @@ def _step(step: Step) -> dict[str, Any]:
     }
 
 
-def _texts(step: Step, text_of: TextOf) -> dict[str, Any]:
+def _texts(step: Step, text_of: TextOf | None) -> dict[str, Any]:
     """Nothing for an expert's step, which no model made."""
-    return {"prompt": text_of(step.prompt_ids), "response": text_of(step.response_ids)} if step.prompt_ids else {}
+    if step.texts is not None:
+        return dict(zip(("prompt", "response"), step.texts, strict=True))
+    if text_of is None or not step.prompt_ids:
+        return {}
+    return {"prompt": text_of(step.prompt_ids), "response": text_of(step.response_ids)}
 
 
 def _credit(parts: CreditParts, row: int) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from empg_cli.benchmarks.deepsearch.rules import Reader, Rules
 from empg_cli.benchmarks.deepsearch.world.questions import Question
 from empg_cli.model.attention import POLICY_ATTENTION
 from empg_cli.model.policy import Policy
-from empg_cli.rollout.engine import Response
-from empg_cli.rollout.episode import _Episode
+from empg_cli.rollout.engine import Completion
+from empg_cli.rollout.episode import understood
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Task, Trajectory
 from tests.support.chat import chat_tokenizer
 from tests.support.scripted import scripted_rollout
+from tests.support.turns import Turns
 
 SEARCH = "<think>a</think>\n<search>b</search>"
 TAIL = "\n<information>Doc 1(Title: T) I made this up.</information><answer>Rome</answer>"
@@ -114,11 +115,10 @@ def test_special_tokens_after_the_action_are_cut_too(codec: ChatCodec) -> None:
 
 def test_an_action_that_is_complete_at_the_token_limit_is_well_formed(codec: ChatCodec) -> None:
     agent = Agent(DeepSearchChat(), codec, context="transcript", history=0)
-    episode = _Episode(Trajectory(TASK, 0, 0), World().make_env(TASK), agent, np.random.default_rng(0))
     for text, is_complete in ((SEARCH + TAIL[:9], True), (SEARCH, True), (SEARCH[:-3], False)):
         ids = codec.response(text)[:-1]
-        episode.act(Response(ids, [0.0] * len(ids), [0.0] * len(ids), ended=False))
-        step = episode.trajectory.steps[-1]
+        zeros = [0.0] * len(ids)
+        _, step = understood(agent, [1], Completion(ids, zeros, zeros, ended=False, policy_version=0))
         assert (step.well_formed, step.was_cut) == (is_complete, not is_complete)
 
 
@@ -143,14 +143,14 @@ def test_a_session_goes_on_as_if_the_cut_response_had_been_sampled() -> None:
     prompts = [[5, 6, 7, 8], [9, 10, 11]]
     uniforms = [np.linspace(0.1, 0.9, 6), np.linspace(0.8, 0.2, 6)]
     settings = {"max_new_tokens": 6, "temperature": 1.0}
-    session = TorchEngine(policy, ()).start(2, append_only=True)
+    session = Turns(TorchEngine(policy, ()), 2, append_only=True)
     first = session.respond(prompts, uniforms, **settings)  # type: ignore[arg-type]
     kept = [first[0].token_ids[:2], first[1].token_ids]
-    session.cut(copy.deepcopy(kept))
+    session.cut(copy.deepcopy(kept), first)
     turn = [[20, 21], [22]]
     second = session.respond(turn, uniforms, **settings)  # type: ignore[arg-type]
     whole = [prompt + ids + more for prompt, ids, more in zip(prompts, kept, turn, strict=True)]
-    fresh = TorchEngine(policy, ()).start(2, append_only=True).respond(whole, uniforms, **settings)  # type: ignore[arg-type]
+    fresh = Turns(TorchEngine(policy, ()), 2, append_only=True).respond(whole, uniforms, **settings)  # type: ignore[arg-type]
     for after_cut, anew in zip(second, fresh, strict=True):
         assert after_cut.token_ids == anew.token_ids
         assert after_cut.logprobs == pytest.approx(anew.logprobs, abs=2e-5)

@@ -86,6 +86,10 @@ class DeepSearchBenchmark:
             raise TypeError("make_env() takes tasks from the tasks() of a Deep Search benchmark")
         return DeepSearchEnv(task, self._rules, self.retriever, self._runner, self._judge)
 
+    @property
+    def waits(self) -> bool:
+        return not self._runner.is_local
+
     def step_many(self, envs: Sequence[DeepSearchEnv], actions: Sequence[str]) -> list[StepResult | BaseException]:
         """One step of many episodes at once: their searches overlap, and what a group asks alike is asked once. An
         episode that cannot go on has its exception in the list."""

@@ -15,9 +15,15 @@ from torch import Tensor
 from empg_cli.errors import UserError
 from empg_cli.model.attention import AttentionRule
 from empg_cli.rollout.torch_engine.prefix import EXTRA_CALLS, PrefixReading, saved_columns
-from empg_cli.rollout.torch_engine.reading import Chunk, ChunkReading, TokenReading, positions, read_overhead
-
-Reading = ChunkReading | TokenReading | PrefixReading
+from empg_cli.rollout.torch_engine.reading import (
+    Chunk,
+    ChunkReading,
+    MixedReading,
+    Reading,
+    TokenReading,
+    positions,
+    read_overhead,
+)
 
 
 class EpisodeCache:
@@ -71,7 +77,7 @@ class EpisodeCache:
         self._chunks = chunks
         self._longest = max(chunk.stop for chunk in chunks)
         assert self._longest <= self.columns, "a token without a column would land in another slot"
-        self._is_decoding = all(chunk.stop - chunk.start == 1 for chunk in chunks)
+        self._is_decoding = all(chunk.is_token for chunk in chunks)
         self._index.clear()
         self._readings.clear()
 
@@ -127,20 +133,25 @@ class EpisodeCache:
         chunks, device = self._chunks, keys.device
         # A window that shows everything is none.
         window = rule.window if rule.window is not None and rule.window < self._longest else None
-        singles = ends_only or self._is_decoding
         bytes_per_column = keys.shape[1] * (keys.shape[3] + values.shape[3]) * keys.element_size()
         is_plain = window is None and rule.softcap is None and keys.shape[3] == values.shape[3]
-        kind = (window, singles, bytes_per_column, is_plain)
+        of_ends = ends_only or self._is_decoding
+        kind = (window, of_ends, bytes_per_column, is_plain)
         if kind not in self._readings:
-            self._readings[kind] = (
-                self._token_reading(read_overhead(device, bytes_per_column=bytes_per_column), keys, window, is_plain)
-                if singles
-                else ChunkReading(chunks, keys.dtype, device, window)
-            )
-        return self._readings[kind]
 
-    def _token_reading(self, overhead: int, keys: Tensor, window: int | None, is_plain: bool) -> Reading:
-        chunks = self._chunks
-        if is_plain and keys.device.type == "cpu" and saved_columns(chunks) > EXTRA_CALLS * overhead:
-            return PrefixReading(chunks, overhead, keys.dtype)
-        return TokenReading(chunks, overhead, keys.dtype, keys.device, window)
+            def of_tokens(chunks: Sequence[Chunk]) -> Reading:
+                overhead = read_overhead(device, bytes_per_column=bytes_per_column)
+                if is_plain and device.type == "cpu" and saved_columns(chunks) > EXTRA_CALLS * overhead:
+                    return PrefixReading(chunks, overhead, keys.dtype)
+                return TokenReading(chunks, overhead, keys.dtype, device, window)
+
+            def of_chunks(chunks: Sequence[Chunk]) -> Reading:
+                return ChunkReading(chunks, keys.dtype, device, window)
+
+            if of_ends:
+                self._readings[kind] = of_tokens(chunks)
+            elif not any(chunk.is_token for chunk in chunks):
+                self._readings[kind] = of_chunks(chunks)
+            else:
+                self._readings[kind] = MixedReading(chunks, of_tokens, of_chunks, device)
+        return self._readings[kind]

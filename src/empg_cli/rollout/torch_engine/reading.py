@@ -7,8 +7,9 @@ costs a kernel call, so runs are cut where the padding would cost more than the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,10 @@ class Chunk:
     shared: int = 0
     """Columns that still hold the beginning of that prompt."""
 
+    @property
+    def is_token(self) -> bool:
+        return self.stop - self.start == 1
+
 
 def positions(chunks: Sequence[Chunk]) -> np.ndarray:
     """Position (= column) of every token of the chunks, one chunk after the other."""
@@ -43,6 +48,14 @@ class Run:
     first: int
     last: int
     columns: int
+
+
+class Reading(Protocol):
+    """The plan of one layer's attention in a forward pass."""
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, rule: AttentionRule) -> Tensor:
+        """[1, N, heads, value_dim]; query [1, heads, N, head_dim], cache [slots, key heads, columns, head_dim]."""
+        ...
 
 
 class ChunkReading:
@@ -141,6 +154,33 @@ class TokenReading:
         if self._place_N is not None:
             out_NHD = out_NHD.index_select(0, self._place_N)
         return out_NHD[None]
+
+
+class MixedReading:
+    """Single tokens of some episodes and chunks of others in one pass: each kind is read in its own way."""
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        of_tokens: Callable[[Sequence[Chunk]], Reading],
+        of_chunks: Callable[[Sequence[Chunk]], Reading],
+        device: torch.device,
+    ) -> None:
+        sizes = np.array([chunk.stop - chunk.start for chunk in chunks])
+        is_single_N = np.repeat(sizes == 1, sizes)
+        self._parts = tuple(
+            (torch.from_numpy(np.flatnonzero(is_single_N == kind)).to(device), plan(part))
+            for kind, plan, part in (
+                (True, of_tokens, [chunk for chunk in chunks if chunk.is_token]),
+                (False, of_chunks, [chunk for chunk in chunks if not chunk.is_token]),
+            )
+        )
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, rule: AttentionRule) -> Tensor:
+        out = query.new_empty(1, query.shape[2], query.shape[1], values.shape[3])
+        for places, reading in self._parts:
+            out.index_copy_(1, places, reading.attend(query[:, :, places], keys, values, rule))
+        return out
 
 
 def kernel(

@@ -102,18 +102,18 @@ class Runner:
     """
 
     def __init__(self, *, is_local: bool) -> None:
-        self._is_local = is_local
+        self.is_local = is_local
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._is_local:
+        if self.is_local:
             return _run_in_place(coroutine)
         return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
 
     def run_all(self, coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
         """All of them at once, on remote engines truly so; a failure stands in the list in its place."""
-        if not self._is_local:
+        if not self.is_local:
             return asyncio.run_coroutine_threadsafe(_gather(coroutines), self._running_loop()).result()
         results: list[T | BaseException] = []
         for coroutine in coroutines:

@@ -1,0 +1,125 @@
+"""Play many episodes at once: groups of attempts at tasks, each episode a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+
+from empg_cli.agents.agent import AgentMaker
+from empg_cli.agents.codec import P
+from empg_cli.benchmarks.base import Benchmark
+from empg_cli.errors import UserError
+from empg_cli.rollout.engine import Engine
+from empg_cli.rollout.episode import EpisodeRules, play
+from empg_cli.rollout.stepping import Stepper
+from empg_cli.types import Progress, Status, Task, Trajectory
+
+
+def collect(
+    engine: Engine[P],
+    benchmark: Benchmark,
+    make_agent: AgentMaker[P],
+    tasks: Sequence[Task],
+    *,
+    group_size: int,
+    rules: EpisodeRules,
+    stream: Sequence[int],
+    first_group: int = 0,
+    progress: Progress | None = None,
+) -> list[Trajectory]:
+    """Play `group_size` episodes of every task; a finished episode leaves its place to the next one waiting.
+
+    Args:
+        stream: integers that name the source of randomness (seed, update, ...). Each episode draws from its own
+            generator keyed by (stream, number of its task, index), so it does not depend on the others.
+        first_group: the groups are numbered from here. An update that plays several batches gives each its own range,
+            and nothing renumbers a group later.
+
+    Returns:
+        len(tasks) * group_size trajectories, group by group.
+    """
+    trajectories = [
+        Trajectory(task, group, index) for group, task in enumerate(tasks, first_group) for index in range(group_size)
+    ]
+    finished = 0
+
+    async def play_in_its_place(trajectory: Trajectory, places: asyncio.Semaphore, stepper: Stepper) -> None:
+        nonlocal finished
+        async with places:
+            key = np.random.SeedSequence([*stream, trajectory.group - first_group, trajectory.index])
+            rng = np.random.Generator(np.random.Philox(key))
+            with stepper.episode():
+                env = benchmark.make_env(trajectory.task)
+                await play(trajectory, env, make_agent(), engine, stepper, rules, rng)
+        finished += 1
+        if progress:
+            progress(finished, len(trajectories))
+
+    async def play_all() -> None:
+        if progress:
+            progress(0, len(trajectories))
+        places = asyncio.Semaphore(rules.max_concurrent or len(trajectories) or 1)
+        stepper = Stepper(benchmark, in_order=engine.is_deterministic)
+        await _all_or_none([play_in_its_place(trajectory, places, stepper) for trajectory in trajectories])
+
+    run(play_all())
+    return trajectories
+
+
+async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run them together; the first error ends the others and comes out as it is."""
+    running = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to the end from synchronous code, also inside a notebook, whose own event loop cannot wait for another."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(coroutine)
+        return
+    raised: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            asyncio.run(coroutine)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+
+
+class NothingFits(UserError):  # noqa: N818 (a sentence for the user)
+    """Not one episode could take its first step."""
+
+
+def refuse_if_nothing_fits(trajectories: Sequence[Trajectory], rules: EpisodeRules) -> None:
+    """One clear message when every first prompt was too long: there is nothing to train on or to judge.
+
+    Raises:
+        NothingFits: says which limit is too small, and what would fit.
+    """
+    needed = [t.tokens_needed for t in trajectories if t.status is Status.CONTEXT_OVERFLOW and not t.steps]
+    if not needed or len(needed) < len(trajectories) or not min(needed):
+        return
+    new, few, many = rules.max_new_tokens, min(needed), max(needed)
+    raise NothingFits(
+        f"rollout.max_context_tokens={rules.max_context_tokens} is too small: the first prompts of all {len(needed)} "
+        f"episodes have {few - new} to {many - new} tokens, and a response takes up to rollout.max_new_tokens={new}\n"
+        f"  Set rollout.max_context_tokens to {many} or more"
+        + (", and to more the longer a transcript may grow." if rules.append_only else ".")
+    )

@@ -1,0 +1,179 @@
+"""What the model has read of each open episode, and how it reads on: only what is new, packed, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from empg_cli.model.decoder import hidden_states
+from empg_cli.model.policy import Policy
+from empg_cli.model.windows import windows_of
+from empg_cli.rollout.torch_engine.cache import EpisodeCache
+from empg_cli.rollout.torch_engine.reading import Chunk, positions
+
+TOKENS_AT_ONCE = 2048
+"""Tokens in one forward pass, but for a single longer prompt: bounds memory, and activations stay in the CPU's
+caches."""
+SHARED_AT_LEAST = 16
+"""A common beginning of different prompts that is shorter is not worth a forward pass of its own."""
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """The model's side of one episode."""
+
+    slot: int
+    read: list[int] = field(default_factory=list)
+    """Token ids whose keys and values are in the slot's columns."""
+    family: int = -1
+    """Rows of one number began with the same prompt; -1 before the first."""
+    shared: int = 0
+    """Tokens at the beginning of `read` that are still those of the family's first prompt."""
+
+    def chunk(self, stop: int) -> Chunk:
+        """What it has not read yet of its first `stop` tokens."""
+        return Chunk(self.slot, len(self.read), stop, self.family, self.shared)
+
+    def forget_beyond(self, prompt: Sequence[int], *, share: bool) -> None:
+        """Keep what the prompt begins with; its last token is always read, as its output is asked for.
+
+        share: else only a whole beginning is kept, as in a transcript.
+        """
+        length = min(common_prefix(self.read, prompt), len(prompt) - 1)
+        if length < len(self.read):
+            self.read = self.read[:length] if share else []
+            self.shared = min(self.shared, len(self.read))
+
+
+class Reader:
+    """share: keys and values that the cache holds already are copied, not computed again: the first prompt of a group,
+    the beginning that all first prompts have in common, and the beginning of a window that the episode has read."""
+
+    def __init__(self, policy: Policy, *, share: bool) -> None:
+        self._policy, self._share = policy, share
+        self._rows: dict[Hashable, Row] = {}
+        self._cache = self._empty_cache()
+        self._families = 0
+
+    def __len__(self) -> int:
+        """Open episodes."""
+        return len(self._rows)
+
+    def close(self, episode: Hashable) -> None:
+        if self._rows.pop(episode, None) and not self._rows:
+            self._cache = self._empty_cache()  # an update needs the memory, and makes what it held wrong
+
+    def open(self, prompts: Sequence[tuple[Hashable, list[int]]], *, room: int) -> list[Row]:
+        """The rows that read these prompts, each ready to read on from what it holds of its own.
+
+        Args:
+            room: columns for what will be sampled after the longest prompt.
+        """
+        taken = {row.slot for row in self._rows.values()}
+        new = [episode for episode, _ in prompts if episode not in self._rows]
+        self._cache.reserve(
+            slots=len(taken) + len(new), columns=max((len(prompt) for _, prompt in prompts), default=0) + room
+        )
+        free = (slot for slot in range(self._cache.slots) if slot not in taken)
+        self._rows |= {episode: Row(slot) for episode, slot in zip(new, free, strict=False)}
+        for episode, prompt in prompts:
+            self._rows[episode].forget_beyond(prompt, share=self._share)
+        return [self._rows[episode] for episode, _ in prompts]
+
+    def read(self, rows: Sequence[Row], contexts: Sequence[list[int]]) -> Tensor:
+        """Read what is new in each context; returns the logits [B, V] after each.
+
+        rows: in the order of their slots, since neighbouring slots are read together.
+        """
+        leaders = list(range(len(rows)))  # leaders[i]: the row that reads the context of row i
+        fresh = [number for number, row in enumerate(rows) if not row.read]
+        if self._share and fresh:
+            first: dict[tuple[int, ...], int] = {}
+            for number in fresh:
+                leaders[number] = first.setdefault(tuple(contexts[number]), number)
+            self._read_beginnings([(rows[number], contexts[number]) for number in first.values()])
+        readers = sorted(set(leaders)) if fresh else leaders
+        hidden_BD = self._forward([rows[n] for n in readers], [contexts[n] for n in readers])
+        for leader in {leaders[number] for number in fresh}:
+            followers = [rows[n] for n in fresh if leaders[n] == leader and n != leader]
+            self._copy(rows[leader], followers, len(contexts[leader]))
+            if self._share and rows[leader].family == -1:
+                self._families += 1
+                for row in (rows[leader], *followers):
+                    row.family, row.shared = self._families, len(contexts[leader])
+        if len(readers) < len(rows):
+            place = {leader: number for number, leader in enumerate(readers)}
+            hidden_BD = hidden_BD[[place[leader] for leader in leaders]]
+        return self._policy.head.logits(hidden_BD)
+
+    def _read_beginnings(self, fresh: Sequence[tuple[Row, list[int]]]) -> None:
+        """Fill fresh rows with the longest beginning that another row holds, or that all of them have in common."""
+        donors = [row for row in self._rows.values() if row.read]
+        alone = []
+        for row, context in fresh:
+            lengths = [common_prefix(donor.read, context) for donor in donors]
+            length = min(max(lengths, default=0), len(context) - 1)
+            if length >= SHARED_AT_LEAST:
+                self._copy(donors[int(np.argmax(lengths))], [row], length)
+            else:
+                alone.append((row, context))
+        if len(alone) > 1:
+            contexts = [context for _, context in alone]
+            length = min(common_prefix(min(contexts), max(contexts)), min(map(len, contexts)) - 1)
+            if length >= SHARED_AT_LEAST:
+                self._forward([alone[0][0]], [contexts[0][:length]])
+                self._copy(alone[0][0], [row for row, _ in alone[1:]], length)
+
+    def _copy(self, source: Row, targets: Sequence[Row], length: int) -> None:
+        if targets:
+            self._cache.copy(source.slot, [row.slot for row in targets], 0, length)
+            for row in targets:
+                row.read = source.read[:length]
+
+    def _forward(self, rows: Sequence[Row], contexts: Sequence[list[int]]) -> Tensor:
+        """Read the rest of each context; returns the hidden states [B, D] of the last tokens."""
+        chunks = [row.chunk(len(context)) for row, context in zip(rows, contexts, strict=True)]
+        new = [context[len(row.read) :] for row, context in zip(rows, contexts, strict=True)]
+        hidden = [self._pass(chunks[part], new[part]) for part in _parts([len(ids) for ids in new])]
+        for row, ids in zip(rows, new, strict=True):
+            row.read += ids
+        return torch.cat(hidden) if len(hidden) > 1 else hidden[0]
+
+    def _pass(self, chunks: Sequence[Chunk], ids: Sequence[Sequence[int]]) -> Tensor:
+        """One forward pass over packed chunks; returns the hidden states [B, D] of their last tokens."""
+        device = self._policy.device
+        self._cache.aim(chunks)
+        end_B = torch.from_numpy(np.cumsum([len(part) for part in ids]) - 1).to(device)
+        return hidden_states(
+            self._policy.model,
+            torch.tensor([[token for part in ids for token in part]], device=device),
+            position_ids=torch.from_numpy(positions(chunks))[None].to(device),
+            wanted=(torch.zeros_like(end_B), end_B),
+            episodes=self._cache,
+        )
+
+    def _empty_cache(self) -> EpisodeCache:
+        return EpisodeCache(0, windows_of(self._policy.model.config))
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Number of equal items at the beginning of both."""
+    length = min(len(left), len(right))
+    if left[:length] == right[:length]:
+        return length
+    return next(number for number in range(length) if left[number] != right[number])
+
+
+def _parts(sizes: Sequence[int]) -> Iterator[slice]:
+    """Consecutive chunks of at most TOKENS_AT_ONCE tokens together, or a single longer one."""
+    start = total = 0
+    for number, size in enumerate(sizes):
+        if number > start and total + size > TOKENS_AT_ONCE:
+            yield slice(start, number)
+            start, total = number, 0
+        total += size
+    yield slice(start, len(sizes))
