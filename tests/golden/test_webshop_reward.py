@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from empg_cli.benchmarks.webshop.catalog import Product
-from empg_cli.benchmarks.webshop.fuzzy import token_set_ratio
 from empg_cli.benchmarks.webshop.goals import Goal
 from empg_cli.benchmarks.webshop.nouns import word_list_nouns
-from empg_cli.benchmarks.webshop.reward import Reward, attributes_met, options_met
+from empg_cli.benchmarks.webshop.reward import Reward, attributes_met, options_met, token_set_ratio
 
 SHOE = Product(
     asin="B000000001",

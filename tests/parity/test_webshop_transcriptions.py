@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from empg_cli.benchmarks.webshop.analyzer import analyze
 from empg_cli.benchmarks.webshop.bm25 import build_index, stored_length
-from empg_cli.benchmarks.webshop.fuzzy import token_set_ratio
 from empg_cli.benchmarks.webshop.generator import generate
 from empg_cli.benchmarks.webshop.nouns import make_tagger
+from empg_cli.benchmarks.webshop.reward import token_set_ratio
 from empg_cli.benchmarks.webshop.shop import open_in_memory
 
 WORDS = ["red", "blue", "shoes", "shoe", "lamp", "the", "wood", "solid", "running"]

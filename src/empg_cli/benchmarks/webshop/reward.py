@@ -8,12 +8,14 @@ product in a synthetic goal, and `large` meets `x-large`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rapidfuzz import fuzz
+
 from empg_cli.benchmarks.webshop.catalog import Product
-from empg_cli.benchmarks.webshop.fuzzy import token_set_ratio
 from empg_cli.benchmarks.webshop.goals import Goal, Option
 
 
@@ -36,6 +38,8 @@ COLOURS = _words(
 
 _SAME = 85
 """Texts with a token_set_ratio above this mean the same."""
+_NOT_WORD = re.compile(r"[\W_]+")
+_LATIN_1 = dict.fromkeys(range(128, 256))  # thefuzz drops these letters and keeps other non-ASCII ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +127,16 @@ def _comparable(option: Option) -> str:
 def _colour_of_text(text: str) -> str:
     """The first colour word that occurs anywhere in the text stands for the whole of it."""
     return next((colour for colour in COLOURS if colour in text), text)
+
+
+def token_set_ratio(left: str, right: str) -> int:
+    """thefuzz's similarity of two texts as sets of words, 0 to 100; 100 if the words of one are all among the other's.
+
+    Rounded to an integer like thefuzz's, so `> 85` means at least 85.5 before rounding. 0 if one has no words.
+    """
+    return round(fuzz.token_set_ratio(left, right, processor=_clean))
+
+
+def _clean(text: str) -> str:
+    # Not rapidfuzz's default_process: its tables miss letters that are newer than Unicode 13.
+    return _NOT_WORD.sub(" ", text.translate(_LATIN_1)).lower()
