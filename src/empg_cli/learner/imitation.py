@@ -172,7 +172,7 @@ def code_digest(benchmark: str) -> str:
     benchmarks, learner = package / "benchmarks", package / "learner"
     code = (learner / "demonstrations.py", learner / "imitation.py")
     digest = hashlib.sha256()
-    for path in (package / "agents", benchmarks / "base.py", benchmarks / benchmark, *code):
+    for path in (package / "agents", package / "services", benchmarks / "base.py", benchmarks / benchmark, *code):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and file.suffix != ".pyc":
                 digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())

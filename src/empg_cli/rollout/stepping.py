@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from empg_cli.benchmarks.base import Benchmark, Env, StepResult, StepsTogether, UnscoredError
+from empg_cli.services.errors import ServiceError
 from empg_cli.types import Task
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,6 @@ def _step(env: Env, action: str) -> StepResult | Exception:
 
 def describe_failure(error: BaseException, task: Task) -> str:
     """What goes into `Trajectory.error`. An error that nobody foresaw is logged with its traceback."""
-    if not isinstance(error, UnscoredError):
+    if not isinstance(error, UnscoredError | ServiceError):
         log.error("the environment failed on %s", task.task_id, exc_info=error)
     return f"{type(error).__name__}: {error}"

@@ -10,11 +10,12 @@ from typing import Any, Final, Literal
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, Action, ActionForm
 from empg_cli.benchmarks.deepsearch.answers import METRICS, Normaliser, all_metrics, normalise, squad_normalise
-from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, Runner, SearchError
+from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, Runner
 from empg_cli.benchmarks.deepsearch.reward import Shaping, shaped_reward
 from empg_cli.benchmarks.deepsearch.rules import Reader, Rules, final_answer
 from empg_cli.benchmarks.deepsearch.transcript import evidence_was_shown, is_well_formed
 from empg_cli.benchmarks.deepsearch.world.questions import Question
+from empg_cli.services.errors import NoAnswerError
 from empg_cli.types import Task
 
 RewardKind = Literal["em", "f1", "sub_em", "cover_em", "judge"]
@@ -147,7 +148,7 @@ class DeepSearchEnv:
             if self.rules.open_tool:
                 return await self._open(action)
             return self._refuse("Pages cannot be opened here. ", action)
-        except SearchError as error:
+        except NoAnswerError as error:
             self._counts["failed_searches"] += 1
             text = self._inform(f"The search engine did not answer ({error}). Try again or answer from what is known.")
             return text, True, {"tool": action.tool, "search_error": str(error)}
