@@ -9,12 +9,7 @@ from typing import Any, Protocol
 from empg_cli.agents.chat_template import ChatTemplate
 from empg_cli.agents.control_tokens import THOUGHT_TAGS, encode
 from empg_cli.errors import UserError
-
-ACT = "<act>"
-"""Compact form: ends a prompt; the response follows."""
-END = "<end>"
-"""Compact form: ends a response."""
-PAD, UNKNOWN = "<pad>", "<unk>"
+from empg_cli.model.tiny import ACT, END
 
 
 class Codec(Protocol):
