@@ -50,7 +50,7 @@ LAST_TURN_NOTICE: Final = "This is the last turn: give the final answer now."
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeRules:
+class DeepSearchRules:
     """How an episode is played; the fields are those of `config.deepsearch.Deepsearch`."""
 
     max_steps: int
@@ -78,7 +78,7 @@ class DeepSearchEnv:
     """Single use. `history` holds what was said (by the rules in use) and shown in every step so far."""
 
     def __init__(
-        self, task: Task, rules: EpisodeRules, retriever: Retriever, runner: Runner, judge: Judge | None
+        self, task: Task, rules: DeepSearchRules, retriever: Retriever, runner: Runner, judge: Judge | None
     ) -> None:
         self.task = task
         self.rules = rules
