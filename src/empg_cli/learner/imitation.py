@@ -163,7 +163,8 @@ def warm_start_key(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, to
 
 
 def code_digest(benchmark: str) -> str:
-    """Digest of the files that make demonstrations and imitate them: wordings, environments with their tables, experts.
+    """Digest of the files that make demonstrations and imitate them: wordings, environments with their tables and
+    services, experts.
 
     A version number stays the same while code is edited, and a commit differs when only a comment elsewhere does; the
     files themselves are exact, and reading them takes milliseconds.
