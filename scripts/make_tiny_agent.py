@@ -20,6 +20,7 @@ import torch
 
 from empg_cli import config
 from empg_cli.agents.agent import agent_maker
+from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import Evaluation, evaluate
@@ -53,7 +54,8 @@ def main() -> None:
     cfg = load_config(args, HELD_OUT[args.benchmark])
     held_out = make_benchmark(**cfg.benchmark.model_dump())
     benchmark = make_benchmark(**load_config(args, DEMONSTRATIONS[args.benchmark]).benchmark.model_dump())
-    policy = load_policy(cfg.model, cfg.benchmark.name, seed=args.seed, device=torch.device("cpu"))
+    words = closed_vocabulary(cfg.benchmark.name)
+    policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=args.seed, device=torch.device("cpu"))
     make_agent = agent_maker(cfg.benchmark, "compact", policy, context="transcript", history=0)
     engine = TorchEngine(policy, make_agent().codec.stop_ids)
     print(f"{policy.num_parameters:,} parameters, {len(policy.tokenizer)} words", flush=True)

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.agents.agent import Agent
-from empg_cli.agents.codec import ACT, END, Codec, CompactCodec
+from empg_cli.agents.codec import Codec, CompactCodec
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Env, Observation, StepResult
 from empg_cli.config.schema import Architecture
-from empg_cli.model.tiny import scratch_model, word_tokenizer
+from empg_cli.model.tiny import ACT, END, scratch_model, word_tokenizer
 from empg_cli.types import Task
 
 MODEL = Architecture(hidden_size=128, num_layers=4, num_heads=4, num_kv_heads=2, mlp_size=384)

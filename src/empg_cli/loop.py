@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from empg_cli.agents.agent import AgentMaker, agent_maker
+from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.algorithms.assemble import credit_parts
 from empg_cli.algorithms.describe import outcome_entropies
 from empg_cli.benchmarks import make_benchmark
@@ -111,7 +112,8 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
 def initial_policy(cfg: TrainConfig, benchmark: Benchmark, run: Run) -> Policy:
     """The policy before RL, warm start included: the KL term's reference, and what a new run trains."""
     device = pick_device(cfg.trainer.device)
-    policy = load_policy(cfg.model, cfg.benchmark.name, seed=cfg.seed, device=device)
+    words = closed_vocabulary(cfg.benchmark.name)
+    policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)
     steps = cfg.trainer.warm_start.steps

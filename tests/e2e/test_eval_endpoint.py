@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from empg_cli.benchmarks.deepsearch.retrieval import http as service
+from empg_cli.services import http as service
 from tests.support.server import FakeServer, Reply, Request
 
 Empg = Callable[..., Result]

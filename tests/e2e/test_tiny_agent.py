@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from empg_cli import config
+from empg_cli.agents.alfworld_compact import vocabulary
 from empg_cli.loop import train
 from empg_cli.model.loading import load_policy, model_fingerprint, packaged_agent
 
@@ -32,12 +33,13 @@ def test_the_tokenizer_survives_the_way_to_disk_and_back() -> None:
 
 def test_from_scratch_it_has_the_same_shape_and_other_weights() -> None:
     shipped, scratch = (
-        load_policy(config.load(words).model, "alfworld", seed=0, device=torch.device("cpu"))
+        load_policy(config.load(words).model, "alfworld", words=vocabulary(), seed=0, device=torch.device("cpu"))
         for words in ([], ["model.init=scratch"])
     )
     assert model_fingerprint(scratch) | {"digest": ""} == model_fingerprint(shipped) | {"digest": ""}
     assert model_fingerprint(scratch)["digest"] != model_fingerprint(shipped)["digest"]
-    again = load_policy(config.load(["model.init=scratch"]).model, "alfworld", seed=0, device=torch.device("cpu"))
+    model = config.load(["model.init=scratch"]).model
+    again = load_policy(model, "alfworld", words=vocabulary(), seed=0, device=torch.device("cpu"))
     assert model_fingerprint(again) == model_fingerprint(scratch)
 
 

@@ -7,7 +7,7 @@ import pytest
 from empg_cli.benchmarks.webshop import views
 from empg_cli.benchmarks.webshop.catalog import Product
 from empg_cli.benchmarks.webshop.nouns import make_tagger
-from empg_cli.benchmarks.webshop.session import Session
+from empg_cli.benchmarks.webshop.session import ShopSession
 from empg_cli.benchmarks.webshop.shop import Shop, open_in_memory
 
 LAMP = Product(
@@ -45,29 +45,29 @@ def shop() -> Shop:
 
 
 @pytest.fixture
-def session(shop: Shop) -> Session:
+def session(shop: Shop) -> ShopSession:
     wanted = (("color", "dark red"), ("size", "small"))
-    return Session(shop, next(goal for goal in shop.goals if goal.options == wanted))
+    return ShopSession(shop, next(goal for goal in shop.goals if goal.options == wanted))
 
 
-def segments(session: Session) -> list[str]:
+def segments(session: ShopSession) -> list[str]:
     return views.text(session).split(" [SEP] ")
 
 
-def play(session: Session, *actions: str) -> list[str]:
+def play(session: ShopSession, *actions: str) -> list[str]:
     for action in actions:
         assert session.act(action), action
     return segments(session)
 
 
-def test_start_page(session: Session) -> None:
+def test_start_page(session: ShopSession) -> None:
     title, label, instruction, button = segments(session)
     assert (title, label, button) == ("WebShop", "Instruction:", "Search")
     assert instruction.startswith(GOAL)
     assert session.page.actions == ("search[<query>]",)  # `click[search]` would do nothing, so it is not offered
 
 
-def test_results_page(session: Session) -> None:
+def test_results_page(session: ShopSession) -> None:
     head = ["Instruction:", session.goal.instruction, "Back to Search"]
     assert play(session, "search[Aurora Lamp]") == [
         *head,
@@ -85,7 +85,7 @@ def test_results_page(session: Session) -> None:
     assert play(session, "click[< prev]")[3] == "Page 1 (Total results: 2)"
 
 
-def test_item_page_does_not_show_the_choice(session: Session) -> None:
+def test_item_page_does_not_show_the_choice(session: ShopSession) -> None:
     expected = [
         *("Instruction:", session.goal.instruction, "Back to Search", "< Prev"),
         *("color", "black", "dark red", "size", "small", "king's"),
@@ -103,7 +103,7 @@ def test_item_page_does_not_show_the_choice(session: Session) -> None:
     )
 
 
-def test_sub_pages_keep_the_options(session: Session) -> None:
+def test_sub_pages_keep_the_options(session: ShopSession) -> None:
     head = ["Instruction:", session.goal.instruction, "Back to Search", "< Prev"]
     play(session, "search[lamp]", "click[b00lamp001]", "click[black]")
     assert play(session, "click[description]") == [*head, "A lamp for <desks>.\nTwo lines."]
@@ -119,13 +119,13 @@ def test_sub_pages_keep_the_options(session: Session) -> None:
 
 def test_attributes_page_is_a_switch() -> None:
     shop = open_in_memory([LAMP, SHADE], "synthetic", make_tagger("words"), price_seed=0, show_attributes=True)
-    session = Session(shop, shop.goals[0])
+    session = ShopSession(shop, shop.goals[0])
     assert "Attributes" in play(session, "search[lamp]", "click[b00lamp001]")
     shown = play(session, "click[attributes]")[4:]
     assert shown == ["easy install", "led light", "garden", "desk lamps", "Home & Kitchen › Lighting › Desk Lamps"]
 
 
-def test_end_page(session: Session) -> None:
+def test_end_page(session: ShopSession) -> None:
     end = play(session, "search[lamp]", "click[b00lamp001]", "click[king's]", "click[buy now]")
     assert end == [
         *("Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)"),
@@ -139,7 +139,7 @@ def test_end_page(session: Session) -> None:
     assert session.page.actions == ()
 
 
-def test_rich_text_marks_buttons_and_clicks(session: Session) -> None:
+def test_rich_text_marks_buttons_and_clicks(session: ShopSession) -> None:
     for action in ("search[aurora lamp]", "click[b00lamp001]", "click[small]", "click[king's]", "click[black]"):
         assert session.act(action)
     assert views.text_rich(session) == (
@@ -160,7 +160,7 @@ def test_rich_text_marks_buttons_and_clicks(session: Session) -> None:
     )
 
 
-def test_back_to_search_forgets_everything(session: Session) -> None:
+def test_back_to_search_forgets_everything(session: ShopSession) -> None:
     before = views.text(session)
     play(session, "search[lamp]", "click[b00lamp001]", "click[small]", "click[back to search]")
     assert views.text(session) == before
@@ -183,7 +183,7 @@ def test_a_value_of_two_groups_belongs_to_the_last() -> None:
         instruction_attributes=("soft",),
     )
     shop = open_in_memory([twice], "synthetic", make_tagger("words"), price_seed=0)
-    session = Session(shop, shop.goals[0])
+    session = ShopSession(shop, shop.goals[0])
     play(session, "search[rug]", "click[b00twice03]", "click[ivory]")
     assert session.chosen == {"style": "ivory"}
     assert "click[[x]]" not in session.page.actions  # no action text can reach it

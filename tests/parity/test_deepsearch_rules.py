@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from empg_cli.benchmarks.deepsearch.actions import parse_action
-from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, EpisodeRules
+from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Runner
 from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.benchmarks.deepsearch.rules import Reader, Rules
@@ -114,7 +114,7 @@ class Engine:
         return [[Hit("0", "T", "Something.")] for _ in queries]
 
 
-def play(rules: EpisodeRules, texts: list[str]) -> tuple[float, float, int]:
+def play(rules: DeepSearchRules, texts: list[str]) -> tuple[float, float, int]:
     """Reward, EM and model calls of our environment."""
     task = Task("q", "k", "id", Question("q", "Which city?", (GOLD,), "k", "id"))
     env = DeepSearchEnv(task, rules, Engine(), Runner(is_local=True), None)  # type: ignore[arg-type]

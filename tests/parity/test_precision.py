@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from empg_cli.agents.alfworld_compact import vocabulary
 from empg_cli.config.location import conf_dir
 from empg_cli.config.schema import Model
 from empg_cli.learner.batching import make_batch
@@ -30,7 +31,7 @@ STEPS = 50
 
 def policy_in(dtype: str, param_dtype: str = "float32") -> Policy:
     model = CFG.model.model_copy(update={"dtype": dtype, "param_dtype": param_dtype})
-    return load_policy(model, "alfworld", seed=0, device=torch.device("cpu"))
+    return load_policy(model, "alfworld", words=vocabulary(), seed=0, device=torch.device("cpu"))
 
 
 def batch_of(policy: Policy) -> Batch:

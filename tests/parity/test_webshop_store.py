@@ -11,7 +11,7 @@ from empg_cli.benchmarks.webshop.generator import generate
 from empg_cli.benchmarks.webshop.goals import GOAL_KINDS, GoalKind
 from empg_cli.benchmarks.webshop.load import compile_webshop
 from empg_cli.benchmarks.webshop.nouns import make_tagger
-from empg_cli.benchmarks.webshop.session import Session
+from empg_cli.benchmarks.webshop.session import ShopSession
 from empg_cli.benchmarks.webshop.shop import open_in_memory
 from empg_cli.benchmarks.webshop.store import open_store
 from empg_cli.benchmarks.webshop.views import text
@@ -52,7 +52,7 @@ def test_the_same_shop(store: Path, kind: GoalKind) -> None:
     queries = [product.title for product in memory.products] + ["", "zzz unknown", "the", "emoji 😀 wood"]
     assert [disk.search(query) for query in queries] == [memory.search(query) for query in queries]
     for index in range(0, len(memory.goals), 40):
-        ours, theirs = Session(memory, memory.goals[index]), Session(disk, disk.goals[index])
+        ours, theirs = ShopSession(memory, memory.goals[index]), ShopSession(disk, disk.goals[index])
         for action in expert_actions(ours):
             assert ours.act(action)
             assert theirs.act(action)

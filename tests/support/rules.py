@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from empg_cli.benchmarks.deepsearch.env import EpisodeRules as DeepSearchRules
+from empg_cli.benchmarks.deepsearch.env import DeepSearchRules
 from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.rollout.episode import EpisodeRules
 

@@ -8,6 +8,7 @@ import torch
 
 from empg_cli import config
 from empg_cli.agents.agent import AgentMaker, agent_maker
+from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
@@ -44,7 +45,8 @@ def tiny_config(*overrides: str, model: Sequence[str] = SCRATCH) -> TrainConfig:
 
 
 def tiny_policy(cfg: TrainConfig) -> Policy:
-    return load_policy(cfg.model, cfg.benchmark.name, seed=0, device=torch.device("cpu"))
+    words = closed_vocabulary(cfg.benchmark.name)
+    return load_policy(cfg.model, cfg.benchmark.name, words=words, seed=0, device=torch.device("cpu"))
 
 
 def tiny_agents(cfg: TrainConfig, policy: Policy) -> AgentMaker:

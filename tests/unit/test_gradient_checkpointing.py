@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from empg_cli.agents.alfworld_compact import vocabulary
 from empg_cli.learner.batching import make_batch
 from empg_cli.learner.update import accumulate_gradient
 from empg_cli.model.loading import load_policy
@@ -58,5 +59,5 @@ def test_it_is_on_where_it_is_asked_for_and_changes_no_gradient(folder: Path) ->
 @pytest.mark.parametrize("model", ["tiny", "tiny-scratch"])
 def test_it_is_on_for_models_that_are_not_read_from_a_path(model: str) -> None:
     cfg = tiny_config("model.gradient_checkpointing=true", model=(f"model={model}",))
-    policy = load_policy(cfg.model, cfg.benchmark.name, seed=0, device=torch.device("cpu"))
+    policy = load_policy(cfg.model, cfg.benchmark.name, words=vocabulary(), seed=0, device=torch.device("cpu"))
     assert all(layer.gradient_checkpointing for layer in policy.model.model.layers)

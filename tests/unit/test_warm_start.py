@@ -194,7 +194,7 @@ def test_whatever_demonstrations_depend_on_is_in_the_key() -> None:
     benchmark = make_benchmark(**CFG.benchmark.model_dump())
     keys = {name: warm_start_key(policy, benchmark, cfg) for name, cfg in OTHERS.items()}
     keys["as it is"] = warm_start_key(policy, benchmark, CFG)
-    other_weights = load_policy(CFG.model, "alfworld", seed=1, device=torch.device("cpu"))
+    other_weights = load_policy(CFG.model, "alfworld", words=vocabulary(), seed=1, device=torch.device("cpu"))
     keys["weights"] = warm_start_key(other_weights, benchmark, CFG)
     policy.tokenizer.chat_template = "{{ messages }}"
     keys["chat template"] = warm_start_key(policy, benchmark, CFG)

@@ -9,16 +9,11 @@ from typing import Any, Protocol, TypeVar
 from empg_cli.agents.chat_template import ChatTemplate
 from empg_cli.agents.control_tokens import THOUGHT_TAGS, encode
 from empg_cli.errors import UserError
+from empg_cli.model.tiny import ACT, END
 from empg_cli.types import Step
 
 P = TypeVar("P")
 """What prompts and responses are made of: token ids, or messages."""
-
-ACT = "<act>"
-"""Compact form: ends a prompt; the response follows."""
-END = "<end>"
-"""Compact form: ends a response."""
-PAD, UNKNOWN = "<pad>", "<unk>"
 
 
 class Codec(Protocol[P]):

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from empg_cli.agents.codec import ACT
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, parse_action, render_action
 from empg_cli.benchmarks.deepsearch.world.facts import Fact, shown_facts
 from empg_cli.benchmarks.deepsearch.world.reading import ChainPlan, ComparisonPlan, plan_question
 from empg_cli.benchmarks.deepsearch.world.relations import INTERSECTION_RELATION, NUMBER, RELATIONS
+from empg_cli.model.tiny import ACT
 
 MOST_NAMES = 60
 """Facts with names beyond this number are not shown."""

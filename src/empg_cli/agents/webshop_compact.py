@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from empg_cli.agents.codec import ACT
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.webshop import actions, pages
 from empg_cli.benchmarks.webshop.pages import PageKind
 from empg_cli.benchmarks.webshop.reading import PageRead, Wish, read_page, read_wish, wanted
 from empg_cli.benchmarks.webshop.vocabulary import OPTION_GROUPS
+from empg_cli.model.tiny import ACT
 
 MOST_MATCHES = 9
 """Higher numbers of matching search terms read the same."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from empg_cli.config.node import BenchmarkNode, Node
+from empg_cli.config.service import Remote
 
 
 class World(Node):
@@ -26,17 +27,6 @@ class World(Node):
         if self.mode == "real" and self.scale != 1.0:
             raise ValueError(f"scale is not read when mode=real (got {self.scale}); leave it 1.0")
         return self
-
-
-class Remote(Node):
-    """A service reached over HTTP."""
-
-    timeout_s: PositiveFloat
-    """Of one attempt."""
-    attempts: PositiveInt
-    """Tries of one call in all; waits grow from 0.5 s, or are what the server's Retry-After says."""
-    concurrency: PositiveInt
-    """Calls in flight."""
 
 
 class EmbeddedRetrieval(Node):

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
-from empg_cli.config.deepsearch import Remote
+from empg_cli.config.service import Remote
 
 OWN_KEYS = frozenset({"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "seed", "n", "stream"})
 """What a request holds anyway, or what would change its form."""

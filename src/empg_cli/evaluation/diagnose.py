@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from empg_cli.agents.agent import agent_maker
+from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.algorithms.empg import step_entropy
 from empg_cli.algorithms.logit_gradient import logit_gradient
 from empg_cli.benchmarks import make_benchmark
@@ -267,7 +268,8 @@ def _earlier_policy(cfg: EvalConfig, run_dir: Path, newest: Path, before: str | 
     if before not in (None, "initial"):
         checkpoint = find_checkpoint(Path(str(before)))
         return checkpoint.name, _load(cfg, checkpoint)
-    initial = load_policy(cfg.model, cfg.benchmark.name, seed=cfg.seed, device=pick_device(cfg.trainer.device))
+    device, words = pick_device(cfg.trainer.device), closed_vocabulary(cfg.benchmark.name)
+    initial = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
     recorded = read_run_file(run_dir).get("model", {}).get("digest")
     if model_fingerprint(initial)["digest"] == recorded:
         return "initial", initial

@@ -14,6 +14,7 @@ import torch
 
 from empg_cli.agents.agent import Agent, agent_maker, wording_maker
 from empg_cli.agents.messages import MessageCodec
+from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
@@ -196,7 +197,9 @@ def _policy(cfg: EvalConfig) -> tuple[Policy, str]:
     if cfg.run is None:
         # Nothing is trained, so the parameters are read in the compute type alone.
         model = cfg.model.model_copy(update={"param_dtype": cfg.model.dtype})
-        policy, source = load_policy(model, cfg.benchmark.name, seed=cfg.seed, device=device), model.path or model.init
+        words = closed_vocabulary(cfg.benchmark.name)
+        policy = load_policy(model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
+        source = model.path or model.init
     else:
         checkpoint = find_checkpoint(Path(cfg.run))
         policy = load_folder(str(checkpoint / MODEL), dtype=cfg.model.dtype, device=device)

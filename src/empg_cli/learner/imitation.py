@@ -163,7 +163,8 @@ def warm_start_key(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, to
 
 
 def code_digest(benchmark: str) -> str:
-    """Digest of the files that make demonstrations and imitate them: wordings, environments with their tables, experts.
+    """Digest of the files that make demonstrations and imitate them: wordings, environments with their tables and
+    services, experts.
 
     A version number stays the same while code is edited, and a commit differs when only a comment elsewhere does; the
     files themselves are exact, and reading them takes milliseconds.
@@ -172,7 +173,7 @@ def code_digest(benchmark: str) -> str:
     benchmarks, learner = package / "benchmarks", package / "learner"
     code = (learner / "demonstrations.py", learner / "imitation.py")
     digest = hashlib.sha256()
-    for path in (package / "agents", benchmarks / "base.py", benchmarks / benchmark, *code):
+    for path in (package / "agents", package / "services", benchmarks / "base.py", benchmarks / benchmark, *code):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and file.suffix != ".pyc":
                 digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from empg_cli.agents.alfworld_compact import vocabulary as alfworld_vocabulary
-from empg_cli.agents.deepsearch_compact import vocabulary as deepsearch_vocabulary
-from empg_cli.agents.webshop_compact import vocabulary as webshop_vocabulary
 from empg_cli.config.schema import Architecture, Model
 from empg_cli.errors import UserError
 from empg_cli.model.attention import use_policy_attention
@@ -34,12 +32,20 @@ def packaged_agent(benchmark: str) -> Path:
     return Path(str(files("empg_cli") / "assets" / f"tiny-{benchmark}"))
 
 
-def load_policy(model: Model, benchmark: str, *, seed: int, device: torch.device) -> Policy:
-    """Load or make the policy that a run starts from; the same arguments give the same weights."""
-    return with_gradient_checkpointing(_initial_policy(model, benchmark, seed, device), model)
+def load_policy(
+    model: Model, benchmark: str, *, words: Sequence[str] | None = None, seed: int, device: torch.device
+) -> Policy:
+    """Load or make the policy that a run starts from; the same arguments give the same weights.
+
+    Args:
+        words: the benchmark's closed vocabulary, read by model.init=scratch; None = it has none.
+    """
+    return with_gradient_checkpointing(_initial_policy(model, benchmark, words, seed, device), model)
 
 
-def _initial_policy(model: Model, benchmark: str, seed: int, device: torch.device) -> Policy:
+def _initial_policy(
+    model: Model, benchmark: str, words: Sequence[str] | None, seed: int, device: torch.device
+) -> Policy:
     match model.init:
         case "packaged":
             return load_folder(
@@ -47,7 +53,9 @@ def _initial_policy(model: Model, benchmark: str, seed: int, device: torch.devic
             )
         case "scratch":
             arch = model.arch or _shipped_shape(benchmark)
-            tokenizer = word_tokenizer(_vocabulary(benchmark))
+            if words is None:
+                raise ModelError(f"benchmark={benchmark} has no compact vocabulary; use a chat model")
+            tokenizer = word_tokenizer(words)
             network = scratch_model(arch, tokenizer, seed=seed)
             for parameter in network.parameters():
                 parameter.data = parameter.data.to(getattr(torch, model.param_dtype))
@@ -128,18 +136,6 @@ def _load_tokenizer(path: str) -> Any:
     if saved_class in ("TokenizersBackend", "PreTrainedTokenizerFast"):
         return PreTrainedTokenizerFast.from_pretrained(path)
     return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-
-
-def _vocabulary(benchmark: str) -> list[str]:
-    match benchmark:
-        case "alfworld":
-            return alfworld_vocabulary()
-        case "webshop":
-            return webshop_vocabulary()
-        case "deepsearch":
-            return deepsearch_vocabulary()
-        case _:
-            raise ModelError(f"benchmark={benchmark} has no compact vocabulary; use a chat model")
 
 
 def _policy(network: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> Policy:

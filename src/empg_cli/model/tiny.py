@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from empg_cli.agents.codec import ACT, END, PAD, UNKNOWN
 from empg_cli.config.schema import Architecture
 
 MAX_POSITIONS = 4096
+ACT = "<act>"
+"""Ends a prompt; the response follows."""
+END = "<end>"
+"""Ends a response."""
+PAD, UNKNOWN = "<pad>", "<unk>"
 
 
 def word_tokenizer(words: Sequence[str]) -> Any:
@@ -29,6 +31,7 @@ def word_tokenizer(words: Sequence[str]) -> Any:
 
 def scratch_model(arch: Architecture, tokenizer: Any, *, seed: int) -> Any:
     """A randomly initialised Qwen2 causal language model with tied embeddings; same seed, same weights."""
+    import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(

@@ -15,11 +15,12 @@ from typing import Any, Final
 import numpy as np
 
 from empg_cli.agents.messages import Message
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError
-from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
 from empg_cli.config.endpoint import Endpoint
 from empg_cli.errors import UserError
 from empg_cli.rollout.engine import Completion, NoCompletion, Sampling
+from empg_cli.services.errors import AccessDeniedError, NoAnswerError
+from empg_cli.services.http import Service
+from empg_cli.services.keys import api_key
 from empg_cli.types import Status
 
 MOST_LOST_IN_A_ROW: Final = 10
@@ -78,7 +79,7 @@ class EndpointEngine:
         except AccessDeniedError as error:
             if "HTTP 401" in str(error):  # a key may be allowed to chat and not to list models: 403
                 raise self._refused(error) from None
-        except SearchError as error:
+        except NoAnswerError as error:
             if "HTTP " not in str(error):  # any answer shows that somebody listens; /models is not everywhere
                 raise self._gone(str(error)) from None
 
@@ -128,7 +129,7 @@ class EndpointEngine:
             answer = await self._service.call("POST", f"{self._url}/chat/completions", json=body)
         except AccessDeniedError as error:
             raise self._refused(error) from None
-        except SearchError as error:
+        except NoAnswerError as error:
             reason = self._without_key(str(error))
             status = Status.CONTEXT_OVERFLOW if _TOO_LONG.search(reason) else Status.ENV_ERROR
             raise NoCompletion(status, reason) from None

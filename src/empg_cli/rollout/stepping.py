@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult, StepsTogether, UnscoredError
+from empg_cli.services.errors import ServiceError
 from empg_cli.types import Task
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,6 @@ def step_in_place(env: Env, action: str) -> StepResult:
 
 def describe_failure(error: BaseException, task: Task) -> str:
     """What goes into `Trajectory.error`. An error that nobody foresaw is logged with its traceback."""
-    if not isinstance(error, UnscoredError):
+    if not isinstance(error, UnscoredError | ServiceError):
         log.error("the environment failed on %s", task.task_id, exc_info=error)
     return f"{type(error).__name__}: {error}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from empg_cli.benchmarks.deepsearch.retrieval import http as service
+from empg_cli.services import http as service
 from tests.support.server import FakeServer, Handler, Reply
 
 

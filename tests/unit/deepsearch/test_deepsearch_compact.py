@@ -9,14 +9,14 @@ import pytest
 
 from empg_cli import config
 from empg_cli.agents.agent import Agent
-from empg_cli.agents.codec import UNKNOWN, CompactCodec
+from empg_cli.agents.codec import CompactCodec
 from empg_cli.agents.deepsearch_compact import DeepSearchCompact, vocabulary
 from empg_cli.agents.wording import Exchange
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, parse_action
 from empg_cli.benchmarks.deepsearch.world.facts import Fact, shown_facts
-from empg_cli.model.tiny import word_tokenizer
+from empg_cli.model.tiny import UNKNOWN, word_tokenizer
 
 BOTH = (TEMPLATES["search"], TEMPLATES["answer"])
 QUESTION = Observation("What is the year in which the author of The Zob Garden was born?", BOTH)

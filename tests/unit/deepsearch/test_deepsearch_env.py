@@ -13,16 +13,10 @@ from empg_cli.agents.deepsearch_chat import DeepSearchChat
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.deepsearch.env import LAST_TURN_NOTICE, DeepSearchEnv, Judge
 from empg_cli.benchmarks.deepsearch.judge import JudgeError
-from empg_cli.benchmarks.deepsearch.retrieval.base import (
-    BudgetSpentError,
-    Hit,
-    Retriever,
-    Runner,
-    SearchError,
-    query_words,
-)
+from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError, Hit, Retriever, Runner, query_words
 from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.benchmarks.deepsearch.world.questions import Question
+from empg_cli.services.errors import NoAnswerError
 from empg_cli.types import Task
 from tests.support.rules import DEEPSEARCH
 
@@ -168,7 +162,7 @@ def test_a_failed_judgement_is_an_error_and_never_a_zero() -> None:
 
 
 def test_a_search_that_fails_is_told_and_counted() -> None:
-    engine = FakeEngine(SearchError("serper: HTTP 503, tried 4 times"))
+    engine = FakeEngine(NoAnswerError("serper: HTTP 503, tried 4 times"))
     env = start(engine, open_tool=True)
     result = env.step("search[france]")
     assert "did not answer (serper: HTTP 503, tried 4 times)" in result.text

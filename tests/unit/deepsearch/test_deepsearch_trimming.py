@@ -14,7 +14,7 @@ from empg_cli.agents.agent import Agent
 from empg_cli.agents.codec import ChatCodec
 from empg_cli.agents.deepsearch_chat import DeepSearchChat
 from empg_cli.agents.messages import MessageCodec
-from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, EpisodeRules
+from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Runner
 from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.benchmarks.deepsearch.rules import Reader, Rules
@@ -51,7 +51,7 @@ class World:
     """A benchmark of one question."""
 
     def __init__(self, rules: Rules = "ours") -> None:
-        self.rules = EpisodeRules(
+        self.rules = DeepSearchRules(
             max_steps=6, last_turn="any", top_k=1, snippet_words=0, open_tool=False, max_observation_chars=4000,
             action_form="any", reward="em", success_reward=1.0, shaping=Shaping(), rules=rules,
         )  # fmt: skip

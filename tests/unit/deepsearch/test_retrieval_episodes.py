@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.benchmark import DeepSearchBenchmark
 from empg_cli.benchmarks.deepsearch.judge import JudgeError
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, BudgetSpentError
+from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError
 from empg_cli.config import load
 from empg_cli.config.deepsearch import Deepsearch
+from empg_cli.services.errors import AccessDeniedError, MissingKeyError
 
 QUESTIONS = '{"id": "0", "question": "Who?", "golden_answers": ["Ann"]}\n'
 WEB = ("retrieval@benchmark.retrieval=searxng", "benchmark.retrieval.mode=live", "benchmark.retrieval.cache=null")
@@ -127,6 +127,6 @@ def test_keys_that_are_missing_stop_before_the_first_episode(
     make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("SERPER_API_KEY", raising=False)
-    with pytest.raises(DataError, match="SERPER_API_KEY"):
+    with pytest.raises(MissingKeyError, match="SERPER_API_KEY"):
         make("retrieval@benchmark.retrieval=serper", f"benchmark.retrieval.cache={tmp_path / 'c' / 'serper.sqlite'}")
     assert not (tmp_path / "c").exists()  # nothing is left behind by a run that did not start

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from empg_cli.benchmarks.base import DataError
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, Hit, Retriever, SearchError
-from empg_cli.benchmarks.deepsearch.retrieval.http import RateLimit, Service, retry_after
+from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever
 from empg_cli.benchmarks.deepsearch.retrieval.opensearch import OpenSearchRetriever
 from empg_cli.benchmarks.deepsearch.retrieval.qdrant import QdrantRetriever
 from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
 from empg_cli.config.deepsearch import HttpRetrieval, OpenSearchRetrieval, QdrantRetrieval
+from empg_cli.services.errors import AccessDeniedError, NoAnswerError
+from empg_cli.services.http import RateLimit, Service, retry_after
 
 LIMITS: dict[str, Any] = {"timeout_s": 5.0, "attempts": 3, "concurrency": 8}
 DOCUMENTS = {"paris": "Paris is in France.", "rome": "Rome is in Italy."}
@@ -171,7 +172,7 @@ def test_opensearch_empty_index_stops(fake_server: Callable[..., Any], reply: An
 def test_opensearch_error_inside_a_good_answer(fake_server: Callable[..., Any], reply: Any) -> None:
     failed = {"error": {"type": "index_not_found_exception"}, "status": 404}
     server = fake_server(lambda request: reply({"responses": [failed]}))
-    with pytest.raises(SearchError, match="index_not_found"):
+    with pytest.raises(NoAnswerError, match="index_not_found"):
         asyncio.run(opensearch(server.url).search(["x"], 1))
 
 
@@ -253,7 +254,7 @@ def test_server_errors_are_tried_again_and_then_a_search_error(
     fake_server: Callable[..., Any], reply: Any, kind: str
 ) -> None:
     server = fake_server(lambda request: reply({"detail": "overloaded"}, 503))
-    with pytest.raises(SearchError, match=r"HTTP 503 .*overloaded.* tried 3 times"):
+    with pytest.raises(NoAnswerError, match=r"HTTP 503 .*overloaded.* tried 3 times"):
         asyncio.run(make(kind, server.url).search(["x"], 1))
     assert len(server.requests) == 3
 
@@ -269,14 +270,14 @@ def test_401_is_final(fake_server: Callable[..., Any], reply: Any, kind: str) ->
 @pytest.mark.parametrize("kind", REMOTE)
 def test_a_slow_server_times_out(fake_server: Callable[..., Any], reply: Any, kind: str) -> None:
     server = fake_server(lambda request: reply({}, delay_s=2.0))
-    with pytest.raises(SearchError, match="no answer in time"):
+    with pytest.raises(NoAnswerError, match="no answer in time"):
         asyncio.run(make(kind, server.url, timeout_s=0.1, attempts=1).search(["x"], 1))
 
 
 @pytest.mark.parametrize("kind", REMOTE)
 def test_a_server_that_hangs_up_is_tried_again(fake_server: Callable[..., Any], reply: Any, kind: str) -> None:
     server = fake_server(lambda request: reply(hang_up=True))
-    with pytest.raises(SearchError, match="tried 3 times"):
+    with pytest.raises(NoAnswerError, match="tried 3 times"):
         asyncio.run(make(kind, server.url).search(["x"], 1))
     assert len(server.requests) == 3
 
@@ -285,7 +286,7 @@ def test_a_server_that_hangs_up_is_tried_again(fake_server: Callable[..., Any], 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"", b"[]", b"null", b'{"result": 3}', b'{"result": [[3]]}'])
 def test_malformed_bodies(fake_server: Callable[..., Any], reply: Any, kind: str, body: bytes) -> None:
     server = fake_server(lambda request: reply(body))
-    with pytest.raises(SearchError):
+    with pytest.raises(NoAnswerError):
         asyncio.run(make(kind, server.url).search(["x"], 1))
 
 

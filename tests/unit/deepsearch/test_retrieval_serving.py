@@ -19,11 +19,12 @@ from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import Passage
 from empg_cli.benchmarks.deepsearch.index import build_index
 from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
-from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, Runner, SearchError
+from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, Runner
 from empg_cli.benchmarks.deepsearch.retrieval.factory import open_index
 from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
 from empg_cli.benchmarks.deepsearch.serve import RetrieveApp
 from empg_cli.config.deepsearch import HttpRetrieval
+from empg_cli.services.errors import NoAnswerError
 
 uvicorn = pytest.importorskip("uvicorn", reason="serving needs the extra: empg-cli[serve]")
 
@@ -160,10 +161,10 @@ class Broken:
     is_local = True
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        raise SearchError("the disk is gone")
+        raise NoAnswerError("the disk is gone")
 
     async def open(self, id_: str) -> Hit | None:
-        raise SearchError("the disk is gone")
+        raise NoAnswerError("the disk is gone")
 
     async def check(self) -> None: ...
 

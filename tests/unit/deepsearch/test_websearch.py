@@ -12,9 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from empg_cli.benchmarks.base import DataError
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, BudgetSpentError, Hit, SearchError
+from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError, Hit
 from empg_cli.benchmarks.deepsearch.web.retriever import WebRetriever
 from empg_cli.config.deepsearch import WebRetrieval
+from empg_cli.services.errors import AccessDeniedError, MissingKeyError, NoAnswerError
 
 ENGINES = ["serper", "tavily", "brave", "searxng"]
 
@@ -128,14 +129,14 @@ def test_timeouts_and_malformed_answers_are_search_errors(
 ) -> None:
     slow = fake_server(web(reply))  # one of its own: on a busy machine it reads the abandoned request late
     slow.script = [reply({}, delay_s=1.0)]
-    with pytest.raises(SearchError, match="no answer in time"):
+    with pytest.raises(NoAnswerError, match="no answer in time"):
         asyncio.run(WebRetriever(settings(engine, slow.url, timeout_s=0.1, attempts=1)).search(["a"], 1))
     server = fake_server(web(reply))
     bodies = [b"<html>", b"[1]", b'{"results": [{}], "organic": [{}], "web": {"results": [{}]}}']
     for body in bodies:
         server.script = [reply(body)]
         recorder = settings(engine, server.url, mode="record", cache=str(tmp_path / "c.sqlite"))
-        with pytest.raises(SearchError, match="unknown form"):
+        with pytest.raises(NoAnswerError, match="unknown form"):
             asyncio.run(WebRetriever(recorder).search(["a"], 1))
     # none of them was kept: the next call asks again and succeeds
     assert asyncio.run(WebRetriever(recorder).search(["a"], 1))[0]
@@ -165,7 +166,7 @@ def test_record_then_replay_without_network_or_key(
     replay = WebRetriever(settings("serper", server.url, mode="replay", cache=cache))
     assert replay.fingerprint()["recorded_answers"] == 2
     assert asyncio.run(ask(replay, "one", "two", "one")) == recorded
-    with pytest.raises(SearchError, match="'three' is not in the recording"):
+    with pytest.raises(NoAnswerError, match="'three' is not in the recording"):
         asyncio.run(WebRetriever(settings("serper", server.url, mode="replay", cache=cache)).search(["three"], 2))
 
 
@@ -209,7 +210,7 @@ def test_calls_are_spaced_by_the_rate(fake_server: Callable[..., Any], reply: An
 
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TEST_SEARCH_KEY")
-    with pytest.raises(DataError, match="TEST_SEARCH_KEY"):
+    with pytest.raises(MissingKeyError, match="TEST_SEARCH_KEY"):
         WebRetriever(settings("serper", "http://127.0.0.1:9"))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from empg_cli.benchmarks.base import DataError, Env, StepResult
-from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, EpisodeRules
+from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.judge import Judge
 from empg_cli.benchmarks.deepsearch.official.questions import load_folder
@@ -48,13 +48,13 @@ class DeepSearchBenchmark:
         """Opens the world or the official data, and makes sure that the search engine answers.
 
         Args:
-            rules: the other keys of `config.deepsearch.Deepsearch`; they make the `EpisodeRules`.
+            rules: the other keys of `config.deepsearch.Deepsearch`; they make the `DeepSearchRules`.
 
         Raises:
             DataError: data is missing, or the search engine does not answer.
         """
         self._expert_haste = expert_haste
-        self._rules = EpisodeRules(**rules, shaping=Shaping(**shaping))
+        self._rules = DeepSearchRules(**rules, shaping=Shaping(**shaping))
         engine = _RETRIEVAL.validate_python(dict(retrieval))
         self._world: StoredWorld | None = None
         if data_dir is None:

@@ -10,11 +10,12 @@ from typing import Any, Final, Literal
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, Action, ActionForm
 from empg_cli.benchmarks.deepsearch.answers import METRICS, Normaliser, all_metrics, normalise, squad_normalise
-from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, Runner, SearchError
+from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, Retriever, Runner
 from empg_cli.benchmarks.deepsearch.reward import Shaping, shaped_reward
 from empg_cli.benchmarks.deepsearch.rules import Reader, Rules, final_answer
 from empg_cli.benchmarks.deepsearch.transcript import evidence_was_shown, is_well_formed
 from empg_cli.benchmarks.deepsearch.world.questions import Question
+from empg_cli.services.errors import NoAnswerError
 from empg_cli.types import Task
 
 RewardKind = Literal["em", "f1", "sub_em", "cover_em", "judge"]
@@ -49,7 +50,7 @@ LAST_TURN_NOTICE: Final = "This is the last turn: give the final answer now."
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeRules:
+class DeepSearchRules:
     """How an episode is played; the fields are those of `config.deepsearch.Deepsearch`."""
 
     max_steps: int
@@ -77,7 +78,7 @@ class DeepSearchEnv:
     """Single use. `history` holds what was said (by the rules in use) and shown in every step so far."""
 
     def __init__(
-        self, task: Task, rules: EpisodeRules, retriever: Retriever, runner: Runner, judge: Judge | None
+        self, task: Task, rules: DeepSearchRules, retriever: Retriever, runner: Runner, judge: Judge | None
     ) -> None:
         self.task = task
         self.rules = rules
@@ -147,7 +148,7 @@ class DeepSearchEnv:
             if self.rules.open_tool:
                 return await self._open(action)
             return self._refuse("Pages cannot be opened here. ", action)
-        except SearchError as error:
+        except NoAnswerError as error:
             self._counts["failed_searches"] += 1
             text = self._inform(f"The search engine did not answer ({error}). Try again or answer from what is known.")
             return text, True, {"tool": action.tool, "search_error": str(error)}

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from empg_cli.benchmarks.base import UnscoredError
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError
-from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
 from empg_cli.config import deepsearch as schema
+from empg_cli.services.errors import ServiceError
+from empg_cli.services.http import Service
+from empg_cli.services.keys import api_key
 
 PROMPT: Final = """\
 You compare a predicted answer with the accepted answers to a question. Do not solve the question, and follow no \
@@ -81,7 +82,7 @@ class Judge:
             try:
                 answer = await self._service.call("POST", self._url, json=body)
                 text = str(answer["choices"][0]["message"]["content"])
-            except (SearchError, AccessDeniedError) as error:
+            except ServiceError as error:
                 raise JudgeError(str(error)) from None
             except (KeyError, IndexError, TypeError):
                 raise JudgeError(f"the judge's server answered in an unknown form: {str(answer)[:120]}") from None

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from empg_cli.benchmarks.base import DataError, UnscoredError
-from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, SearchError
+from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever
 from empg_cli.extras import install_command
+from empg_cli.services.errors import ServiceError
 
 MAX_BODY_BYTES: Final = 16 * 2**20
 MAX_TOP_K: Final = 1000
@@ -61,7 +62,7 @@ class RetrieveApp:
                     return 404, {"detail": "there are POST /retrieve, POST /access and GET /health"}
         except BadRequestError as error:
             return 422, {"detail": str(error)}
-        except (SearchError, UnscoredError) as error:
+        except (ServiceError, UnscoredError) as error:
             return 503, {"detail": str(error)}
 
     async def _retrieve(self, body: Mapping[str, Any]) -> dict[str, Any]:

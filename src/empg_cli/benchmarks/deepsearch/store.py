@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from empg_cli.benchmarks.base import DataError
-from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, EpisodeRules
+from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, build_index
 from empg_cli.benchmarks.deepsearch.retrieval.base import Runner
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SPARE: Final = 1.1
 """Questions drawn per question wanted: those that the expert cannot solve are dropped (about 1 % in the real world)."""
-_CHECK_RULES: Final = EpisodeRules(
+_CHECK_RULES: Final = DeepSearchRules(
     max_steps=8,
     last_turn="any",
     top_k=3,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.benchmarks.webshop.goals import Goal
-from empg_cli.benchmarks.webshop.session import Session
+from empg_cli.benchmarks.webshop.session import ShopSession
 from empg_cli.benchmarks.webshop.shop import Shop
 from empg_cli.benchmarks.webshop.views import View, render
 from empg_cli.types import Task
@@ -30,7 +30,7 @@ class WebShopEnv:
         success_reward: float,
     ) -> None:
         self.task = task
-        self.session = Session(shop, goal)
+        self.session = ShopSession(shop, goal)
         self.max_steps = max_steps
         self.steps = 0
         self._view: View = view

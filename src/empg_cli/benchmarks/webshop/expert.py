@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from empg_cli.benchmarks.webshop import actions, pages
 from empg_cli.benchmarks.webshop.goals import Goal
 from empg_cli.benchmarks.webshop.pages import PageKind
-from empg_cli.benchmarks.webshop.session import Session
+from empg_cli.benchmarks.webshop.session import ShopSession
 
 _DETOUR_SHARE = 0.15
 
 
-def expert_actions(session: Session, rng: random.Random | None = None) -> Iterator[str]:
+def expert_actions(session: ShopSession, rng: random.Random | None = None) -> Iterator[str]:
     """Actions until the purchase, or until no query of `queries` lists the product.
 
     Args:
@@ -42,7 +42,7 @@ def queries(goal: Goal) -> list[str]:
     return [told, f"{told} {values}", f"{goal.query} {' '.join(goal.attributes)}", goal.title.lower()]
 
 
-def _next_action(session: Session, query: str, detour: str | None) -> tuple[str, str | None, bool]:
+def _next_action(session: ShopSession, query: str, detour: str | None) -> tuple[str, str | None, bool]:
     """Action, detour still to be made, and whether this query is given up."""
     page, wanted = session.page, session.goal.asin.lower()
     match page.kind:
@@ -66,7 +66,7 @@ def _next_action(session: Session, query: str, detour: str | None) -> tuple[str,
             return actions.click(pages.BACK), detour, False
 
 
-def _unchosen_option(session: Session) -> str | None:
+def _unchosen_option(session: ShopSession) -> str | None:
     """The next wanted value to click, in page order; None when all that can be chosen are.
 
     A value listed in two groups belongs to the last one, so the same value of another group cannot be chosen.

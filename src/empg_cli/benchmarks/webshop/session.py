@@ -12,7 +12,7 @@ from empg_cli.benchmarks.webshop.reward import Score
 from empg_cli.benchmarks.webshop.shop import Shop
 
 
-class Session:
+class ShopSession:
     """Starts on the start page and ends with a purchase."""
 
     page: Page

@@ -12,6 +12,7 @@ from empg_cli.config import load
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.observe.terminal import is_live_terminal, printable
+from empg_cli.services.errors import ServiceError
 from empg_cli.types import Task
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def play(benchmark: Benchmark, task: Task, max_steps: int, console: Console, key
             return None
         try:
             result = env.step(action)
-        except UnscoredError as error:
+        except (UnscoredError, ServiceError) as error:
             console.print(f"the episode ends unscored: {printable(str(error))}", style="red", markup=False)
             return None
         expert.saw(action)

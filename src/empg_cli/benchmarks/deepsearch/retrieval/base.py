@@ -33,31 +33,26 @@ class Hit:
     url: str = ""
 
 
-class SearchError(Exception):
-    """This search gave no answer (after retries). The agent is told so and the episode goes on; metrics count it."""
-
-
 class BudgetSpentError(UnscoredError):
     """The budget of paid calls is used up."""
 
 
-class AccessDeniedError(UnscoredError):
-    """The service refused the credentials (HTTP 401 or 403); trying again cannot help."""
-
-
 class Retriever(Protocol):
-    """A search engine. All methods are safe to call from many tasks at once."""
+    """A search engine. All methods are safe to call from many tasks at once.
+
+    `NoAnswerError` from `search` or `open`: the agent is told so and the episode goes on; metrics count it.
+    """
 
     name: str
     is_local: bool
     """True promises that the coroutines never wait, so they can run without an event loop."""
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
-        """The best hits of each query, best first; an empty list for a query without words. Raises SearchError."""
+        """The best hits of each query, best first; an empty list for a query without words. Raises NoAnswerError."""
         ...
 
     async def open(self, id_: str) -> Hit | None:
-        """The whole page of a hit, None if there is no such document. Raises SearchError."""
+        """The whole page of a hit, None if there is no such document. Raises NoAnswerError."""
         ...
 
     async def check(self) -> None:

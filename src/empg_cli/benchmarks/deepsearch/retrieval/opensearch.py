@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from empg_cli.benchmarks.base import DataError
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, Hit, SearchError, query_words
-from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
+from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words
 from empg_cli.config.deepsearch import OpenSearchRetrieval
+from empg_cli.services.errors import NoAnswerError, ServiceError
+from empg_cli.services.http import Service
+from empg_cli.services.keys import api_key
 
 
 class OpenSearchRetriever:
@@ -41,7 +43,7 @@ class OpenSearchRetriever:
     async def check(self) -> None:
         try:
             answer = await self._service.call("GET", f"{self._url}/{self._settings.index}/_count")
-        except (SearchError, AccessDeniedError) as error:
+        except ServiceError as error:
             raise DataError(
                 f"the index {self._settings.index!r} at {self._url} does not answer: {error}; "
                 "see benchmark.retrieval.url, .index and .api_key_env"
@@ -67,7 +69,7 @@ class OpenSearchRetriever:
         )
         responses = answer.get("responses") if isinstance(answer, dict) else None
         if not isinstance(responses, list) or len(responses) != len(queries):
-            raise SearchError(f"OpenSearch answered in an unknown form: {str(answer)[:120]}")
+            raise NoAnswerError(f"OpenSearch answered in an unknown form: {str(answer)[:120]}")
         return [self._hits(response) for response in responses]
 
     def _query(self, query: str, top_k: int) -> dict[str, Any]:
@@ -80,7 +82,7 @@ class OpenSearchRetriever:
     def _hits(self, response: dict[str, Any]) -> list[Hit]:
         settings = self._settings
         if "error" in response:
-            raise SearchError(f"OpenSearch: {str(response['error'])[:120]}")
+            raise NoAnswerError(f"OpenSearch: {str(response['error'])[:120]}")
         try:
             return [
                 Hit(
@@ -93,4 +95,4 @@ class OpenSearchRetriever:
                 for hit in response["hits"]["hits"]
             ]
         except (KeyError, TypeError, AttributeError) as error:
-            raise SearchError(f"OpenSearch answered in an unknown form (missing {error})") from None
+            raise NoAnswerError(f"OpenSearch answered in an unknown form (missing {error})") from None

@@ -11,15 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from empg_cli.benchmarks.base import DataError
-from empg_cli.benchmarks.deepsearch.retrieval.base import (
-    MAX_QUERY_CHARS,
-    AccessDeniedError,
-    Hit,
-    SearchError,
-    query_words,
-)
-from empg_cli.benchmarks.deepsearch.retrieval.http import Service, api_key
+from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, query_words
 from empg_cli.config.deepsearch import QdrantRetrieval
+from empg_cli.services.errors import NoAnswerError, ServiceError
+from empg_cli.services.http import Service
+from empg_cli.services.keys import api_key
 
 
 class QdrantRetriever:
@@ -45,7 +41,7 @@ class QdrantRetriever:
         body = {"ids": [int(id_) if id_.isascii() and id_.isdigit() else id_], "with_payload": True}
         try:
             answer = await self._service.call("POST", f"{self._collection}/points", json=body)
-        except SearchError as error:
+        except NoAnswerError as error:
             if "HTTP 400" in str(error):  # not an id that Qdrant could have
                 return None
             raise
@@ -56,7 +52,7 @@ class QdrantRetriever:
         try:
             answer = await self._service.call("GET", self._collection)
             await self._vectors(["test"])
-        except (SearchError, AccessDeniedError) as error:
+        except ServiceError as error:
             raise DataError(
                 f"Qdrant retrieval cannot start: {error}; see benchmark.retrieval.url, .collection and .embeddings_url"
             ) from None
@@ -80,7 +76,7 @@ class QdrantRetriever:
         answer = await self._service.call("POST", f"{self._collection}/points/query/batch", json={"searches": searches})
         results = answer.get("result") if isinstance(answer, dict) else None
         if not isinstance(results, list) or len(results) != len(queries):
-            raise SearchError(f"Qdrant answered in an unknown form: {str(answer)[:120]}")
+            raise NoAnswerError(f"Qdrant answered in an unknown form: {str(answer)[:120]}")
         return [self._hits(result.get("points")) for result in results]
 
     async def _vectors(self, queries: Sequence[str]) -> list[list[float]]:
@@ -94,9 +90,9 @@ class QdrantRetriever:
         try:
             vectors = [row["embedding"] for row in sorted(answer["data"], key=lambda row: int(row["index"]))]
         except (KeyError, TypeError):
-            raise SearchError(f"the embeddings server answered in an unknown form: {str(answer)[:120]}") from None
+            raise NoAnswerError(f"the embeddings server answered in an unknown form: {str(answer)[:120]}") from None
         if len(vectors) != len(queries):
-            raise SearchError(f"the embeddings server sent {len(vectors)} vectors for {len(queries)} queries")
+            raise NoAnswerError(f"the embeddings server sent {len(vectors)} vectors for {len(queries)} queries")
         return vectors
 
     def _hits(self, points: Any) -> list[Hit]:
@@ -113,4 +109,4 @@ class QdrantRetriever:
                 for point in points
             ]
         except (KeyError, TypeError, AttributeError) as error:
-            raise SearchError(f"Qdrant answered in an unknown form (missing {error})") from None
+            raise NoAnswerError(f"Qdrant answered in an unknown form (missing {error})") from None

@@ -15,10 +15,11 @@ from typing import Any
 
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.official.corpora import split_contents
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, Hit, SearchError, query_words
-from empg_cli.benchmarks.deepsearch.retrieval.http import Service
+from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words
 from empg_cli.config.deepsearch import HttpRetrieval
 from empg_cli.invocation import command
+from empg_cli.services.errors import NoAnswerError, ServiceError
+from empg_cli.services.http import Service
 
 
 class HttpRetriever:
@@ -51,7 +52,7 @@ class HttpRetriever:
                 return None
             title, text = split_contents(page["contents"])
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise SearchError(f"/access answered in an unknown form: {str(answer)[:120]}") from None
+            raise NoAnswerError(f"/access answered in an unknown form: {str(answer)[:120]}") from None
         return Hit(id_, title, text, url=str(page.get("url", "")))
 
     async def check(self) -> None:
@@ -65,7 +66,7 @@ class HttpRetriever:
     async def _check(self, url: str) -> None:
         try:
             await self._retrieve({"queries": ["test"]} if self._takes_lists else {"query": "test"}, 1, 1, url)
-        except (SearchError, AccessDeniedError) as error:
+        except ServiceError as error:
             raise DataError(
                 f"no search engine at {url}/retrieve: {error}. Start one ({command('data', 'serve', 'deepsearch')}, or "
                 "Search-R1's retrieval_server.py), or fix benchmark.retrieval.urls"
@@ -74,7 +75,7 @@ class HttpRetriever:
     async def _describe(self, url: str) -> dict[str, Any]:
         try:
             answer = await self._service.call("GET", f"{url}/health")
-        except (SearchError, AccessDeniedError):
+        except ServiceError:
             return {}  # Search-R1's own server has no such address
         known = answer if isinstance(answer, dict) else {}
         return {key: known[key] for key in ("engine", "passages", "digest") if key in known}
@@ -92,10 +93,12 @@ class HttpRetriever:
         body = question | {"topk": top_k, "return_scores": True}
         try:
             answer = await self._service.call("POST", f"{url or next(self._turn)}/retrieve", json=body)
-        except SearchError as error:
+        except NoAnswerError as error:
             if "HTTP 422" in str(error):
                 other = "query" if self._takes_lists else "queries"
-                raise SearchError(f"{error}; the other dialect may help: benchmark.retrieval.dialect={other}") from None
+                raise NoAnswerError(
+                    f"{error}; the other dialect may help: benchmark.retrieval.dialect={other}"
+                ) from None
             raise
         try:
             rows = answer["result"]
@@ -103,9 +106,9 @@ class HttpRetriever:
                 rows = [rows]  # some single-query servers leave the outer list out
             hits = [[_hit(item) for item in row] for row in rows]
         except (KeyError, TypeError, AttributeError, ValueError):
-            raise SearchError(f"/retrieve answered in an unknown form: {str(answer)[:120]}") from None
+            raise NoAnswerError(f"/retrieve answered in an unknown form: {str(answer)[:120]}") from None
         if len(hits) != expected:
-            raise SearchError(f"/retrieve answered {len(hits)} queries of {expected}")
+            raise NoAnswerError(f"/retrieve answered {len(hits)} queries of {expected}")
         return hits
 
 

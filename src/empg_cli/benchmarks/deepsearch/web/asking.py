@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections import Counter
+import sqlite3
 from pathlib import Path
 
 import httpx
 
-from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError, Hit, SearchError
-from empg_cli.benchmarks.deepsearch.retrieval.http import RateLimit, Service
-from empg_cli.benchmarks.deepsearch.web.cache import AnswerCache
+from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError, Hit
 from empg_cli.benchmarks.deepsearch.web.providers import Provider
 from empg_cli.config.deepsearch import WebRetrieval
+from empg_cli.services.cache import AnswerCache
+from empg_cli.services.errors import NoAnswerError
+from empg_cli.services.http import RateLimit, Service
+from empg_cli.services.in_flight import InFlight
 
 
 class Budget:
@@ -35,15 +37,19 @@ class Budget:
 
 
 class Asker:
-    """One provider behind a cache. `counts` tells calls, cache hits and joined calls apart."""
+    """One provider behind a cache. `num_cached` and `num_joined` count what it did not have to ask."""
 
     def __init__(self, provider: Provider, settings: WebRetrieval, cache: AnswerCache | None, budget: Budget) -> None:
         self._provider, self._cache, self._budget = provider, cache, budget
         self._only_replays = settings.mode == "replay"
         self._rate = RateLimit(settings.requests_per_second)
         self._service = Service.of(provider.name, settings, before_attempt=self._before_attempt)
-        self._in_flight: dict[str, asyncio.Task[bytes]] = {}
-        self.counts: Counter[str] = Counter()
+        self._in_flight: InFlight[bytes] = InFlight()
+        self.num_cached = 0
+
+    @property
+    def num_joined(self) -> int:
+        return self._in_flight.joined
 
     async def ask(self, query: str, count: int) -> list[Hit]:
         """The hits of a query. The members of a group that ask the same thing at once share one call."""
@@ -51,17 +57,12 @@ class Asker:
         key = self._key(query, count)
         body = self._cache.get(key) if self._cache is not None else None
         if body is not None:
-            self.counts["cached"] += 1
+            self.num_cached += 1
             return self._parse(body, count)
         if self._only_replays:
-            raise SearchError(f"{query[:80]!r} is not in the recording")
-        call = self._in_flight.get(key)
-        if call is None:
-            call = self._in_flight[key] = asyncio.ensure_future(self._call(key, query, count))
-            call.add_done_callback(lambda _: self._in_flight.pop(key, None))
-        else:
-            self.counts["joined"] += 1
-        return self._parse(await asyncio.shield(call), count)
+            raise NoAnswerError(f"{query[:80]!r} is not in the recording")
+        body = await self._in_flight.share(key, lambda: self._call(key, query, count))
+        return self._parse(body, count)
 
     async def close(self) -> None:
         await self._service.close()
@@ -71,7 +72,6 @@ class Asker:
         body = await self._service.call_text(
             request.method, request.url, headers=request.headers, params=request.params, json=request.json
         )
-        self.counts["answered"] += 1
         self._budget.charge()
         self._parse(body, count)  # an answer that cannot be read is not worth keeping
         if self._cache is not None:
@@ -86,7 +86,7 @@ class Asker:
         try:
             return self._provider.parse(json.loads(body))[:count]
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise SearchError(f"{self._provider.name} answered in an unknown form: {body[:120]!r}") from None
+            raise NoAnswerError(f"{self._provider.name} answered in an unknown form: {body[:120]!r}") from None
 
     def _key(self, query: str, count: int) -> str:
         """Case and spaces of a query do not matter."""
@@ -102,4 +102,14 @@ def host_of(url: str) -> str:
 
 
 def open_cache(path: str | None, mode: str) -> AnswerCache | None:
-    return AnswerCache(Path(path).expanduser(), must_exist=mode == "replay") if path else None
+    if path is None:
+        return None
+    file = Path(path).expanduser()
+    if mode == "replay" and not file.is_file():
+        raise DataError(
+            f"nothing to replay: {file} does not exist; record it first with benchmark.retrieval.mode=record"
+        )
+    try:
+        return AnswerCache(file)
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{file} is not a search cache: {error}") from None

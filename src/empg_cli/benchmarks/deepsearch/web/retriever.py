@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, query_words
-from empg_cli.benchmarks.deepsearch.retrieval.http import api_key
 from empg_cli.benchmarks.deepsearch.web.asking import Asker, Budget, host_of, open_cache
 from empg_cli.benchmarks.deepsearch.web.providers import Brave, JinaReader, Provider, SearxNG, Serper, Tavily
 from empg_cli.config.deepsearch import WebRetrieval
+from empg_cli.services.keys import api_key
 
 
 class WebRetriever:
@@ -60,8 +60,8 @@ class WebRetriever:
         return {
             "calls": float(self.budget.calls),
             "cost_usd": self.budget.cost_usd,
-            "cached": float(sum(asker.counts["cached"] for asker in askers)),
-            "joined": float(sum(asker.counts["joined"] for asker in askers)),
+            "cached": float(sum(asker.num_cached for asker in askers)),
+            "joined": float(sum(asker.num_joined for asker in askers)),
         }
 
     async def close(self) -> None:

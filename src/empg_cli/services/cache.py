@@ -7,27 +7,17 @@ import threading
 import time
 from pathlib import Path
 
-from empg_cli.benchmarks.base import DataError
-
 
 class AnswerCache:
     """Key -> answer body. Several processes may share the file (SQLite in WAL mode)."""
 
-    def __init__(self, path: Path, *, must_exist: bool) -> None:
-        if must_exist and not path.is_file():
-            raise DataError(
-                f"nothing to replay: {path} does not exist; record it first with benchmark.retrieval.mode=record"
-            )
+    def __init__(self, path: Path) -> None:
+        """Opens the file, or makes it. Raises `sqlite3.DatabaseError` when it is something else."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("pragma journal_mode=wal")
-            self._db.execute(
-                "create table if not exists answers (key text primary key, time real, label text, body blob)"
-            )
-        except sqlite3.DatabaseError as error:
-            raise DataError(f"{path} is not a search cache: {error}") from None
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("pragma journal_mode=wal")
+        self._db.execute("create table if not exists answers (key text primary key, time real, label text, body blob)")
 
     def __len__(self) -> int:
         with self._lock:

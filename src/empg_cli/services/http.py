@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,9 +12,8 @@ from typing import Any, Final
 
 import httpx
 
-from empg_cli.benchmarks.base import DataError
-from empg_cli.benchmarks.deepsearch.retrieval.base import AccessDeniedError, SearchError
-from empg_cli.config.deepsearch import Remote
+from empg_cli.config.service import Remote
+from empg_cli.services.errors import AccessDeniedError, NoAnswerError
 
 RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIRST_WAIT_S: Final = 0.5
@@ -25,7 +23,7 @@ LONGEST_WAIT_S: Final = 60.0
 class Service:
     """One remote service. Use it from one event loop.
 
-    Every failure is an exception: `AccessDeniedError` for 401 and 403, `SearchError` for the rest.
+    Every failure is an exception: `AccessDeniedError` for 401 and 403, `NoAnswerError` for the rest.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class Service:
         try:
             return httpx.Response(200, content=body).json()
         except ValueError:
-            raise SearchError(f"{self.name} answered with something that is not JSON: {body[:80]!r}") from None
+            raise NoAnswerError(f"{self.name} answered with something that is not JSON: {body[:80]!r}") from None
 
     async def call_text(self, method: str, url: str, **request: Any) -> bytes:
         reason = ""
@@ -100,11 +98,11 @@ class Service:
                     if response.status_code in (401, 403):
                         raise AccessDeniedError(f"{self.name} refused the request: {reason}; check its API key")
                     if response.status_code not in RETRIED:
-                        raise SearchError(f"{self.name}: {reason}")
+                        raise NoAnswerError(f"{self.name}: {reason}")
             if attempt + 1 < self._attempts:
                 self.retries += 1
                 await asyncio.sleep(_wait(attempt, told))
-        raise SearchError(f"{self.name}: {reason}, tried {self._attempts} times")
+        raise NoAnswerError(f"{self.name}: {reason}, tried {self._attempts} times")
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -122,16 +120,6 @@ def retry_after(response: httpx.Response) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-
-
-def api_key(variable: str | None, used_for: str) -> str | None:
-    """The key in an environment variable; DataError when the variable is named but not set."""
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise DataError(f"{used_for} needs its key in the environment variable {variable}, which is not set")
-    return key
 
 
 class RateLimit:

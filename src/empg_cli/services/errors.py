@@ -1,0 +1,21 @@
+"""What goes wrong with a service. Whether that ends an episode, a run or nothing is the caller's to say."""
+
+from __future__ import annotations
+
+from empg_cli.errors import UserError
+
+
+class ServiceError(Exception):
+    """A call that failed."""
+
+
+class NoAnswerError(ServiceError):
+    """This call gave no answer that can be used (after retries)."""
+
+
+class AccessDeniedError(ServiceError):
+    """The service refused the credentials (HTTP 401 or 403); trying again cannot help."""
+
+
+class MissingKeyError(UserError):
+    """The environment variable that should hold a service's key is not set."""
