@@ -22,14 +22,14 @@ EVALUATION = (
     Mutant(
         "t-with-n-degrees",
         "src/empg_cli/stats/intervals.py",
-        "_checked(confidence) / 2, n - 1) * statistics.stdev",
-        "_checked(confidence) / 2, n) * statistics.stdev",
+        "checked_confidence(confidence) / 2, n - 1) * statistics.stdev",
+        "checked_confidence(confidence) / 2, n) * statistics.stdev",
         "intervals over few seeds are too narrow",
         _STATISTICS,
     ),
     Mutant(
         "sign-flip-floor-halved",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "2.0 ** (1 - pairs)",
         "2.0**-pairs",
         "the smallest possible p is half of what it is",
@@ -37,7 +37,7 @@ EVALUATION = (
     ),
     Mutant(
         "sampled-p-can-be-zero",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "SignFlip((1 + hits) / (1 + resamples),",
         "SignFlip(hits / resamples,",
         "a drawn sign-flip test reports p = 0",
@@ -45,7 +45,7 @@ EVALUATION = (
     ),
     Mutant(
         "sign-flip-one-sided",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "float((np.abs(sums) >= threshold).mean())",
         "float((sums >= threshold).mean())",
         "the exact sign-flip test halves its p, or calls a large loss no surprise",
@@ -53,7 +53,7 @@ EVALUATION = (
     ),
     Mutant(
         "holm-is-bonferroni",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "(len(p_values) - rank) * p_values[index]",
         "len(p_values) * p_values[index]",
         "every p is multiplied by the number of tests",
@@ -61,7 +61,7 @@ EVALUATION = (
     ),
     Mutant(
         "holm-not-monotone",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "running = max(running, min(1.0,",
         "running = max(0.0, min(1.0,",
         "a larger p can end below a smaller one",
@@ -77,7 +77,7 @@ EVALUATION = (
     ),
     Mutant(
         "one-sided-sign-test",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "min(1.0, 2 * tail / (1 << n))",
         "min(1.0, tail / (1 << n))",
         "McNemar's p is halved",
@@ -85,7 +85,7 @@ EVALUATION = (
     ),
     Mutant(
         "agresti-min-without-its-half",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "up, down, total = gained + 0.5, lost + 0.5, n + 2.0",
         "up, down, total = gained, lost, n",
         "two equal policies get an interval of width 0",
@@ -93,7 +93,7 @@ EVALUATION = (
     ),
     Mutant(
         "pairs-needed-without-power",
-        "src/empg_cli/stats/intervals.py",
+        "src/empg_cli/stats/paired.py",
         "(t_quantile(upper, n - 1) + t_quantile(power, n - 1))",
         "t_quantile(upper, n - 1)",
         "half of the planned studies miss their effect",
@@ -101,7 +101,7 @@ EVALUATION = (
     ),
     Mutant(
         "gains-and-losses-exchanged",
-        "src/empg_cli/evaluation/paired.py",
+        "src/empg_cli/stats/paired.py",
         "pairs.count((True, False)), pairs.count((False, True))",
         "pairs.count((False, True)), pairs.count((True, False))",
         "the worse policy is called the better one",

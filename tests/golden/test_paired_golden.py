@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from empg_cli.stats.intervals import mcnemar_exact, paired_proportion_difference
+from empg_cli.stats.paired import mcnemar_exact, paired_proportion_difference
 
 
 def test_mcnemar_by_hand() -> None:

@@ -9,18 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from empg_cli.stats.intervals import (
-    holm,
-    iqm,
-    iqm_difference,
-    iqm_interval,
-    paired_difference,
-    sign_flip_floor,
-    sign_flip_test,
-    t_interval,
-    t_quantile,
-    wilson_interval,
-)
+from empg_cli.stats.intervals import iqm, iqm_difference, iqm_interval, t_interval, t_quantile, wilson_interval
+from empg_cli.stats.paired import holm, paired_difference, sign_flip_floor, sign_flip_test
 
 
 def test_wilson_by_hand():

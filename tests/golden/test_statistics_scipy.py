@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from empg_cli.stats.intervals import (
-    iqm,
-    iqm_interval,
-    paired_difference,
-    sign_flip_test,
-    t_interval,
-    t_quantile,
-    wilson_interval,
-)
+from empg_cli.stats.intervals import iqm, iqm_interval, t_interval, t_quantile, wilson_interval
+from empg_cli.stats.paired import paired_difference, sign_flip_test
 
 stats = pytest.importorskip("scipy.stats", reason="needs scipy (dependency group test)")
 

@@ -23,7 +23,7 @@ from empg_cli.reports.tables import (
     write_tables,
 )
 from empg_cli.runs.study import Cell, Study, read_study, write_study
-from empg_cli.stats.intervals import PairedDifference, SignFlip
+from empg_cli.stats.paired import PairedDifference, SignFlip
 from empg_cli.studies.comparison import Comparison, Row, compare
 
 VALUES = {

@@ -12,13 +12,11 @@ import yaml
 
 from empg_cli.errors import UserError
 from empg_cli.runs.files import read_run_file
-from empg_cli.stats.intervals import Estimate, mcnemar_exact, paired_proportion_difference
+from empg_cli.stats.paired import PairedCounts, paired_counts
 from empg_cli.types import Status
 
 COUNTS = frozenset({"tasks", "kinds", "solvable"})
 """Parts of a fingerprint that say how much data there is: the task lists tell what of it was played."""
-
-
 PASSES = "passes"
 """Folder of the single evaluations, where an `empg eval` made several."""
 
@@ -28,7 +26,7 @@ class NotComparable(UserError):  # noqa: N818 (a sentence for the user)
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class SavedEvaluation:
     """One evaluation, read back."""
 
     path: Path
@@ -42,31 +40,9 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class PairedCounts:
-    kind: str
-    n: int
-    both: int
-    only_a: int
-    only_b: int
-    neither: int
-    difference: Estimate
-    """Success rate of B minus that of A, with a 95 % paired interval."""
-    p_value: float
-    """Exact two-sided sign test (McNemar) over the tasks that only one of them solved."""
-
-    @property
-    def rate_a(self) -> float:
-        return (self.both + self.only_a) / self.n
-
-    @property
-    def rate_b(self) -> float:
-        return (self.both + self.only_b) / self.n
-
-
-@dataclass(frozen=True, slots=True)
 class PairedComparison:
-    a: Played
-    b: Played
+    a: SavedEvaluation
+    b: SavedEvaluation
     total: PairedCounts
     kinds: tuple[PairedCounts, ...]
     not_judged: int = 0
@@ -101,7 +77,7 @@ def compare_evaluations(path_a: Path, path_b: Path) -> PairedComparison:
     return PairedComparison(a, b, _count("all", a, b, every_kind=True), tuple(rows), played - len(a.tasks))
 
 
-def read_evaluation(path: Path) -> Played:
+def read_evaluation(path: Path) -> SavedEvaluation:
     file = _evaluation_file(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -116,7 +92,7 @@ def read_evaluation(path: Path) -> Played:
     if not data:
         raise NotComparable(f"{file} does not say which data was played, nor does {run_dir / 'run.json'}")
     max_steps = content.get("rules", {}).get("max_steps") or _configured_max_steps(run_dir)
-    return Played(file, split, temperature, data, tasks, content.get("update"), max_steps)
+    return SavedEvaluation(file, split, temperature, data, tasks, content.get("update"), max_steps)
 
 
 def _configured_max_steps(run_dir: Path) -> int | None:
@@ -141,7 +117,7 @@ def _evaluation_file(path: Path) -> Path:
     return files[-1]
 
 
-def _check_same_tasks(a: Played, b: Played) -> None:
+def _check_same_tasks(a: SavedEvaluation, b: SavedEvaluation) -> None:
     for key in sorted((a.data.keys() & b.data.keys()) - COUNTS):
         if a.data[key] != b.data[key]:
             raise NotComparable(
@@ -171,7 +147,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _judged_in_both(a: Played, b: Played) -> tuple[Played, Played]:
+def _judged_in_both(a: SavedEvaluation, b: SavedEvaluation) -> tuple[SavedEvaluation, SavedEvaluation]:
     failed = str(Status.ENV_ERROR)
     pairs = [
         (mine, theirs)
@@ -183,20 +159,10 @@ def _judged_in_both(a: Played, b: Played) -> tuple[Played, Played]:
     return replace(a, tasks=[mine for mine, _ in pairs]), replace(b, tasks=[theirs for _, theirs in pairs])
 
 
-def _count(kind: str, a: Played, b: Played, *, every_kind: bool = False) -> PairedCounts:
+def _count(kind: str, a: SavedEvaluation, b: SavedEvaluation, *, every_kind: bool = False) -> PairedCounts:
     pairs = [
         (bool(mine["success"]), bool(theirs["success"]))
         for mine, theirs in zip(a.tasks, b.tasks, strict=True)
         if every_kind or mine["kind"] == kind
     ]
-    only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
-    return PairedCounts(
-        kind=kind,
-        n=len(pairs),
-        both=pairs.count((True, True)),
-        only_a=only_a,
-        only_b=only_b,
-        neither=pairs.count((False, False)),
-        difference=paired_proportion_difference(gained=only_b, lost=only_a, n=len(pairs)),
-        p_value=mcnemar_exact(only_a, only_b),
-    )
+    return paired_counts(kind, pairs)

@@ -8,7 +8,7 @@ from typing import TextIO
 from empg_cli.observe.terminal import duration, printable, write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, print_table
 from empg_cli.runs.study import Study
-from empg_cli.stats.intervals import sign_flip_floor
+from empg_cli.stats.paired import sign_flip_floor
 from empg_cli.studies.forecast import Forecast
 
 

@@ -14,7 +14,7 @@ from typing import TextIO
 from empg_cli.invocation import command
 from empg_cli.observe.terminal import is_live_terminal, printable, write_line
 from empg_cli.runs.rows import write_atomically
-from empg_cli.stats.intervals import sign_flip_floor
+from empg_cli.stats.paired import sign_flip_floor
 from empg_cli.studies.comparison import BESIDE, Comparison, Row, RunValue
 
 NOTHING = "–"

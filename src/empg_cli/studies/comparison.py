@@ -11,15 +11,8 @@ from empg_cli.observe.catalogue import definition_of
 from empg_cli.runs.files import read_run_file
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.study import Cell, Study
-from empg_cli.stats.intervals import (
-    Estimate,
-    Interval,
-    PairedDifference,
-    holm,
-    paired_difference,
-    t_interval,
-    wilson_interval,
-)
+from empg_cli.stats.intervals import Estimate, Interval, t_interval, wilson_interval
+from empg_cli.stats.paired import PairedDifference, holm, paired_difference
 
 SUCCESS_RATE = "eval/success_rate"
 BESIDE = {

@@ -14,7 +14,7 @@ from typing import Any
 
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.study import Study
-from empg_cli.stats.intervals import pairs_needed
+from empg_cli.stats.paired import pairs_needed
 
 RUN_FOLDERS = ("runs/*/*", "multirun/*/*", "ablations/*/*")
 """Where runs lie that may have been timed, from the working directory."""

@@ -6,8 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from empg_cli.evaluation.paired import PairedComparison, PairedCounts, compare_evaluations
+from empg_cli.evaluation.paired import PairedComparison, compare_evaluations
 from empg_cli.reports.tables import Cell, Table, p_text, print_table
+from empg_cli.stats.paired import PairedCounts
 
 
 def run(path_a: Path, path_b: Path, *, as_json: bool) -> None:
