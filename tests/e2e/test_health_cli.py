@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from empg_cli.evaluation.diagnosis import read_diagnosis
-from empg_cli.reports.diagnostics import diagnosis, health_warnings, histograms
+from empg_cli.evaluation.diagnosis import FOLDER, read_diagnosis
+from empg_cli.reports.health_history import health_warnings
+from empg_cli.runs.histograms import read_histograms
 from empg_cli.runs.reading import open_runs
 from empg_cli.runs.rows import read_rows, without_wall_clock
 
@@ -43,15 +44,15 @@ def test_a_health_stop_saves_says_why_and_can_go_on(empg, small):
     assert warning.text in " ".join(done.stderr.split())
     record = json.loads(Path("run/health.jsonl").read_text())["trajectory"]
     assert record["task_id"] == warning.task_id and len(record["steps"]) == warning.step  # its last step is named
-    (weights,) = histograms(run, "hist/weight").values()
-    assert sum(weights.counts) == sum(histograms(run, "hist/step_entropy_lost")[1].counts)
+    (weights,) = read_histograms(run.folder, "hist/weight").values()
+    assert sum(weights.counts) == sum(read_histograms(run.folder, "hist/step_entropy_lost")[1].counts)
 
     empg("train", "--resume", "run")  # has warned once, so it goes on to the end
     summary = json.loads(Path("run/summary.json").read_text())
     assert (summary["exit_code"], summary["updates"], summary["health/warnings"]) == (0, 2, 1.0)
     assert len(Path("run/health.jsonl").read_text().splitlines()) == 1
     (run,) = open_runs([Path("run")])
-    assert list(histograms(run, "hist/weight")) == [1, 2]
+    assert list(read_histograms(run.folder, "hist/weight")) == [1, 2]
 
 
 def test_watching_changes_nothing_that_is_trained(empg, small, finished_run):
@@ -82,7 +83,7 @@ def older_run(finished_run, tmp_path_factory):
 def test_diagnose_checks_proposition_1_on_the_runs_own_policy(empg, older_run):
     done = empg("diagnose", older_run, "--episodes", "3", "--gradients", "5", "benchmark.max_steps=3")
     (run,) = open_runs([older_run])
-    found = diagnosis(run)
+    found = read_diagnosis(run.folder / FOLDER)
     assert (found.policy, found.episodes, found.data) == ("step-000002", 3, "generated")
     proposition = found.proposition1
     assert proposition.largest_error < 1e-12

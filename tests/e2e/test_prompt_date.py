@@ -11,8 +11,8 @@ import pytest
 from empg_cli.agents.codec import ChatCodec
 from empg_cli.config.job import load_job
 from empg_cli.config.schema import EvalConfig, TrainConfig
-from empg_cli.evaluation.diagnose import diagnose
 from empg_cli.evaluation.run_eval import run_eval
+from empg_cli.evaluation.theory import diagnose
 from empg_cli.loop import train
 from empg_cli.runs.own_config import primary_config
 from tests.support.chat import DATED, save_chat_model

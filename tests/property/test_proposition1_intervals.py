@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from empg_cli.algorithms.logit_gradient import logit_gradient
-from empg_cli.evaluation.diagnose import proposition1
+from empg_cli.evaluation.theory import proposition1
 
 
 def test_coverage_of_the_sampled_estimate() -> None:

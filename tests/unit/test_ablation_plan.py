@@ -14,7 +14,7 @@ from empg_cli.runs.record import cell_hash
 from empg_cli.runs.study import job_overrides, read_study, write_study
 from empg_cli.stats.paired import pairs_needed
 from empg_cli.studies.forecast import Wish, forecast
-from empg_cli.studies.preflight import make_study
+from empg_cli.studies.plan import make_study
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from empg_cli.evaluation.diagnose import bins_of_episodes
+from empg_cli.evaluation.theory import bins_of_episodes
 from empg_cli.stats.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
 from empg_cli.stats.intervals import t_interval, t_quantile
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from empg_cli.config import load
-from empg_cli.config.preflight import Sweep, preflight
+from empg_cli.config.command_line import Sweep, check_command_line
 from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
 
@@ -124,46 +124,48 @@ def test_settings_left_over_from_another_choice_say_how_to_drop_them() -> None:
 
 def test_several_values_without_the_sweep_flag() -> None:
     with pytest.raises(ConfigError, match=r"seed: has several values.*add -m"):
-        preflight("train", ["seed=1,2"], TrainConfig)
+        check_command_line("train", ["seed=1,2"], TrainConfig)
 
 
 def test_a_sweep_names_the_job_that_is_wrong() -> None:
     with pytest.raises(ConfigError) as caught:
-        preflight("train", ["seed=1,2", "algo.group_size=8,1", "trainer.lr=1e-3"], TrainConfig, multirun=True)
+        check_command_line("train", ["seed=1,2", "algo.group_size=8,1", "trainer.lr=1e-3"], TrainConfig, multirun=True)
     assert [entry.key for entry in caught.value.problems] == ["algo.group_size"]
     assert caught.value.where == "in the job: seed=1 algo.group_size=1"
 
 
 def test_a_mistake_in_all_jobs_is_told_once_and_blames_none() -> None:
     with pytest.raises(ConfigError) as caught:
-        preflight("train", ["seed=1,2,3", "trainer.lr=-1"], TrainConfig, multirun=True)
+        check_command_line("train", ["seed=1,2,3", "trainer.lr=-1"], TrainConfig, multirun=True)
     assert len(caught.value.problems) == 1
     assert caught.value.where is None
 
 
 def test_a_big_sweep_still_checks_every_value_of_every_axis(monkeypatch: pytest.MonkeyPatch) -> None:
     # 3 x 2 jobs with room for 2: the combinations (4, 0), (4, 1), then the values 8 and 1 of the first axis
-    monkeypatch.setattr("empg_cli.config.preflight.MAX_COMBINATIONS", 2)
+    monkeypatch.setattr("empg_cli.config.command_line.MAX_COMBINATIONS", 2)
     with pytest.raises(ConfigError, match=r"algo\.group_size: must be greater than or equal to 2 \(got 1\)") as caught:
-        preflight("train", ["algo.group_size=4,8,1", "seed=0,1"], TrainConfig, multirun=True)
+        check_command_line("train", ["algo.group_size=4,8,1", "seed=0,1"], TrainConfig, multirun=True)
     assert caught.value.where == "in the job: algo.group_size=1 seed=0"
 
 
 def test_ranges_globs_and_hydra_mode_count_as_sweeps() -> None:
     overrides = ["seed=range(0,2)", "algo=glob(*empg)", "hydra.mode=MULTIRUN", "run_dir=here/x"]
-    assert preflight("train", overrides, TrainConfig) == Sweep(("seed", "algo"), ("hydra.mode", "run_dir"), "here/x")
+    assert check_command_line("train", overrides, TrainConfig) == Sweep(
+        ("seed", "algo"), ("hydra.mode", "run_dir"), "here/x"
+    )
 
 
 def test_samplers_of_a_sweep_are_left_to_the_sweeper() -> None:
-    preflight("train", ["trainer.lr=interval(-1,1)"], TrainConfig, multirun=True)
+    check_command_line("train", ["trainer.lr=interval(-1,1)"], TrainConfig, multirun=True)
 
 
 def test_files_of_ones_own_are_found(tmp_path: Path) -> None:
     (tmp_path / "algo").mkdir()
     (tmp_path / "algo" / "mine.yaml").write_text("defaults: [empg]\nname: mine\ncredit: {zeta: 0.2}\n")
-    preflight("train", ["algo=mine"], TrainConfig, config_dir=str(tmp_path))
+    check_command_line("train", ["algo=mine"], TrainConfig, config_dir=str(tmp_path))
     with pytest.raises(ConfigError, match="algo: has no option 'mine'"):
-        preflight("train", ["algo=mine"], TrainConfig)
+        check_command_line("train", ["algo=mine"], TrainConfig)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from empg_cli.config import load
 from empg_cli.config.job import load_job
 from empg_cli.config.schema import EvalConfig
 from empg_cli.runs.own_config import primary_config
-from empg_cli.studies.preflight import make_study
+from empg_cli.studies.plan import make_study
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("reproducing.md", "ablations.md", "evaluation.md")

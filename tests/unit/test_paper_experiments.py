@@ -11,7 +11,7 @@ from empg_cli.benchmarks.webshop.splits import split_goals
 from empg_cli.config import load
 from empg_cli.config.benchmarks import Webshop
 from empg_cli.config.location import groups
-from empg_cli.studies.preflight import make_study
+from empg_cli.studies.plan import make_study
 
 MODELS = {"1.5b": "qwen2.5-1.5b", "7b": "qwen2.5-7b", "llama3.1-8b": "llama3.1-8b"}
 

@@ -8,14 +8,14 @@ import pytest
 
 from empg_cli.config import load
 from empg_cli.config.problems import ConfigError
-from empg_cli.evaluation.repeats import Pass, Played, passes, summarise_passes
+from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
 from empg_cli.reports.evaluation_tables import evaluation_tables
 from empg_cli.reports.tables import markdown
 
 SERVER = ("endpoint=openai", "endpoint.model=m")
 
 
-def played(which: Pass, outcomes: str, kinds: str) -> Played:
+def played(which: Pass, outcomes: str, kinds: str) -> PlayedPass:
     """One letter per task: + solved, - not, ! lost through no fault of the agent."""
     status = {"+": "success", "-": "step_limit", "!": "env_error"}
     solved = {"+": True, "-": False, "!": None}
@@ -24,7 +24,7 @@ def played(which: Pass, outcomes: str, kinds: str) -> Played:
          "status": status[letter]}
         for i, (letter, kind) in enumerate(zip(outcomes, kinds, strict=True))
     ]  # fmt: skip
-    return Played(which, tasks)
+    return PlayedPass(which, tasks)
 
 
 def rows(entry: dict[str, Any], part: str = "rows") -> dict[str, dict[str, Any]]:
@@ -112,7 +112,7 @@ def test_id_and_ood_count_each_source_once() -> None:
     one = played(Pass(1.0, 0, 0), "++++-", "aaabc")
     tasks = [{**task, "kind": kind} for task, kind in zip(one.tasks, kinds, strict=True)]
     two = [{**task, "success": task["task_id"] == "t3"} for task in tasks]
-    (entry,) = summarise_passes([Played(one.which, tasks), Played(Pass(1.0, 1, 0), two)], averages)
+    (entry,) = summarise_passes([PlayedPass(one.which, tasks), PlayedPass(Pass(1.0, 1, 0), two)], averages)
     found = rows(entry)
     # seed 0: 1hop 1, 2hop 1, depth3 0; seed 1: 0, 1, 0
     assert found["ID"]["success_rate"] == pytest.approx((1 + 1 / 2) / 2)

@@ -25,11 +25,13 @@ from empg_cli.evaluation.diagnosis import (
     TokenBin,
     write_diagnosis,
 )
-from empg_cli.reports.diagnostic_charts import changes, diagnostic_charts, spike_note
+from empg_cli.reports.entropy_change import changes
 from empg_cli.reports.figures import draw_figures
+from empg_cli.reports.health_history import spike_note
 from empg_cli.reports.page.bars import Heap
+from empg_cli.reports.page.entropy_charts import entropy_charts
 from empg_cli.reports.page.page import write_page
-from empg_cli.reports.terminal import show_run
+from empg_cli.reports.show import show_run
 from empg_cli.runs.histograms import Histogram
 from empg_cli.runs.reading import open_runs
 from empg_cli.stats.intervals import Estimate
@@ -81,7 +83,7 @@ def test_the_newest_histograms_are_drawn(tmp_path: Path) -> None:
         {"update": 3, "hist/step_entropy_lost": UNEVEN | {"counts": [1, 2]}},
     ]
     (run / "histograms.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    charts = diagnostic_charts(open_runs([run]))
+    charts = entropy_charts(open_runs([run]))
     assert [chart.title for chart in charts] == ["step entropy by outcome", "EMPG weight g"]
     assert charts[0].key == (("minus", "not solved, 3 steps"),)  # nothing was solved in update 3
     assert charts[1].note == "density of 8 steps, update 2"

@@ -29,7 +29,7 @@ from empg_cli.reports.configurations import configurations
 from empg_cli.reports.curves import band_note, curves_of, left_out_notes, value_range
 from empg_cli.reports.page.kept_trajectories import kept_trajectories
 from empg_cli.reports.page.page import write_page
-from empg_cli.reports.terminal import list_metrics, show_run, show_runs
+from empg_cli.reports.show import list_metrics, show_run, show_runs
 from empg_cli.runs.reading import NotARun, open_runs, unstarted
 from empg_cli.runs.study import Cell, Study, write_study
 

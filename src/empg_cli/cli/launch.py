@@ -22,7 +22,7 @@ from empg_cli.observe.stop import Stopped
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from empg_cli.config.preflight import Sweep
+    from empg_cli.config.command_line import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ def launch(
         ConfigError: before any folder is made.
         Stopped, JobFailed: from a job.
     """
+    from empg_cli.config.command_line import check_command_line
     from empg_cli.config.local_model import with_local_model
-    from empg_cli.config.preflight import preflight
 
     check_flags(flags)
     own_source = flags.config_path is not None or flags.rerun is not None
@@ -102,7 +102,7 @@ def launch(
             print(note, file=sys.stderr)
     sweep = None
     if not (flags.only_shows or own_source):
-        sweep = preflight(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
+        sweep = check_command_line(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
     folders = _folder_overrides(sweep) if sweep else []
     run_hydra(task, config_name, [*folders, *overrides], flags, is_sweep=sweep is not None)
 

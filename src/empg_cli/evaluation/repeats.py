@@ -31,7 +31,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedPass:
     """A pass and its row for each task (`Evaluation.tasks()`)."""
 
     which: Pass
@@ -51,7 +51,7 @@ def passes(cfg: EvalConfig) -> list[Pass]:
 
 
 def summarise_passes(
-    played: Sequence[Played], averages: Mapping[str, Sequence[str]] | None = None
+    played: Sequence[PlayedPass], averages: Mapping[str, Sequence[str]] | None = None
 ) -> list[dict[str, Any]]:
     """One entry for each temperature: its runs, a row for each task type and for all tasks, and pass@k.
 
@@ -65,7 +65,7 @@ def summarise_passes(
     ]
 
 
-def _summarise(played: Sequence[Played], averages: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _summarise(played: Sequence[PlayedPass], averages: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     seeds = list(dict.fromkeys(one.which.seed for one in played))
     samples = len(played) // len(seeds)
     by_seed = {seed: _Attempts([one for one in played if one.which.seed == seed]) for seed in seeds}
@@ -98,7 +98,7 @@ def _summarise(played: Sequence[Played], averages: Mapping[str, Sequence[str]]) 
 class _Attempts:
     """The attempts of some passes at each task; those that nobody could judge are left out."""
 
-    def __init__(self, played: Sequence[Played]) -> None:
+    def __init__(self, played: Sequence[PlayedPass]) -> None:
         self._kind: dict[str, str] = {}
         self._rows: dict[str, list[Mapping[str, Any]]] = {}
         for one in played:

@@ -20,7 +20,7 @@ from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import Evaluation, evaluate, evaluate_expert, evaluation_tasks
 from empg_cli.evaluation.paired import PASSES
-from empg_cli.evaluation.repeats import Pass, Played, passes, summarise_passes
+from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
 from empg_cli.observe.dashboard import Dashboard
@@ -50,7 +50,7 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
     which = passes(cfg)
     per_pass = len(evaluation_tasks(benchmark, cfg.benchmark))
     title = f"evaluating {cfg.run or cfg.policy} on {cfg.benchmark.name} ({data['source']} data)"
-    played: list[Played] = []
+    played: list[PlayedPass] = []
     result: dict[str, Any] = {}
     with Dashboard(cfg.logger.console, title, total_updates=1) as dashboard, _opened(cfg, benchmark) as player:
         for number, one in enumerate(which):
@@ -61,7 +61,7 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
             evaluation = player.play(one, progress)
             result = _as_data(cfg, one, evaluation, data, player)
             tasks = evaluation.tasks()
-            played.append(Played(one, tasks))
+            played.append(PlayedPass(one, tasks))
             _write(_file(run_dir, one, len(which)), {**result, "tasks": tasks})
             if number == 0:
                 kept = evaluation.trajectories[: cfg.logger.trajectories]
@@ -232,7 +232,7 @@ def _rules(cfg: EvalConfig) -> dict[str, Any]:
     }
 
 
-def _averages(data: dict[str, Any], played: list[Played]) -> dict[str, list[str]]:
+def _averages(data: dict[str, Any], played: list[PlayedPass]) -> dict[str, list[str]]:
     """The rows of Deep Search in which each source counts once."""
     if data["name"] != "deepsearch":
         return {}

@@ -1,10 +1,32 @@
-"""Round numbers for the axes of charts."""
+"""Axes of charts: their range, and round numbers with no more digits than needed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    low: float
+    high: float
+    marks: tuple[tuple[float, str], ...]
+    """Where its ticks are, and the text of each."""
+    name: str = ""
+
+
+def number_axis(low: float, high: float, name: str = "", *, count: int = 4, is_share: bool = False) -> Axis:
+    values = ticks(low, high, count) if low < high else [low]
+    return Axis(low, high, tuple(zip(values, tick_labels(values, is_share=is_share), strict=True)), name)
+
+
+def update_axis(updates: Sequence[int]) -> Axis:
+    """From the first to the last of them, in whole numbers."""
+    low, high = min(updates), max(updates)
+    values = [value for value in ticks(low, high, 6) if value == int(value)] if low < high else [low]
+    return Axis(low, high, tuple((value, f"{value:g}") for value in values), "update")
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:

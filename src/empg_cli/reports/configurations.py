@@ -8,6 +8,8 @@ from typing import Any
 
 from empg_cli.runs.reading import RunFolder
 
+COLOURS, DASHES = 8, 3
+"""How many there are; beyond eight configurations the colours come again, dashed."""
 MOST_KEYS_IN_A_LABEL = 3
 NO_DIFFERENCE = ("seed", "run_dir", "resume", "logger.")
 """Settings that do not change what is learnt."""
@@ -22,6 +24,11 @@ class Configuration:
     """The finished ones; all of them where none is finished."""
     left_out: tuple[RunFolder, ...]
     """Unfinished, beside finished ones."""
+
+
+def look(number: int) -> tuple[int, int]:
+    """Places of the colour and of the dash of a configuration, the same in every chart of a report."""
+    return number % COLOURS, number // COLOURS % DASHES
 
 
 def configurations(runs: Sequence[RunFolder]) -> list[Configuration]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from empg_cli.reports.axes import Axis, number_axis, update_axis
 from empg_cli.reports.configurations import Configuration, configurations
 from empg_cli.runs.reading import RunFolder
 from empg_cli.stats.intervals import t_interval
@@ -19,12 +20,14 @@ class Panel:
     """Of its figure files."""
     is_share: bool = False
     """In 0..1, shown in percent."""
+    shows_runs: bool = False
+    """Single runs of a configuration are drawn too, thin: a mean hides spikes."""
 
 
 SUCCESS = Panel("eval/success_rate", "success rate, evaluation", "success_rate", is_share=True)
 SCORE = Panel("eval/score", "score, evaluation", "score")
 REWARD = Panel("episode/reward/mean", "reward, training episodes", "reward")
-KL_LOSS = Panel("actor/kl_loss", "KL loss to the reference (nats)", "kl_loss")
+KL_LOSS = Panel("actor/kl_loss", "KL loss to the reference (nats)", "kl_loss", shows_runs=True)
 ENTROPY = Panel("actor/entropy", "policy entropy (nats)", "entropy")
 WON = Panel("empg/step_entropy/won", "step entropy, solved (nats per token)", "step_entropy_won")
 LOST = Panel("empg/step_entropy/lost", "step entropy, not solved (nats per token)", "step_entropy_lost")
@@ -50,6 +53,32 @@ class Curve:
     @property
     def seeds(self) -> int:
         return len(self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class LineChart:
+    """A panel as it is drawn, by `page.svg` for the page and by `figures` for papers."""
+
+    panel: Panel
+    curves: tuple[Curve, ...]
+    x: Axis
+    y: Axis
+
+    @property
+    def thin(self) -> list[Curve]:
+        """Those whose single runs are drawn too."""
+        return [curve for curve in self.curves if self.panel.shows_runs and curve.seeds > 1]
+
+    def bands(self) -> list[tuple[Curve, list[float], list[float]]]:
+        """Each curve that has one, with the lower and upper edge as they are drawn."""
+        found = [(curve, drawn_band(curve, is_share=self.panel.is_share)) for curve in self.curves]
+        return [(curve, *band) for curve, band in found if band]
+
+
+def line_chart(curves: Sequence[Curve], panel: Panel) -> LineChart:
+    low, high = value_range(curves, is_share=panel.is_share)
+    updates = [update for curve in curves for update in (curve.updates[0], curve.updates[-1])]
+    return LineChart(panel, tuple(curves), update_axis(updates), number_axis(low, high, is_share=panel.is_share))
 
 
 def panels_of(runs: Sequence[RunFolder]) -> list[Panel]:

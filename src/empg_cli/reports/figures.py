@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
-from empg_cli.reports.curves import KL_LOSS, PANELS, Panel, band_note, curves_of, drawn_band, panels_of, value_range
-from empg_cli.reports.diagnostic_charts import Change, changes
+from empg_cli.reports.axes import Axis
+from empg_cli.reports.configurations import look
+from empg_cli.reports.curves import PANELS, Panel, band_note, curves_of, line_chart, panels_of
+from empg_cli.reports.entropy_change import Change, change_axes, changes
 from empg_cli.runs.reading import RunFolder
 from empg_cli.runs.rows import write_atomically
 
@@ -23,7 +25,6 @@ FORMATS = ("png", "pdf", "svg")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Told apart by colour-blind readers too (Okabe and Ito); the page's style sheet has the same order."""
 DASHES = ("-", "--", ":")
-"""Beyond eight configurations the colours come again."""
 STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "svg.hashsalt": "empg",
 }  # fmt: skip
@@ -86,37 +87,39 @@ def curves_csv(runs: Sequence[RunFolder]) -> str:
     return out.getvalue()
 
 
-def _draw(axis: Axes, runs: Sequence[RunFolder], panel: Panel) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+def _draw(axes: Axes, runs: Sequence[RunFolder], panel: Panel) -> None:
     curves = curves_of(runs, panel.metric)
-    axis.set_title(panel.title, fontsize=9)
-    axis.set_xlabel("update")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.margins(x=0.02)
+    axes.set_title(panel.title, fontsize=9)
+    axes.margins(x=0.02)
     if not curves:
-        axis.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axis.transAxes, color="0.5")
+        axes.set_xlabel("update")
+        axes.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axes.transAxes, color="0.5")
         return
-    for curve in curves:
-        colour, dash = COLOURS[curve.number % len(COLOURS)], DASHES[curve.number // len(COLOURS) % len(DASHES)]
-        if panel is KL_LOSS and curve.seeds > 1:
-            for run in curve.runs:
-                axis.plot(curve.updates, run, color=colour, alpha=0.4, linewidth=0.5)
+    chart = line_chart(curves, panel)
+    for curve in chart.thin:
+        for run in curve.runs:
+            axes.plot(curve.updates, run, color=COLOURS[look(curve.number)[0]], alpha=0.4, linewidth=0.5)
+    for curve in chart.curves:
+        colour, dash = look(curve.number)
         marker = "o" if len(curve.updates) == 1 else ""
-        label = f"{curve.label}, n={curve.seeds}"
-        axis.plot(curve.updates, curve.mean, dash, marker=marker, color=colour, label=label, linewidth=1.4)
-        if band := drawn_band(curve, is_share=panel.is_share):
-            axis.fill_between(curve.updates, *band, color=colour, alpha=0.16, linewidth=0)
-    axis.set_ylim(*value_range(curves, is_share=panel.is_share))
-    if panel.is_share:
-        axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axes.plot(curve.updates, curve.mean, DASHES[dash], marker=marker, color=COLOURS[colour], linewidth=1.4,
+                  label=f"{curve.label}, n={curve.seeds}")  # fmt: skip
+    for curve, low, high in chart.bands():
+        axes.fill_between(curve.updates, low, high, color=COLOURS[look(curve.number)[0]], alpha=0.16, linewidth=0)
+    axes.set_ylim(chart.y.low, chart.y.high)
+    _mark(axes, chart.x, chart.y)
 
 
-def _draw_changes(axis: Axes, found: Sequence[Change]) -> None:
+def _mark(axes: Axes, x: Axis, y: Axis) -> None:
+    axes.set_xlabel(x.name)
+    for set_ticks, marks in ((axes.set_xticks, x.marks), (axes.set_yticks, y.marks)):
+        set_ticks([value for value, _ in marks], [text.replace("-", "\N{MINUS SIGN}") for _, text in marks])
+
+
+def _draw_changes(axes: Axes, found: Sequence[Change]) -> None:
     """Bars of one configuration; of several the same values as lines with error bars."""
-    axis.set_title("change of step entropy (nats per token)", fontsize=9)
-    axis.set_xlabel("percentile of the initial step entropy")
-    axis.axhline(0, color="0.3", linewidth=0.8)
+    axes.set_title("change of step entropy (nats per token)", fontsize=9)
+    axes.axhline(0, color="0.3", linewidth=0.8)
     for change in found:
         centres = [sum(b.percentile) / 2 for b in change.bins]
         means = [b.change.value for b in change.bins]
@@ -124,20 +127,21 @@ def _draw_changes(axis: Axes, found: Sequence[Change]) -> None:
             [b.change.value - b.change.low for b in change.bins],
             [b.change.high - b.change.value for b in change.bins],
         ]
-        colour, name = COLOURS[change.configuration.number % len(COLOURS)], change.configuration.label
+        colour, name = COLOURS[look(change.configuration.number)[0]], change.configuration.label
         if len(found) == 1:
             widths = [0.85 * (b.percentile[1] - b.percentile[0]) for b in change.bins]
-            axis.bar(centres, means, widths, color=colour, alpha=0.75, label=name)
-            axis.errorbar(centres, means, errors, fmt="none", ecolor="0.2", elinewidth=0.8)
+            axes.bar(centres, means, widths, color=colour, alpha=0.75, label=name)
+            axes.errorbar(centres, means, errors, fmt="none", ecolor="0.2", elinewidth=0.8)
         else:
-            axis.errorbar(centres, means, errors, fmt="o-", color=colour, markersize=2.5, linewidth=1, label=name)
+            axes.errorbar(centres, means, errors, fmt="o-", color=colour, markersize=2.5, linewidth=1, label=name)
+    _mark(axes, *change_axes(found))
 
 
 def _finish(figure: Figure, runs: Sequence[RunFolder], panels: Sequence[Panel]) -> None:
     """One legend, and what the bands are."""
     _legend(figure)
     note = band_note([curve for panel in panels for curve in curves_of(runs, panel.metric)])
-    if KL_LOSS in panels and "t interval" in note:
+    if any(panel.shows_runs for panel in panels) and "t interval" in note:
         note += "; thin in the KL panel: single runs" if len(panels) > 1 else "; thin: single runs"
     figure.suptitle(note, fontsize=7, color="0.35", wrap=True)
 

@@ -53,3 +53,21 @@ class HistogramSink:
 
     def close(self, exit_code: int) -> None:
         self._file.close()
+
+
+def read_histograms(run_dir: Path, name: str) -> dict[int, Histogram]:
+    """By update, each with a range (low, high, edges) of its own; updates without such steps are left out.
+
+    Args:
+        name: `hist/step_entropy_won`, `hist/step_entropy_lost`, and with EMPG `hist/weight` (g),
+            `hist/future_clarity` (f), `hist/credit_shift`.
+    """
+    path = run_dir / FILE
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        records = [record for line in file if name in (record := json.loads(line))]
+    return {
+        record["update"]: Histogram(record[name]["low"], record[name]["high"], tuple(record[name]["counts"]))
+        for record in records
+    }

@@ -55,7 +55,7 @@ def run(
     if flags.only_shows:
         run_hydra(ablate_task, config_name, words, flags, is_sweep=False)
         return
-    from empg_cli.studies.preflight import make_study
+    from empg_cli.studies.plan import make_study
 
     study = make_study(words, config_name=config_name, config_dir=flags.config_dir)
     if wish is not None:

@@ -42,7 +42,7 @@ def run(
 ) -> None:
     folder = find_run_folder(path)
     cfg = load_job(primary_config("eval", folder, overrides, run=str(path)), overrides, EvalConfig)
-    from empg_cli.evaluation.diagnose import diagnose  # brings torch: seconds
+    from empg_cli.evaluation.theory import diagnose  # brings torch: seconds
 
     with Dashboard(cfg.logger.console, f"diagnosing {path}", total_updates=1) as dashboard:
         found = diagnose(

@@ -32,8 +32,8 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
 
 def show(path: Path, *, trajectories: int, texts: bool = False) -> None:
     """A run; or of a folder of runs their curves, after the table of a study; of an evaluation what was played."""
+    from empg_cli.reports.show import show_run, show_runs, show_trajectories
     from empg_cli.reports.tables import print_table
-    from empg_cli.reports.terminal import show_run, show_runs, show_trajectories
 
     if (records := evaluation_trajectories(path)) is not None:
         show_trajectories(records, most=trajectories, texts=texts)
@@ -48,7 +48,7 @@ def show(path: Path, *, trajectories: int, texts: bool = False) -> None:
 
 
 def show_metrics(search: str | None) -> None:
-    from empg_cli.reports.terminal import list_metrics
+    from empg_cli.reports.show import list_metrics
 
     list_metrics(search)
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.extras import install_command
-from empg_cli.reports.curves import KL_LOSS, Curve, band_note, curves_of, left_out_notes, panels_of
-from empg_cli.reports.diagnostic_charts import diagnostic_charts, spike_note
-from empg_cli.reports.diagnostics import health_warnings
+from empg_cli.reports.configurations import COLOURS
+from empg_cli.reports.curves import Curve, Panel, band_note, curves_of, left_out_notes, line_chart, panels_of
 from empg_cli.reports.figures import MissingExtra
+from empg_cli.reports.health_history import health_warnings, spike_note
+from empg_cli.reports.page.entropy_charts import entropy_charts
 from empg_cli.reports.page.kept_trajectories import kept_trajectories
-from empg_cli.reports.page.svg import COLOURS, frame_of, line_chart
+from empg_cli.reports.page.svg import drawn_lines
 from empg_cli.reports.page.tiles import tiles_of
-from empg_cli.reports.tables import NOTHING, Table
+from empg_cli.reports.tables import NOTHING, Cell, Table
 from empg_cli.runs.reading import RunFolder
 from empg_cli.runs.rows import write_atomically
 
@@ -54,7 +55,7 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
         "charts": charts,
         "legend": [legend[number] for number in sorted(legend)],
         "colours": COLOURS,
-        "diagnostics": diagnostic_charts(runs),
+        "diagnostics": entropy_charts(runs),
         "warnings": health_warnings(runs[0]) if len(runs) == 1 else (),
         "spikes": spike_note(runs),
         "band_note": band_note(curves),
@@ -82,17 +83,16 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _chart(curves: Sequence[Curve], panel: Any) -> dict[str, Any]:
-    thin = [_thinned(curve) for curve in curves]
-    frame = frame_of(thin, is_share=panel.is_share)
+def _chart(curves: Sequence[Curve], panel: Panel) -> dict[str, Any]:
+    chart = line_chart([_thinned(curve) for curve in curves], panel)
     return {
         "title": panel.title,
-        "note": "thin: single runs" if panel is KL_LOSS and any(curve.seeds > 1 for curve in curves) else "",
-        "svg": line_chart(thin, panel.title, is_share=panel.is_share, with_seeds=panel is KL_LOSS),
+        "note": "thin: single runs" if chart.thin else "",
+        "svg": drawn_lines(chart),
         "data": {
             "share": panel.is_share,
-            "frame": [frame.first, frame.last, frame.low, frame.high],
-            "curves": [_curve_data(curve) for curve in thin],
+            "frame": [chart.x.low, chart.x.high, chart.y.low, chart.y.high],
+            "curves": [_curve_data(curve) for curve in chart.curves],
         },
     }
 
@@ -152,8 +152,6 @@ def _all(runs: Sequence[RunFolder], group: str, key: str) -> str:
 
 
 def _runs_table(runs: Sequence[RunFolder]) -> Table:
-    from empg_cli.reports.tables import Cell
-
     rows = []
     for run in runs:
         success = run.last("eval/success_rate")

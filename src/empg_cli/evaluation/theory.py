@@ -53,7 +53,7 @@ Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedSteps:
     trajectories: list[Trajectory]
     batch: Batch
     episode_S: np.ndarray
@@ -111,7 +111,9 @@ def diagnose(
     )
 
 
-def play(cfg: EvalConfig, policy: Policy, benchmark: Benchmark, episodes: int, progress: Progress | None) -> Played:
+def play(
+    cfg: EvalConfig, policy: Policy, benchmark: Benchmark, episodes: int, progress: Progress | None
+) -> PlayedSteps:
     """One episode on each of the first tasks of the split, sampled as in training."""
     make_agent = agent_maker(
         cfg.benchmark,
@@ -134,7 +136,7 @@ def play(cfg: EvalConfig, policy: Policy, benchmark: Benchmark, episodes: int, p
     batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
     if len(set(batch.trajectory_S.tolist())) < 2:
         raise UserError("fewer than 2 episodes have a step, so nothing can be said about chance: give more --episodes")
-    return Played(trajectories, batch, batch.trajectory_S.numpy())
+    return PlayedSteps(trajectories, batch, batch.trajectory_S.numpy())
 
 
 @torch.no_grad()
@@ -190,7 +192,7 @@ def _around(value: float, surplus_T: np.ndarray) -> Estimate:
 
 
 def gradient_norms(
-    cfg: EvalConfig, policy: Policy, played: Played, values: Mapping[str, Tensor], count: int
+    cfg: EvalConfig, policy: Policy, played: PlayedSteps, values: Mapping[str, Tensor], count: int
 ) -> GradientNorms:
     """L2 norm, over all trainable parameters, of the gradient of a step's mean token log-prob."""
     batch = played.batch
@@ -228,7 +230,7 @@ def _gradient_norm(policy: Policy, batch: Batch, step: int, *, temperature: floa
 
 
 def entropy_change(
-    cfg: EvalConfig, before: Policy, after: Policy, played: Played, *, names: tuple[str, str]
+    cfg: EvalConfig, before: Policy, after: Policy, played: PlayedSteps, *, names: tuple[str, str]
 ) -> EntropyChange:
     """The same steps under two policies; `played` by the earlier one."""
     mask_ST = played.batch.mask_ST

@@ -1,15 +1,13 @@
-"""Diagnostics that a run has recorded, ready to draw: histograms, KL spikes, health warnings, `empg diagnose`."""
+"""What the health checks of a run have seen, read back: KL spikes and warnings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from empg_cli.evaluation.diagnosis import FOLDER, Diagnosis, read_diagnosis
-from empg_cli.runs.histograms import FILE, Histogram
+from empg_cli.reports.configurations import configurations
 from empg_cli.runs.reading import RunFolder
 
 WARNINGS = "health.jsonl"
@@ -29,20 +27,6 @@ class HealthWarning:
     step: int | None
 
 
-def histograms(run: RunFolder, name: str) -> dict[int, Histogram]:
-    """By update, each with a range (low, high, edges) of its own; updates without such steps are left out.
-
-    Args:
-        name: `hist/step_entropy_won`, `hist/step_entropy_lost`, and with EMPG `hist/weight` (g),
-            `hist/future_clarity` (f), `hist/credit_shift`.
-    """
-    return {
-        record["update"]: Histogram(record[name]["low"], record[name]["high"], tuple(record[name]["counts"]))
-        for record in _records(run.folder / FILE)
-        if name in record
-    }
-
-
 def kl_spikes(run: RunFolder) -> tuple[int, ...]:
     """Updates at which the KL loss spiked, as `health/kl_spikes` counts them."""
     spikes, before = [], 0.0
@@ -55,24 +39,28 @@ def kl_spikes(run: RunFolder) -> tuple[int, ...]:
     return tuple(spikes)
 
 
+def spike_note(runs: Sequence[RunFolder]) -> str:
+    """How many runs of each configuration had a KL spike; empty where no run has counted them."""
+    parts = []
+    for configuration in configurations(runs):
+        counted = [run for run in configuration.runs if run.last("health/kl_spikes")]
+        if counted:
+            spiked = sum(bool(kl_spikes(run)) for run in counted)
+            parts.append(f"{configuration.label} {spiked} of {len(counted)}")
+    return f"runs with a KL spike: {', '.join(parts)}" if parts else ""
+
+
 def health_warnings(run: RunFolder) -> tuple[HealthWarning, ...]:
     """In the order they came."""
+    path = run.folder / WARNINGS
+    if not path.is_file():
+        return ()
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return tuple(
         HealthWarning(record["update"], record["name"], record["text"], *_place(record.get("trajectory") or {}))
-        for record in _records(run.folder / WARNINGS)
+        for record in records
     )
-
-
-def diagnosis(run: RunFolder) -> Diagnosis | None:
-    """What `empg diagnose RUN` found: Proposition 1, gradient norms, Figure 3; None when it was not called."""
-    return read_diagnosis(run.folder / FOLDER)
 
 
 def _place(trajectory: Mapping[str, Any]) -> tuple[str | None, int | None, int | None, int | None]:
     return trajectory.get("task_id"), trajectory.get("group"), trajectory.get("index"), trajectory.get("step")
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            yield from (json.loads(line) for line in file)

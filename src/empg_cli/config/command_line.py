@@ -30,7 +30,7 @@ class Sweep:
     """The user's own `run_dir=...`, as written."""
 
 
-def preflight(
+def check_command_line(
     config_name: str,
     overrides: Sequence[str],
     schema: type[BaseModel],
