@@ -12,16 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.reports.tables import (
-    csv_text,
-    json_text,
-    latex,
-    main_table,
-    markdown,
-    p_text,
-    runs_table,
-    write_tables,
-)
+from empg_cli.reports.ablation_tables import json_text, main_table, runs_table, variants_csv, write_tables
+from empg_cli.reports.tables import latex, markdown, p_text
 from empg_cli.runs.study import Cell, Study, read_study, write_study
 from empg_cli.stats.paired import PairedDifference, SignFlip
 from empg_cli.studies.comparison import Comparison, Row, compare
@@ -150,7 +142,7 @@ def test_a_p_value_is_never_shown_as_zero(tmp_path: Path) -> None:
 
 
 def test_csv_and_json_hold_full_precision(comparison: Comparison) -> None:
-    rows = {row["variant"]: row for row in csv.DictReader(io.StringIO(csv_text(comparison)))}
+    rows = {row["variant"]: row for row in csv.DictReader(io.StringIO(variants_csv(comparison)))}
     loaded = {row["variant"]: row for row in json.loads(json_text(comparison))["rows"]}
     for row in comparison.rows:
         assert float(rows[row.variant]["mean"]) == row.mean == loaded[row.variant]["mean"]

@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from empg_cli.cli.app import app
+from empg_cli.reports.across_tables import across_table, write_across
 from empg_cli.reports.tables import markdown
 from empg_cli.runs.study import Cell, Study, write_study
-from empg_cli.studies.across import NotTogether, across_table, compare_across, write_across
+from empg_cli.studies.across import NotTogether, compare_across
 
 ALFWORLD = {"grpo": [0.50, 0.55, 0.45, 0.60], "empg": [0.60, 0.65, 0.56, 0.69]}
 WEBSHOP = {"grpo": [0.30, 0.20, 0.25, 0.35], "empg": [0.35, 0.20, 0.30, 0.45], "dapo": [0.4, 0.4, 0.4, 0.4]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from empg_cli.reports.axes import Axis
 from empg_cli.reports.configurations import look
 from empg_cli.reports.curves import PANELS, Panel, band_note, curves_of, line_chart, panels_of
 from empg_cli.reports.entropy_change import Change, change_axes, changes
+from empg_cli.reports.tables import csv_text
 from empg_cli.runs.reading import RunFolder
 from empg_cli.runs.rows import write_atomically
 
@@ -76,15 +75,13 @@ def draw_figures(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
 
 def curves_csv(runs: Sequence[RunFolder]) -> str:
     """The numbers of every curve, in full precision: a line per configuration, metric and update."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("configuration", "metric", "update", "seeds", "mean", "low", "high"))
+    lines: list[tuple[object, ...]] = []
     for panel in panels_of(runs):
         for curve in curves_of(runs, panel.metric):
             low, high = curve.low or [""] * len(curve.mean), curve.high or [""] * len(curve.mean)
             for row in zip(curve.updates, curve.mean, low, high, strict=True):
-                writer.writerow((curve.label, panel.metric, row[0], curve.seeds, *row[1:]))
-    return out.getvalue()
+                lines.append((curve.label, panel.metric, row[0], curve.seeds, *row[1:]))
+    return csv_text(("configuration", "metric", "update", "seeds", "mean", "low", "high"), lines)
 
 
 def _draw(axes: Axes, runs: Sequence[RunFolder], panel: Panel) -> None:

@@ -1,21 +1,14 @@
-"""A comparison as a table: for the terminal, Markdown, LaTeX, CSV and JSON. The numbers are made in `comparison`."""
+"""Tables of text, and how they are written: on a terminal, as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TextIO
 
-from empg_cli.invocation import command
 from empg_cli.observe.terminal import is_live_terminal, printable, write_line
-from empg_cli.runs.rows import write_atomically
-from empg_cli.stats.paired import sign_flip_floor
-from empg_cli.studies.comparison import BESIDE, Comparison, Row, RunValue
 
 NOTHING = "–"
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "Δ": r"$\Delta$", "±": r"$\pm$",
@@ -37,26 +30,6 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
-
-
-def main_table(comparison: Comparison) -> Table:
-    """A row per variant: mean over seeds with its interval, and the difference to the base."""
-    scale, unit = _scale(comparison)
-    header = ("variant", "seeds", f"{comparison.metric}{unit}", f"Δ to {comparison.base}", "pairs", "p", "p (Holm)")
-    return Table(
-        title=f"ablation {comparison.study}",
-        header=header,
-        rows=tuple(_variant_cells(row, scale) for row in comparison.rows),
-        notes=_notes(comparison),
-    )
-
-
-def runs_table(comparison: Comparison) -> Table:
-    """A row per run, with the Wilson interval over its own tasks where the metric is a success rate."""
-    scale, unit = _scale(comparison)
-    rows = tuple(_run_cells(row.variant, run, scale) for row in comparison.rows for run in row.runs)
-    header = ("variant", "seed", f"{comparison.metric}{unit}", "95% Wilson", "tasks", "after update")
-    return Table(f"runs of ablation {comparison.study}", header, rows, ())
 
 
 def markdown(table: Table) -> str:
@@ -82,77 +55,12 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def csv_text(comparison: Comparison) -> str:
-    """A line per variant, numbers in full precision and in the metric's own unit; empty where there is none. The last
-    columns are means over its runs."""
-    columns = (
-        "variant", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high", "pairs",
-        "p", "p_floor", "p_is_exact", "p_holm", "bold", "mean_first", "mean_middle", *BESIDE,
-    )  # fmt: skip
-    lines = []
-    for row in comparison.rows:
-        interval, difference = row.interval, row.difference
-        lines.append([
-            row.variant, len(row.runs), row.mean,
-            *((interval.low, interval.high) if interval else ("", "")),
-            *((difference.mean, difference.low, difference.high, difference.n, difference.test.p_value,
-               difference.test.floor, difference.test.is_exact) if difference else [""] * 7),
-            "" if row.p_holm is None else row.p_holm, row.is_sure,
-            _mean([run.first[1] for run in row.runs]), _mean([run.middle[1] for run in row.runs]),
-            *(_mean([run.beside.get(name) for run in row.runs]) for name in BESIDE),
-        ])  # fmt: skip
-    return _csv(columns, lines)
-
-
-def runs_csv(comparison: Comparison) -> str:
-    """A line per run: its value, those on the way there, and what else may differ between variants."""
-    columns = (
-        "variant", "seed", "value", "wilson_low", "wilson_high", "tasks", "update", "folder",
-        "first_update", "first_value", "middle_update", "middle_value", *BESIDE,
-    )  # fmt: skip
-    lines = [
-        [
-            *(row.variant, run.seed, run.value, *(run.wilson or ("", "")), run.tasks or "", run.update, run.folder),
-            *(*run.first, *run.middle, *(run.beside.get(name, "") for name in BESIDE)),
-        ]
-        for row in comparison.rows
-        for run in row.runs
-    ]
-    return _csv(columns, lines)
-
-
-def json_text(comparison: Comparison) -> str:
-    content = asdict(comparison)
-    for row, source in zip(content["rows"], comparison.rows, strict=True):
-        row["bold"] = source.is_sure
-        row["interval"] = source.interval and source.interval._asdict()
-        row["difference"] = source.difference and {
-            **source.difference._asdict(),
-            "test": source.difference.test._asdict(),
-        }
-    return json.dumps(content, indent=1) + "\n"
-
-
-def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """`ablation.{md,tex,csv,json}` and `runs.csv` in `folder`."""
-    main, runs = main_table(comparison), runs_table(comparison)
-    texts = {
-        "ablation.md": markdown(main) + "\n" + markdown(runs),
-        "ablation.tex": latex(main) + "\n" + latex(runs),
-        "ablation.csv": csv_text(comparison),
-        "runs.csv": runs_csv(comparison),
-        "ablation.json": json_text(comparison),
-    }
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
-    return [folder / name for name in texts]
-
-
-def print_comparison(comparison: Comparison, folder: Path, files: Sequence[Path], stream: TextIO | None = None) -> None:
-    stream = stream or sys.stdout
-    print_table(main_table(comparison), stream)
-    write_line(stream, f"tables   {folder}/{{{','.join(path.name for path in files)}}}")
-    write_line(stream, f"report   {command('report', str(folder))}")
+def csv_text(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def print_table(table: Table, stream: TextIO) -> None:
@@ -175,84 +83,12 @@ def p_text(p_value: float) -> str:
     return f"{p_value:.4f}" if p_value >= 0.00005 else "< 0.0001"
 
 
-def _variant_cells(row: Row, scale: float) -> tuple[Cell, ...]:
-    interval, difference = row.interval, row.difference
-    mean = f"{row.mean * scale:{_places(scale)}}"
-    if interval is not None:
-        mean += f" ± {(interval.high - interval.value) * scale:{_places(scale)}}"
-    cells = [Cell(row.variant), Cell(str(len(row.runs))), Cell(mean)]
-    if difference is None:
-        return (*cells, *(Cell(NOTHING) for _ in range(4)))
-    half = (difference.high - difference.mean) * scale
-    return (
-        *cells,
-        Cell(f"{difference.mean * scale:+{_places(scale)}} ± {half:{_places(scale)}}", bold=row.is_sure),
-        Cell(str(difference.n)),
-        Cell(p_text(difference.test.p_value)),
-        Cell(NOTHING if row.p_holm is None else p_text(row.p_holm)),
-    )
-
-
-def _run_cells(variant: str, run: RunValue, scale: float) -> tuple[Cell, ...]:
-    wilson = NOTHING
-    if run.wilson is not None:
-        wilson = f"[{run.wilson.low * scale:{_places(scale)}}, {run.wilson.high * scale:{_places(scale)}}]"
-    texts = (variant, str(run.seed), f"{run.value * scale:{_places(scale)}}", wilson)
-    return (*map(Cell, texts), Cell(str(run.tasks or NOTHING)), Cell(str(run.update)))
-
-
-def _notes(comparison: Comparison) -> tuple[str, ...]:
-    floors = sorted({(row.difference.n, row.difference.test) for row in comparison.rows if row.difference})
-    tests = sum(row.difference is not None for row in comparison.rows)
-    done = sum(len(row.runs) for row in comparison.rows)
-    notes = [
-        "±: 95 % t interval over seeds; Δ: paired by seed, with a 95 % t interval over the differences; "
-        "bold: that interval leaves out 0. The value is that of a run's last evaluation, never its best.",
-    ]
-    if floors:
-        floor = ", ".join(dict.fromkeys(f"{sign_flip_floor(n):.4g} with {n} pairs" for n, _ in floors))
-        kind = "exact" if all(test.is_exact for _, test in floors) else "100,000 draws"
-        notes.append(f"p: two-sided sign-flip test ({kind}), which cannot go below {floor}; "
-                     f"Holm: over {tests} comparison{'s' if tests > 1 else ''}.")  # fmt: skip
-    if done < comparison.runs_planned:
-        notes.append(f"INCOMPLETE: {done} of {comparison.runs_planned} runs are done.")
-    if comparison.seeds_planned < 2:
-        notes.append("A single seed: no interval, so nothing here tells a difference from chance.")
-    facts = "; ".join(f"{key}: {value}" for key, value in comparison.facts.items())
-    return (*notes, facts + ("" if comparison.facts.get("data") == "official" else " (not the official benchmark)"))
-
-
-def _scale(comparison: Comparison) -> tuple[float, str]:
-    """Shares are shown in percent."""
-    if comparison.unit == "share":
-        return 100.0, " (%)"
-    return 1.0, f" ({comparison.unit})" if comparison.unit else ""
-
-
-def _places(scale: float) -> str:
-    return ".1f" if scale == 100.0 else ".4g"
-
-
 def _pipe(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _tex(text: str) -> str:
     return "".join(LATEX_SPECIAL.get(character, character) for character in text)
-
-
-def _mean(values: Sequence[float | None]) -> float | str:
-    """Empty where a run lacks the value: a mean over some of the runs would be of another set than its neighbours."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else ""
-
-
-def _csv(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(lines)
-    return text.getvalue()
 
 
 def _print_rich(table: Table, stream: TextIO) -> None:

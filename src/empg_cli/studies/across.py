@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from empg_cli.errors import UserError
 from empg_cli.invocation import command
-from empg_cli.reports.tables import NOTHING, Cell, Table, latex, markdown
-from empg_cli.runs.rows import write_atomically
 from empg_cli.runs.study import read_study
 from empg_cli.stats.intervals import Estimate, iqm_difference, iqm_interval
 from empg_cli.studies.comparison import Comparison, Row, compare
-
-FEW = 20
-"""Values below which rliable's authors and our simulation find the interval too narrow to rely on."""
 
 
 class NotTogether(UserError):  # noqa: N818 (a sentence for the user)
@@ -79,45 +71,6 @@ def compare_across(folders: Sequence[Path]) -> Across:
     )
 
 
-def across_table(across: Across) -> Table:
-    values = min(row.iqm.n for row in across.rows)
-    notes = [
-        *(f"study: {study}" for study in across.studies),
-        "IQM: mean of the middle half of all seeds of all studies; 95 % bootstrap, seeds redrawn within each study "
-        "(arXiv 2108.13264); Δ: seeds paired within each study. With 5 to 10 seeds a study such an interval covers "
-        "86 to 93 %, not 95 (simulated), so nothing is bold here: the t intervals of each study decide.",
-    ]
-    if values < FEW:
-        notes.append(f"FEW VALUES: {values} are fewer than {FEW}; rely on the studies' own tables.")
-    if across.left_out:
-        notes.append(f"Not in every study, so left out: {', '.join(across.left_out)}.")
-    header = ("variant", "values", f"IQM of {across.metric} (%)", "95% interval", f"Δ to {across.base}", "95% interval")
-    rows = tuple(
-        (Cell(row.variant), Cell(str(row.iqm.n)), *_cells(row.iqm, ""), *_cells(row.difference, "+"))
-        for row in across.rows
-    )
-    return Table(f"across {len(across.studies)} studies", header, rows, tuple(notes))
-
-
-def write_across(across: Across, folder: Path) -> list[Path]:
-    """`across.{md,tex,csv,json}` in `folder`."""
-    table = across_table(across)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {**asdict(row), "iqm": row.iqm._asdict(), "difference": row.difference and row.difference._asdict()}
-        for row in across.rows
-    ]
-    texts = {
-        "across.md": markdown(table),
-        "across.tex": latex(table),
-        "across.csv": _csv(across),
-        "across.json": json.dumps({**asdict(across), "rows": rows}, indent=1) + "\n",
-    }
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
-    return [folder / name for name in texts]
-
-
 def _row(name: str, rows: Sequence[Row], found: Sequence[Comparison]) -> AcrossRow:
     values = [[run.value for run in row.runs] for row in rows]
     pairs = [one.pairs(row) for one, row in zip(found, rows, strict=True)]
@@ -131,20 +84,3 @@ def _told(folder: Path, comparison: Comparison) -> str:
     missing = "" if runs == comparison.runs_planned else f" of {comparison.runs_planned}, INCOMPLETE"
     data = f"{facts.get('benchmark', '?')} ({facts.get('data', 'unknown')} data), {facts.get('model', '?')}"
     return f"{folder}: {data}, {runs} runs{missing}"
-
-
-def _cells(estimate: Estimate | None, sign: str) -> tuple[Cell, Cell]:
-    if estimate is None:
-        return Cell(NOTHING), Cell(NOTHING)
-    interval = f"[{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"
-    return Cell(f"{100 * estimate.value:{sign}.1f}"), Cell(interval)
-
-
-def _csv(across: Across) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "values", "iqm", "low", "high", "difference", "difference_low", "difference_high"])
-    for row in across.rows:
-        difference = row.difference[:3] if row.difference else ("", "", "")
-        writer.writerow([row.variant, row.iqm.n, *row.iqm[:3], *difference])
-    return text.getvalue()

@@ -77,8 +77,9 @@ def run(
 def across(words: Sequence[str], out: Path | None) -> None:
     """`--across`: one table over finished studies. Runs nothing."""
     from empg_cli.observe.terminal import write_line
+    from empg_cli.reports.across_tables import across_table, write_across
     from empg_cli.reports.tables import print_table
-    from empg_cli.studies.across import across_table, compare_across, write_across
+    from empg_cli.studies.across import compare_across
 
     if settings := [word for word in words if not Path(word).is_dir()]:
         hint = "--across takes the folders of studies and nothing else"
@@ -109,7 +110,7 @@ def _say_how_to_go_on(study: Study) -> None:
 
 def _report(study: Study) -> None:
     """The tables over what is there, also after a stop or a failure."""
-    from empg_cli.reports.tables import print_comparison, write_tables
+    from empg_cli.reports.ablation_tables import print_comparison, write_tables
     from empg_cli.studies.comparison import compare
 
     comparison = compare(study)

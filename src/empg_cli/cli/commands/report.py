@@ -54,7 +54,7 @@ def show_metrics(search: str | None) -> None:
 
 
 def _study_tables(paths: Sequence[Path]) -> list[Table]:
-    from empg_cli.reports.tables import main_table
+    from empg_cli.reports.ablation_tables import main_table
     from empg_cli.runs.study import STUDY_FILE, read_study
     from empg_cli.studies.comparison import compare
 
