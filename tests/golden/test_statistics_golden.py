@@ -185,7 +185,7 @@ def test_iqm_difference_redraws_pairs_together():
 
 
 def test_the_stratified_bootstrap_is_narrow_and_we_say_so():
-    # 3 benchmarks of 5 seeds, far apart: rliable's interval covers less than 95 %, the figure in reports/across_tables.py
+    # 3 benchmarks of 5 seeds, far apart: rliable's interval covers less than 95 %, see reports/across_tables.py
     generator = np.random.default_rng(0)
     seeds_RMN = np.array([0.3, 0.55, 0.8])[:, None] + 0.05 * generator.normal(size=(4000, 3, 5))
     truth = np.mean([iqm(values.ravel()) for values in seeds_RMN])

@@ -8,22 +8,7 @@ from typing import Annotated
 import typer
 
 from empg_cli.cli.data_app import data_app
-from empg_cli.cli.flags import (
-    Cfg,
-    ConfigDir,
-    ConfigName,
-    ConfigPath,
-    HydraCommand,
-    HydraHelp,
-    Info,
-    Multirun,
-    Overrides,
-    Package,
-    Rerun,
-    Resolve,
-    hydra_flags,
-    user_border,
-)
+from empg_cli.cli.flags import HydraCommand, HydraFlags, Overrides, user_border, with_hydra_flags
 from empg_cli.invocation import command
 
 app = typer.Typer(
@@ -56,6 +41,7 @@ def root(
 
 
 @app.command(cls=HydraCommand, epilog=f"Every key with its value: [cyan]{command('train', '--cfg', 'job')}[/cyan]")
+@with_hydra_flags()
 def train(
     overrides: Overrides = None,
     resume: Annotated[
@@ -66,28 +52,20 @@ def train(
             help="Go on with a run from its newest good checkpoint (or the checkpoint given), with its own config.",
         ),
     ] = None,
-    multirun: Multirun = False,
-    cfg: Cfg = None,
-    resolve: Resolve = False,
-    package: Package = None,
-    info: Info = None,
-    config_name: ConfigName = None,
-    config_dir: ConfigDir = None,
-    config_path: ConfigPath = None,
-    hydra_help: HydraHelp = False,
-    rerun: Rerun = None,
+    *,
+    flags: HydraFlags,
 ) -> None:
     """Train an agent: [bold]empg train benchmark=alfworld algo=empg[/bold]."""
     with user_border():
         from empg_cli.cli.commands import train as command
 
-        flags = hydra_flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
-        command.run(overrides or [], flags, config_name or "train", resume)
+        command.run(overrides or [], flags, resume)
 
 
 @app.command(
     "eval", cls=HydraCommand, epilog=f"Every key with its value: [cyan]{command('eval', '--cfg', 'job')}[/cyan]"
 )
+@with_hydra_flags()
 def evaluate(
     overrides: Overrides = None,
     compare: Annotated[
@@ -99,16 +77,8 @@ def evaluate(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
-    multirun: Multirun = False,
-    cfg: Cfg = None,
-    resolve: Resolve = False,
-    package: Package = None,
-    info: Info = None,
-    config_name: ConfigName = None,
-    config_dir: ConfigDir = None,
-    config_path: ConfigPath = None,
-    hydra_help: HydraHelp = False,
-    rerun: Rerun = None,
+    *,
+    flags: HydraFlags,
 ) -> None:
     """Play each task of a split: [bold]empg eval run=DIR[/bold]; or model=NAME, endpoint=openai, policy=expert."""
     with user_border():
@@ -121,11 +91,11 @@ def evaluate(
             return
         from empg_cli.cli.commands import evaluate as command
 
-        flags = hydra_flags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
-        command.run(overrides or [], flags, config_name or "eval", as_json=as_json)
+        command.run(overrides or [], flags, as_json=as_json)
 
 
 @app.command(cls=HydraCommand, epilog="An ablation of your own: docs/ablations.md")
+@with_hydra_flags(leave_out=("multirun", "config_path", "rerun"))
 def ablate(
     overrides: Overrides = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at once (extra: joblib).")] = 1,
@@ -145,13 +115,8 @@ def ablate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="With --across: write the table there too.")
     ] = None,
-    cfg: Cfg = None,
-    resolve: Resolve = False,
-    package: Package = None,
-    info: Info = None,
-    config_name: ConfigName = None,
-    config_dir: ConfigDir = None,
-    hydra_help: HydraHelp = False,
+    *,
+    flags: HydraFlags,
 ) -> None:
     """Compare variants over seeds: [bold]empg ablate ablation=components seeds=5[/bold]. The same command goes on."""
     with user_border():
@@ -162,8 +127,7 @@ def ablate(
             return
         if out is not None:
             raise typer.BadParameter("is read by --across only; a study writes into run_dir", param_hint="--out")
-        flags = hydra_flags(False, cfg, resolve, package, info, config_dir, None, hydra_help, None)
-        command.run(overrides or [], flags, config_name or "ablate", jobs=jobs, wish=(detect, sd) if plan else None)
+        command.run(overrides or [], flags, jobs=jobs, wish=(detect, sd) if plan else None)
 
 
 @app.command(

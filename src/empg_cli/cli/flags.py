@@ -1,19 +1,19 @@
-"""What commands share: Hydra's options, the config groups in a help text, and how errors end."""
+"""What commands share: Hydra's flags, declared once, the config groups in a help text, and how errors end."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-if TYPE_CHECKING:
-    from empg_cli.cli.launch import HydraFlags
-
-INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+InfoKind = Literal["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 HYDRA = "Hydra"
 
 
@@ -32,7 +32,7 @@ def _with_info_kind(args: list[str]) -> list[str]:
     """Hydra's `--info` has an optional value, which Typer does not know."""
     words = []
     for index, word in enumerate(args):
-        is_bare = word in ("--info", "-i") and (args[index + 1 :] or [""])[0] not in INFO_KINDS
+        is_bare = word in ("--info", "-i") and (args[index + 1 :] or [""])[0] not in get_args(InfoKind)
         words += ["--info", "all"] if is_bare else [word]
     return words
 
@@ -73,50 +73,92 @@ Overrides = Annotated[
         "[cyan]~key[/cyan] removes. May stand before or after flags.",
     ),
 ]
-Multirun = Annotated[
-    bool,
-    typer.Option(
-        "--multirun", "-m", rich_help_panel=HYDRA, help="Sweep: a job for each combination of comma-separated values."
-    ),
-]
-Cfg = Annotated[
-    Literal["job", "hydra", "all"] | None,
-    typer.Option("--cfg", "-c", rich_help_panel=HYDRA, help="Print the composed config and stop."),
-]
-Resolve = Annotated[bool, typer.Option("--resolve", rich_help_panel=HYDRA, help="With --cfg: resolve interpolations.")]
-Package = Annotated[
-    str | None, typer.Option("--package", "-p", rich_help_panel=HYDRA, help="With --cfg: only this part, e.g. algo.")
-]
-Info = Annotated[
-    Literal["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"] | None,
-    typer.Option("--info", "-i", rich_help_panel=HYDRA, help="Explain how the config was composed."),
-]
-ConfigName = Annotated[
-    str | None, typer.Option("--config-name", "-cn", rich_help_panel=HYDRA, help="Another primary config.")
-]
-ConfigDir = Annotated[
-    str | None,
-    typer.Option("--config-dir", "-cd", rich_help_panel=HYDRA, help="A folder of your own configs, added to conf/."),
-]
-ConfigPath = Annotated[str | None, typer.Option("--config-path", "-cp", hidden=True)]
-HydraHelp = Annotated[bool, typer.Option("--hydra-help", rich_help_panel=HYDRA, help="Hydra's own help.")]
-Rerun = Annotated[str | None, typer.Option("--experimental-rerun", hidden=True)]
 
 
-def hydra_flags(
-    multirun: bool,
-    cfg: str | None,
-    resolve: bool,
-    package: str | None,
-    info: str | None,
-    config_dir: str | None,
-    config_path: str | None,
-    hydra_help: bool,
-    rerun: str | None,
-) -> HydraFlags:
-    from empg_cli.cli.launch import HydraFlags
+@dataclass(frozen=True, slots=True)
+class HydraFlags:
+    """Hydra's own flags; `with_hydra_flags` makes an option of each field."""
 
-    return HydraFlags(multirun, cfg, resolve, package, info, config_dir, config_path, hydra_help, rerun)
+    multirun: Annotated[
+        bool,
+        typer.Option(
+            "--multirun",
+            "-m",
+            rich_help_panel=HYDRA,
+            help="Sweep: a job for each combination of comma-separated values.",
+        ),
+    ] = False
+    cfg: Annotated[
+        Literal["job", "hydra", "all"] | None,
+        typer.Option("--cfg", "-c", rich_help_panel=HYDRA, help="Print the composed config and stop."),
+    ] = None
+    resolve: Annotated[
+        bool, typer.Option("--resolve", rich_help_panel=HYDRA, help="With --cfg: resolve interpolations.")
+    ] = False
+    package: Annotated[
+        str | None,
+        typer.Option("--package", "-p", rich_help_panel=HYDRA, help="With --cfg: only this part, e.g. algo."),
+    ] = None
+    info: Annotated[
+        InfoKind | None,
+        typer.Option("--info", "-i", rich_help_panel=HYDRA, help="Explain how the config was composed."),
+    ] = None
+    config_name: Annotated[
+        str | None, typer.Option("--config-name", "-cn", rich_help_panel=HYDRA, help="Another primary config.")
+    ] = None
+    config_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--config-dir", "-cd", rich_help_panel=HYDRA, help="A folder of your own configs, added to conf/."
+        ),
+    ] = None
+    config_path: Annotated[str | None, typer.Option("--config-path", "-cp", hidden=True)] = None
+    hydra_help: Annotated[bool, typer.Option("--hydra-help", rich_help_panel=HYDRA, help="Hydra's own help.")] = False
+    rerun: Annotated[str | None, typer.Option("--experimental-rerun", hidden=True)] = None
+
+    @property
+    def only_shows(self) -> bool:
+        return bool(self.cfg or self.info or self.hydra_help)
+
+    def words(self) -> list[str]:
+        """For Hydra's command line; the primary config has a way of its own."""
+        valued = {
+            "--cfg": self.cfg,
+            "--package": self.package,
+            "--info": self.info,
+            "--config-dir": self.config_dir,
+            "--config-path": self.config_path,
+            "--experimental-rerun": self.rerun,
+        }
+        switches = {"--multirun": self.multirun, "--resolve": self.resolve, "--hydra-help": self.hydra_help}
+        return [
+            *(f"{flag}={value}" for flag, value in valued.items() if value is not None),
+            *(flag for flag, on in switches.items() if on),
+        ]
+
+
+def with_hydra_flags(*, leave_out: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command with a parameter `flags: HydraFlags`: Typer sees the fields in its place, after the others."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        names = [field.name for field in fields(HydraFlags) if field.name not in leave_out]
+
+        @wraps(function)
+        def command(**given: Any) -> None:
+            function(flags=HydraFlags(**{name: given.pop(name) for name in names}), **given)
+
+        hints = {
+            **get_type_hints(function, include_extras=True),
+            **get_type_hints(HydraFlags, include_extras=True),
+        }
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "flags"]
+        shared = [p for p in inspect.signature(HydraFlags).parameters.values() if p.name in names]
+        parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in (*own, *shared)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
 
 
 @contextlib.contextmanager

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
+from empg_cli.cli.flags import HydraFlags
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.errors import JobFailed, UserError
 from empg_cli.observe.stop import Stopped
@@ -30,40 +30,6 @@ Config = TypeVar("Config", bound=BaseModel)
 MAIN_PID = "EMPG_MAIN_PID"
 COMMAND_LINE = list(sys.argv)
 """As the user wrote it; wandb records sys.argv."""
-
-
-@dataclass(frozen=True, slots=True)
-class HydraFlags:
-    """Hydra's own command-line flags."""
-
-    multirun: bool = False
-    cfg: str | None = None
-    resolve: bool = False
-    package: str | None = None
-    info: str | None = None
-    config_dir: str | None = None
-    config_path: str | None = None
-    hydra_help: bool = False
-    rerun: str | None = None
-
-    @property
-    def only_shows(self) -> bool:
-        return bool(self.cfg or self.info or self.hydra_help)
-
-    def words(self) -> list[str]:
-        valued = {
-            "--cfg": self.cfg,
-            "--package": self.package,
-            "--info": self.info,
-            "--config-dir": self.config_dir,
-            "--config-path": self.config_path,
-            "--experimental-rerun": self.rerun,
-        }
-        switches = {"--multirun": self.multirun, "--resolve": self.resolve, "--hydra-help": self.hydra_help}
-        return [
-            *(f"{flag}={value}" for flag, value in valued.items() if value is not None),
-            *(flag for flag, on in switches.items() if on),
-        ]
 
 
 def check_flags(flags: HydraFlags) -> None:
@@ -137,7 +103,7 @@ def run_hydra(
 
 
 def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
-    """At the start of a job: its validated config and its folder. A worker may see other files than the pre-flight."""
+    """At the start of a job: its validated config and its folder. A worker may see other files than `launch` did."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.cli.commands.train import train_task
-from empg_cli.cli.launch import COMMAND_LINE, HydraFlags, check_flags, run_hydra
+from empg_cli.cli.flags import HydraFlags
+from empg_cli.cli.launch import COMMAND_LINE, check_flags, run_hydra
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.invocation import command
@@ -35,7 +36,6 @@ def ablate_task(cfg: DictConfig) -> float | None:
 def run(
     overrides: Sequence[str],
     flags: HydraFlags,
-    config_name: str = "ablate",
     *,
     jobs: int = 1,
     wish: tuple[float, float | None] | None = None,
@@ -48,6 +48,7 @@ def run(
     from empg_cli.config.local_model import with_local_model
 
     check_flags(flags)
+    config_name = flags.config_name or "ablate"
     overrides, note = with_local_model(overrides, config_name, flags.config_dir)
     if note:
         print(note, file=sys.stderr)

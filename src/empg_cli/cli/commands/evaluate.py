@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from empg_cli.cli.launch import HydraFlags, job_border, launch, prepare
+from empg_cli.cli.flags import HydraFlags
+from empg_cli.cli.launch import job_border, launch, prepare
 from empg_cli.config.schema import EvalConfig
 from empg_cli.runs.own_config import find_run_folder, primary_config, run_given
 
@@ -63,8 +64,8 @@ def _name_of_policy(config: EvalConfig) -> str:
     return config.model.name if config.policy == "model" else config.policy
 
 
-def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "eval", *, as_json: bool = False) -> None:
-    given = run_given(overrides)
+def run(overrides: Sequence[str], flags: HydraFlags, *, as_json: bool = False) -> None:
+    given, config_name = run_given(overrides), flags.config_name or "eval"
     if given is not None and config_name == "eval":
         config_name = primary_config("eval", find_run_folder(given), overrides)
     launch(eval_task_json if as_json else eval_task, EvalConfig, config_name, overrides, flags)

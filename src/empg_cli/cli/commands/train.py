@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from empg_cli.cli.launch import HydraFlags, job_border, launch, prepare
+from empg_cli.cli.flags import HydraFlags
+from empg_cli.cli.launch import job_border, launch, prepare
 from empg_cli.config.compose import INVALID
 from empg_cli.config.job import load_job
 from empg_cli.config.problems import ConfigError, Problem
@@ -31,9 +32,9 @@ def train_task(cfg: DictConfig) -> float | None:
         return train(config, run_dir).success_rate
 
 
-def run(overrides: Sequence[str], flags: HydraFlags, config_name: str = "train", resume: Path | None = None) -> None:
+def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None) -> None:
     if resume is None:
-        launch(train_task, TrainConfig, config_name, overrides, flags)
+        launch(train_task, TrainConfig, flags.config_name or "train", overrides, flags)
         return
     if flags.multirun:
         raise ConfigError(INVALID, [Problem("--resume", "cannot be combined with --multirun")])
