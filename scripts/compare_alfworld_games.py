@@ -14,6 +14,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,17 @@ def table(official: dict[str, Any] | None, generated: dict[str, Any]) -> str:
                 value = pick(side[split]) if side else None
                 yield "-" if value is None else format(value, form)
 
+    def mean_of(name: str, side: dict[str, Any]) -> float | None:
+        mean: float | None = side["means"][name]
+        return mean
+
     lines = [
         row("mean of a split's games", (f"{split} {side}" for split in SPLITS for side in ("official", "generated"))),
         "|---" * (1 + 2 * len(SPLITS)) + "|",
     ]
     for name, title in MEANS.items():
         form = ".1%" if title.endswith(("share", "share won")) else ".1f"
-        lines.append(row(title, cells(lambda side, name=name: side["means"][name], form)))
+        lines.append(row(title, cells(partial(mean_of, name), form)))
     lines.append(row("games", cells(lambda side: side["games"], "d")))
     lines.append(row("distinct (kind, object, destination, room)", cells(lambda side: side["distinct_tasks"], "d")))
     lines.append(row("games whose task also is in train", cells(lambda side: side.get("also_in_train"), ".0%")))

@@ -83,7 +83,7 @@ def main() -> None:
         print(json.dumps(row | {"cpu_s": round(time.process_time() - started)}), flush=True)
         if args.keep_all:
             policy.save(args.out / f"step-{step:06d}")
-        return sampled.success_rate >= args.stop_at
+        return sampled.success_rate >= float(args.stop_at)
 
     rules = episode_rules(cfg.rollout, cfg.benchmark, temperature=1.0)
     imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, rules, seed=args.seed, on_step=on_step)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,8 +102,8 @@ def against_generate(report: Report, options: argparse.Namespace, hf: Qwen2ForCa
             continue
         times = interleaved(
             {
-                "generate": lambda turns=turns, append=append_only: with_generate(hf, turns, append_only=append),
-                "ours": lambda turns=turns, append=append_only: with_engine(ours, turns, append_only=append),
+                "generate": partial(with_generate, hf, turns, append_only=append_only),
+                "ours": partial(with_engine, ours, turns, append_only=append_only),
             },
             repeats=repeats,
             warmup=1 if name.startswith("single") else 0,
@@ -130,7 +132,7 @@ def against_generate(report: Report, options: argparse.Namespace, hf: Qwen2ForCa
 
 
 def random_tokens(generator: np.random.Generator, low: int, high: int) -> list[int]:
-    return generator.integers(1, VOCABULARY, size=generator.integers(low, high + 1)).tolist()
+    return [int(token) for token in generator.integers(1, VOCABULARY, size=generator.integers(low, high + 1))]
 
 
 def episodes(generator: np.random.Generator, rows: int, turns: int) -> list[Turn]:
@@ -162,7 +164,7 @@ def with_engine(policy: Policy, turns: Sequence[Turn], *, append_only: bool, sha
         assert all(len(response.token_ids) == turn.new_tokens for response in responses)
 
 
-def with_generate(model: Qwen2ForCausalLM, turns: Sequence[Turn], *, append_only: bool) -> None:
+def with_generate(model: Any, turns: Sequence[Turn], *, append_only: bool) -> None:
     history: Prompts = [[] for _ in turns[0].prompts]
     for turn in turns:
         history = [[*(old if append_only else []), *new] for old, new in zip(history, turn.prompts, strict=True)]
@@ -187,8 +189,8 @@ def prefix_sharing(report: Report, options: argparse.Namespace, ours: Policy) ->
     ):
         times = interleaved(
             {
-                "off": lambda t=turns, a=append_only: with_engine(ours, t, append_only=a, share=False),
-                "on": lambda t=turns, a=append_only: with_engine(ours, t, append_only=a),
+                "off": partial(with_engine, ours, turns, append_only=append_only, share=False),
+                "on": partial(with_engine, ours, turns, append_only=append_only),
             },
             repeats=options.repeats,
         )

@@ -160,7 +160,7 @@ class Trl(Side):
         def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
             return [even_share(words.decode(ids)) for ids in completion_ids]
 
-        class Clock(TrainerCallback):  # type: ignore[misc]
+        class Clock(TrainerCallback):
             def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
                 self._start()
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -129,7 +130,7 @@ def plain_forms(report: Report, options: argparse.Namespace) -> None:
         with patch.object(Policy, "score", naive_score):
             run()
 
-    variants = {name: lambda split=split: with_split(split) for name, split in splits.items()}
+    variants: dict[str, Callable[[], None]] = {name: partial(with_split, split) for name, split in splits.items()}
     variants["logits of every position, autograd"] = with_naive_score
     times = interleaved(variants, repeats=options.repeats, warmup=0)
     all_steps, budget = torch.arange(batch.num_steps), cfg.trainer.tokens_per_microbatch
@@ -179,7 +180,8 @@ def model_flops(policy: Policy, batch: Batch) -> float:
     products = (weights(*inner) + key_value) * tokens + (weights(last) - key_value) * responses
     column_ST = batch.step_start_S[:, None] + torch.arange(batch.mask_ST.shape[1])[None]
     seen = len(inner) * sum(len(row) ** 2 for row in batch.row_ids) / 2 + int(column_ST[batch.mask_ST].sum())
-    return 6 * products + 6 * shape.vocab_size * shape.hidden_size * responses + 12 * shape.hidden_size * seen
+    flops = 6 * products + 6 * shape.vocab_size * shape.hidden_size * responses + 12 * shape.hidden_size * seen
+    return float(flops)
 
 
 def gemm(report: Report, options: argparse.Namespace) -> None:
@@ -257,7 +259,11 @@ def head(report: Report, options: argparse.Namespace) -> None:
             for name, form in (("ours", ours), ("naive", naive))
             for error in [[float((a - b).abs().max()) for a, b in zip(form(), exact, strict=True)]]
         ]
-    forms = {"log-probs alone, chunked": logprobs_alone, "log-prob + entropy, ours": ours, "naive, autograd": naive}
+    forms: dict[str, Callable[[], Tensor | tuple[Tensor, Tensor]]] = {
+        "log-probs alone, chunked": logprobs_alone,
+        "log-prob + entropy, ours": ours,
+        "naive, autograd": naive,
+    }
     scoring = interleaved({name: forward(run) for name, run in forms.items()}, repeats=options.repeats)
     learning = interleaved({name: learnt(run) for name, run in forms.items()}, repeats=options.repeats)
     alone = "log-probs alone, chunked"
