@@ -59,6 +59,13 @@ def test_help_of_train_lists_flags_groups_and_presets() -> None:
         assert word in shown
 
 
+def test_an_ablation_has_hydras_flags_but_those_that_the_study_sets() -> None:
+    shown = CliRunner().invoke(app, ["ablate", "--help"]).output
+    assert "--cfg" in shown and "--config-dir" in shown and "--multirun" not in shown
+    refused = CliRunner().invoke(app, ["ablate", "--multirun"])
+    assert refused.exit_code == 2 and "No such option" in refused.output
+
+
 def test_version() -> None:
     assert CliRunner().invoke(app, ["--version"]).output == f"empg {__version__}\n"
 
