@@ -158,11 +158,11 @@ class _Codec(CompactCodec):
 
 
 @cache
-def _codec() -> Codec:
+def _codec() -> Codec[int]:
     return _Codec(tokenizer())
 
 
-def word_agent() -> Agent:
+def word_agent() -> Agent[int]:
     return Agent(_Wording(), _codec(), context="transcript", history=0)
 
 
