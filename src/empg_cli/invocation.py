@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -21,6 +22,17 @@ def remember() -> None:
 def command(*words: str) -> str:
     """`empg WORDS` as this user has to type it, quoted for the shell. In a program of one's own: with a bare `empg`."""
     return shlex.join([*shlex.split(os.environ.get(CALLED_AS, "empg")), *words])
+
+
+def eval_command(run_dir: Path) -> str:
+    """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell."""
+    path = str(run_dir)
+    plain = re.fullmatch(r"[\w./-]+", path)
+    return command("eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"')
+
+
+def resume_command(run_dir: Path) -> str:
+    return command("train", "--resume", str(run_dir))
 
 
 def script(name: str) -> str:

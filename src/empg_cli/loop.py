@@ -14,20 +14,24 @@ from empg_cli.algorithms.describe import outcome_entropies
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
-from empg_cli.evaluation.evaluate import Evaluation, evaluate
+from empg_cli.evaluation.evaluate import evaluate
 from empg_cli.learner.batching import make_batch
+from empg_cli.learner.checkpoint import load_optimizer, save_checkpoint
 from empg_cli.learner.imitation import warm_started
 from empg_cli.learner.metrics import describe_batch, logprob_gap, won_steps
 from empg_cli.learner.optim import learning_rate, make_optimizer
 from empg_cli.learner.update import score_batch, update_policy
-from empg_cli.model.loading import check_context, load_own, load_policy, pick_device
+from empg_cli.model.loading import check_context, load_own, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
-from empg_cli.observe.observer import Run, start_run
+from empg_cli.observe.observer import Observer, observing
 from empg_cli.rollout.masking import trainable
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import sample_trajectories
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, TrainState, load_optimizer, load_state, save_checkpoint
+from empg_cli.runs.checkpoint import MODEL, TrainState, load_state
+from empg_cli.runs.evaluations import Evaluation
+from empg_cli.runs.folder import OpenFolder, open_folder
+from empg_cli.runs.trajectories import text_with_special_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +49,23 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
         Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
         HealthStop: the first batch holds nothing to learn from, or `trainer.health.stop` asked to stop.
     """
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
-    with start_run(cfg, run_dir, benchmark) as run:
-        initial = initial_policy(cfg, benchmark, run)
-        run.record_policy(initial)
+    kinds = sorted({task.kind for task in benchmark.tasks("train")})
+    folder = open_folder(cfg, run_dir, data=benchmark.fingerprint(), task_kinds=kinds)
+    with observing(cfg, folder) as run:
+        initial = initial_policy(cfg, benchmark, folder, run)
+        run.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
-        policy, optimizer, state = fresh_or_resumed(cfg, initial, run)
+        policy, optimizer, state = fresh_or_resumed(cfg, initial, folder)
         make_agent = agent_maker(
             cfg.benchmark,
             cfg.model.prompt,
             policy,
             context=cfg.rollout.context,
             history=cfg.rollout.history,
-            today=run.prompt_date,
+            today=folder.prompt_date,
         )
         engine = TorchEngine(policy, make_agent().codec.stop_ids)
         evaluation = None
@@ -96,7 +104,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             is_last = state.update == cfg.trainer.updates
             evaluates = is_last or due(state.update, cfg.trainer.eval_every)
             if evaluates or run.must_stop:
-                run.keep_trajectories(state, trajectories, parts)
+                run.keep_trajectories(state.update, trajectories, parts)
             if evaluates:
                 evaluation = evaluate_policy(cfg, engine, benchmark, make_agent, run)
             run.log(state, metrics, evaluation if evaluates else None)
@@ -109,7 +117,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
         return RunSummary(run_dir, state.update, evaluation.success_rate if evaluation else None)
 
 
-def initial_policy(cfg: TrainConfig, benchmark: Benchmark, run: Run) -> Policy:
+def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, run: Observer) -> Policy:
     """The policy before RL, warm start included: the KL term's reference, and what a new run trains."""
     device = pick_device(cfg.trainer.device)
     words = closed_vocabulary(cfg.benchmark.name)
@@ -120,21 +128,23 @@ def initial_policy(cfg: TrainConfig, benchmark: Benchmark, run: Run) -> Policy:
     if steps == 0:
         return policy
     progress = run.progress("warm start")
-    return warm_started(policy, benchmark, cfg, today=run.prompt_date, on_step=lambda step, _: progress(step, steps))
+    return warm_started(policy, benchmark, cfg, today=folder.prompt_date, on_step=lambda step, _: progress(step, steps))
 
 
-def fresh_or_resumed(cfg: TrainConfig, initial: Policy, run: Run) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
+def fresh_or_resumed(
+    cfg: TrainConfig, initial: Policy, folder: OpenFolder
+) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
     """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
-    if run.resume_from is None:
+    if folder.resume_from is None:
         return initial, make_optimizer(initial, cfg.trainer), TrainState()
-    policy = load_own(run.resume_from / MODEL, cfg.model, initial.device)
+    policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
     optimizer = make_optimizer(policy, cfg.trainer)
-    load_optimizer(run.resume_from, optimizer, policy.device)
-    return policy, optimizer, load_state(run.resume_from)
+    load_optimizer(folder.resume_from, optimizer, policy.device)
+    return policy, optimizer, load_state(folder.resume_from)
 
 
 def evaluate_policy(
-    cfg: TrainConfig, engine: TorchEngine, benchmark: Benchmark, make_agent: AgentMaker[int], run: Run
+    cfg: TrainConfig, engine: TorchEngine, benchmark: Benchmark, make_agent: AgentMaker[int], run: Observer
 ) -> Evaluation:
     """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
     with run.timed("eval"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Progress = Callable[[int, int], None]
-"""Called with (episodes finished, episodes in all)."""
+"""Called with how much is done, and how much there is in all."""
 
 
 @dataclass(frozen=True, slots=True)

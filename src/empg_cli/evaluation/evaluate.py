@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from empg_cli.agents.agent import AgentMaker
@@ -19,6 +19,7 @@ from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.info import mean_info, reported_numbers
 from empg_cli.rollout.stepping import EnvironmentFailed, describe_failure, step_in_place
+from empg_cli.runs.evaluations import Evaluation, Success
 from empg_cli.stats.intervals import wilson_interval
 from empg_cli.types import Progress, Status, Step, Task, Trajectory
 
@@ -32,91 +33,6 @@ TASKS_AT_ONCE = 160
 
 class NothingJudged(UserError):  # noqa: N818 (a sentence for the user)
     """Every episode of an evaluation ended in an environment error: there is no rate to report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Success:
-    """Successes of some tasks, with the 95 % Wilson interval. Episodes that nobody could judge are counted apart."""
-
-    kind: str
-    n: int
-    """Tasks that were judged; all but `not_judged` is about these."""
-    success_rate: float
-    lo: float
-    hi: float
-    score: float
-    """Mean of the benchmark's own score."""
-    steps: float
-    """Mean steps of an episode."""
-    valid_actions: float
-    """Share of steps whose action was well-formed and accepted."""
-    not_judged: int = 0
-    """Episodes that ended in an environment error (`Status.ENV_ERROR`)."""
-    info: dict[str, float] = field(default_factory=dict)
-    """Means of the numbers that the environments report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    split: str
-    temperature: float
-    total: Success
-    kinds: list[Success]
-    """Of the task types with an episode that was judged."""
-    trajectories: list[Trajectory]
-    averages: list[dict[str, Any]]
-    """Deep Search: rows of `deepsearch.report` over ID, OOD and all sources; empty elsewhere."""
-
-    @property
-    def success_rate(self) -> float:
-        return self.total.success_rate
-
-    def metrics(self, benchmark: str) -> dict[str, float]:
-        """Under the names of docs/metrics.md.
-
-        Args:
-            benchmark: family of the numbers that its environments report.
-        """
-        total = self.total
-        metrics = {
-            "eval/success_rate": total.success_rate,
-            "eval/success_rate_lo": total.lo,
-            "eval/success_rate_hi": total.hi,
-            "eval/score": total.score,
-            "eval/n": float(total.n),
-            "eval/not_judged": float(total.not_judged),
-            "eval/length/mean": total.steps,
-            "eval/valid_action_frac": total.valid_actions,
-        }
-        metrics |= {f"eval/{benchmark}/{name}": mean for name, mean in total.info.items()}
-        metrics |= {f"eval/{row['name'].lower()}/success_rate": row["success_rate"] for row in self.averages}
-        return metrics | {f"eval/{kind.kind}/success_rate": kind.success_rate for kind in self.kinds}
-
-    def tasks(self) -> list[dict[str, Any]]:
-        """One row per task, in order: what paired comparisons need. Not judged: success and score are None."""
-        return [
-            {
-                "task_id": trajectory.task.task_id,
-                "kind": trajectory.task.kind,
-                "success": trajectory.success if trajectory.is_scored else None,
-                "score": trajectory.score if trajectory.is_scored else None,
-                "steps": len(trajectory.steps),
-                "status": str(trajectory.status),
-                **({"info": trajectory.info} if trajectory.info else {}),
-                **({"error": trajectory.error} if trajectory.error else {}),
-            }
-            for trajectory in self.trajectories
-        ]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but the trajectories, as plain data."""
-        plain: dict[str, Any] = {
-            "split": self.split,
-            "temperature": self.temperature,
-            "total": asdict(self.total),
-            "kinds": [asdict(kind) for kind in self.kinds],
-        }
-        return plain | ({"averages": self.averages} if self.averages else {})
 
 
 def evaluate(

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from empg_cli.errors import UserError
-from empg_cli.runs.files import read_run_file
+from empg_cli.runs.config_file import is_run, saved_values
+from empg_cli.runs.run_file import read_run_file
 from empg_cli.stats.paired import PairedCounts, paired_counts
 from empg_cli.types import Status
 
@@ -79,6 +78,8 @@ def compare_evaluations(path_a: Path, path_b: Path) -> PairedComparison:
 
 def read_evaluation(path: Path) -> SavedEvaluation:
     file = _evaluation_file(path)
+    run_dir = file.parent.parent if file.parent.name in ("evaluations", PASSES) else file.parent
+    facts = read_run_file(run_dir)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if "passes" in content:
@@ -87,8 +88,7 @@ def read_evaluation(path: Path) -> SavedEvaluation:
         tasks, split, temperature = content["tasks"], content["split"], content["temperature"]
     except (ValueError, KeyError, TypeError) as error:
         raise NotComparable(f"{file} is not an evaluation of empg ({type(error).__name__}: {error})") from None
-    run_dir = file.parent.parent if file.parent.name == "evaluations" else file.parent
-    data = content.get("data") or read_run_file(run_dir).get("data")
+    data = content.get("data") or facts.get("data")
     if not data:
         raise NotComparable(f"{file} does not say which data was played, nor does {run_dir / 'run.json'}")
     max_steps = content.get("rules", {}).get("max_steps") or _configured_max_steps(run_dir)
@@ -97,11 +97,9 @@ def read_evaluation(path: Path) -> SavedEvaluation:
 
 def _configured_max_steps(run_dir: Path) -> int | None:
     """For an evaluation within a training run, whose own file does not say."""
-    path = run_dir / "config.yaml"
-    if not path.is_file():
+    if not is_run(run_dir):
         return None
-    benchmark = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("benchmark", {})
-    max_steps: int | None = benchmark.get("max_steps")
+    max_steps: int | None = saved_values(run_dir).get("benchmark", {}).get("max_steps")
     return max_steps
 
 

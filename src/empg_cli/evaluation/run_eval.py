@@ -18,7 +18,7 @@ from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
-from empg_cli.evaluation.evaluate import Evaluation, evaluate, evaluate_expert, evaluation_tasks
+from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_tasks
 from empg_cli.evaluation.paired import PASSES
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
@@ -28,8 +28,11 @@ from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, find_checkpoint
-from empg_cli.runs.files import update_run_file, write_atomically
-from empg_cli.runs.record import PROMPT_DATE, prompt_date
+from empg_cli.runs.evaluations import Evaluation
+from empg_cli.runs.facts import PROMPT_DATE, prompt_date
+from empg_cli.runs.format import FORMAT
+from empg_cli.runs.rows import write_atomically
+from empg_cli.runs.run_file import update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
 from empg_cli.types import Progress
 
@@ -66,7 +69,7 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
             if number == 0:
                 kept = evaluation.trajectories[: cfg.logger.trajectories]
                 save_trajectories(run_dir, 0, "eval", kept, text_of=player.text_of)
-                update_run_file(run_dir, data=data, model=player.facts())
+                update_run_file(run_dir, format=FORMAT, data=data, model=player.facts())
     if len(which) > 1:
         result = {
             "split": cfg.benchmark.split,

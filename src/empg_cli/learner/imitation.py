@@ -24,7 +24,7 @@ from empg_cli.learner.demonstrations import Row, demonstrations
 from empg_cli.model.loading import load_own, model_fingerprint
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.episode import EpisodeRules, episode_rules
-from empg_cli.runs.record import package_versions
+from empg_cli.runs.facts import package_versions
 
 log = logging.getLogger(__name__)
 

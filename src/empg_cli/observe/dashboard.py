@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TextIO
 
 from empg_cli.observe.console import get_console
-from empg_cli.observe.panel import Evaluation, RunState, plain_evaluation, plain_phase, plain_update, render
+from empg_cli.observe.panel import RunState, plain_evaluation, plain_phase, plain_update, render
 from empg_cli.observe.terminal import is_live_terminal, printable, write_line
+from empg_cli.runs.evaluations import SuccessRate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,7 +117,7 @@ class Dashboard:
                 self._say(plain_update(self.state))
                 self._unprinted_update = False
 
-    def evaluation(self, update: int, result: Evaluation) -> None:
+    def evaluation(self, update: int, result: SuccessRate) -> None:
         self.state.evaluated(update, result)
         if self._mode == "plain":
             self._say(plain_evaluation(self.state))

@@ -6,9 +6,10 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from empg_cli.observe.terminal import duration, printable
+from empg_cli.runs.evaluations import SuccessRate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,15 +28,6 @@ PACE_STARTS_WITH = "rollout"
 """The phase that an update begins with."""
 ETA_WINDOW = 20
 """Updates whose mean duration predicts the rest."""
-
-
-class Evaluation(TypedDict):
-    """A success rate with its confidence interval, all in [0, 1], and the number of tasks."""
-
-    success_rate: float
-    lo: float
-    hi: float
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +76,8 @@ class RunState:
     history: dict[str, list[float]] = field(default_factory=dict)
     phase: tuple[str, int, int] | None = None
     """Name, units done, units in all."""
-    last: tuple[int, Evaluation] | None = None
-    best: tuple[int, Evaluation] | None = None
+    last: tuple[int, SuccessRate] | None = None
+    best: tuple[int, SuccessRate] | None = None
     _started: float = 0.0
     _finished: list[float] = field(default_factory=list)
     """Times at which the last updates were done, the first one's start before them."""
@@ -113,7 +105,7 @@ class RunState:
             if shown.metric in row:
                 self.history.setdefault(shown.metric, []).append(float(row[shown.metric]))
 
-    def evaluated(self, update: int, result: Evaluation) -> None:
+    def evaluated(self, update: int, result: SuccessRate) -> None:
         self.phase = None
         self.last = (update, result)
         if self.best is None or result["success_rate"] > self.best[1]["success_rate"]:
@@ -168,11 +160,11 @@ def plain_evaluation(state: RunState) -> str:
     )
 
 
-def _rate(result: Evaluation) -> str:
+def _rate(result: SuccessRate) -> str:
     return f"{result['success_rate']:.1%}"
 
 
-def _interval(result: Evaluation) -> str:
+def _interval(result: SuccessRate) -> str:
     return f"[{result['lo']:.1%}, {result['hi']:.1%}]"
 
 
@@ -246,7 +238,7 @@ def _trend_mark(trend: int, better: int, ascii_only: bool) -> Text:
     return Text(marks[trend], style=style)
 
 
-def _evaluation(last: tuple[int, Evaluation], best: tuple[int, Evaluation], *, between: str) -> Text:
+def _evaluation(last: tuple[int, SuccessRate], best: tuple[int, SuccessRate], *, between: str) -> Text:
     from rich.text import Text
 
     return Text.assemble(

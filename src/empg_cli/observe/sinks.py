@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from empg_cli.runs.files import CsvSink, JsonlSink, SummaryFileSink
+from empg_cli.observe.identity import RunIdentity
+from empg_cli.runs.file_sinks import CsvSink, JsonlSink, SummaryFileSink
 from empg_cli.runs.histograms import FILE as HISTOGRAMS
 from empg_cli.runs.histograms import Histogram, HistogramSink, TakesHistograms
 from empg_cli.runs.rows import Row, clean_row, drop_rows_from, read_rows
@@ -38,23 +38,6 @@ class Sink(Protocol):
         ...
 
     def close(self, exit_code: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunIdentity:
-    """How a run is filed among others."""
-
-    name: str
-    group: str
-    """Runs that differ only in their seed share it."""
-    tags: tuple[str, ...]
-    job_type: str
-    """train, eval or ablate."""
-
-    @classmethod
-    def of_seed(cls, group: str, seed: int, *, tags: Iterable[str] = (), job_type: str = "train") -> RunIdentity:
-        """The name is the group and the seed: `alfworld-empg` becomes `alfworld-empg-s0`."""
-        return cls(name=f"{group}-s{seed}", group=group, tags=tuple(tags), job_type=job_type)
 
 
 class Fan:

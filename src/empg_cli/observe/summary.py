@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from empg_cli.invocation import command
-from empg_cli.observe.panel import Evaluation
+from empg_cli.invocation import eval_command, resume_command
 from empg_cli.observe.terminal import duration, is_live_terminal, printable, write_line
-
-if TYPE_CHECKING:
-    from empg_cli.evaluation.evaluate import Success
-
+from empg_cli.runs.evaluations import Success, SuccessRate
 
 LABEL_WIDTH = len("first success rate")
 
@@ -34,10 +29,10 @@ class RunReport:
     data: str
     """`official` or `generated`, from the benchmark's fingerprint."""
     task_kinds: Sequence[str]
-    first: tuple[int, Evaluation] | None = None
+    first: tuple[int, SuccessRate] | None = None
     """Update and result of the first, best and last evaluation."""
-    best: tuple[int, Evaluation] | None = None
-    last: tuple[int, Evaluation] | None = None
+    best: tuple[int, SuccessRate] | None = None
+    last: tuple[int, SuccessRate] | None = None
     groups: Sequence[tuple[str, str]] = ()
     """Label and text of further results: those on groups of task types."""
     kl: float | None = None
@@ -91,17 +86,6 @@ def print_evaluation(kinds: Sequence[Success], total: Success, title: str, strea
     )
     if total.not_judged:
         write_line(stream, f"not judged: {total.not_judged} (the environment failed; they count in no number above)")
-
-
-def eval_command(run_dir: Path) -> str:
-    """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell."""
-    path = str(run_dir)
-    plain = re.fullmatch(r"[\w./-]+", path)
-    return command("eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"')
-
-
-def resume_command(run_dir: Path) -> str:
-    return command("train", "--resume", str(run_dir))
 
 
 def _results(report: RunReport) -> list[tuple[str, str]]:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from empg_cli.invocation import script
 from empg_cli.observe.secrets import mask_secrets
-from empg_cli.runs.files import read_run_file, update_run_file
 from empg_cli.runs.histograms import Histogram
 from empg_cli.runs.rows import Row
+from empg_cli.runs.run_file import read_run_file, update_run_file
 
 if TYPE_CHECKING:
     import wandb
 
     from empg_cli.config.schema import Wandb
-    from empg_cli.observe.sinks import RunIdentity
+    from empg_cli.observe.identity import RunIdentity
 
 log = logging.getLogger(__name__)
 

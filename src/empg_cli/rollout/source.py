@@ -11,7 +11,7 @@ from empg_cli.algorithms.filtering import informative
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.learner.metrics import describe_rollout
-from empg_cli.observe.observer import Run
+from empg_cli.observe.observer import Observer
 from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import episode_rules
@@ -32,7 +32,7 @@ def sample_trajectories(
     benchmark: Benchmark,
     make_agent: AgentMaker[int],
     state: TrainState,
-    run: Run,
+    run: Observer,
 ) -> tuple[list[Trajectory], dict[str, float]]:
     """Play `tasks_per_update` groups; counts what was played in `state` and advances its `next_task`.
 

@@ -12,21 +12,22 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from empg_cli.errors import UserError
-from empg_cli.model.policy import Policy
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
 
+FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 MODEL = "model"
+"""Folder of the weights in a checkpoint."""
+OPTIMIZER = "optimizer.pt"
+STATE = "state.json"
 
 
 class CheckpointError(UserError):
@@ -52,18 +53,19 @@ class TrainState:
         self.tokens += sum(trajectory.num_response_tokens for trajectory in trajectories)
 
 
-def save_checkpoint(
-    run_dir: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainState, *, keep: int
-) -> Path | None:
-    """Write a checkpoint and drop all but the newest `keep`. Returns None (and logs why) when the disk refuses."""
-    root = run_dir / "checkpoints"
+def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], None], *, keep: int) -> Path | None:
+    """Add a checkpoint and drop all but the newest `keep`. Returns None (and logs why) when the disk refuses.
+
+    Args:
+        write: puts weights and optimiser into the folder that it is given.
+    """
+    root = run_dir / FOLDER
     final = root / f"step-{state.update:06d}"
     temporary = root / f".tmp-{state.update:06d}-{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
-        policy.save(temporary / MODEL)
-        torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
-        (temporary / "state.json").write_text(json.dumps(dataclasses.asdict(state), indent=1))
+        write(temporary)
+        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
         _write_manifest(temporary)
         if final.exists():
             shutil.rmtree(final)
@@ -80,7 +82,7 @@ def save_checkpoint(
 
 def all_checkpoints(run_dir: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
-    return sorted(path for path in (run_dir / "checkpoints").glob("step-*") if path.is_dir())
+    return sorted(path for path in (run_dir / FOLDER).glob("step-*") if path.is_dir())
 
 
 def newest_good_checkpoint(run_dir: Path) -> Path | None:
@@ -99,7 +101,7 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    if (path / "state.json").is_file():
+    if (path / STATE).is_file():
         if fault := checkpoint_fault(path):
             raise CheckpointError(f"{path} is damaged: {fault}")
         return path
@@ -127,16 +129,12 @@ def checkpoint_fault(path: Path) -> str | None:
 
 
 def load_state(path: Path) -> TrainState:
-    return TrainState(**json.loads((path / "state.json").read_text()))
-
-
-def load_optimizer(path: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    optimizer.load_state_dict(torch.load(path / "optimizer.pt", map_location=device, weights_only=True))
+    return TrainState(**json.loads((path / STATE).read_text()))
 
 
 def remove_leftovers(run_dir: Path) -> None:
     """Delete what a run that was killed while saving has left."""
-    for path in (run_dir / "checkpoints").glob(".tmp-*"):
+    for path in (run_dir / FOLDER).glob(".tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -7,30 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from empg_cli.config.compose import INVALID, hydra_session, is_group, parse
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
+from empg_cli.runs.config_file import saved_values
 
-CONFIG_FILE = "config.yaml"
 SECTIONS = {
     "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger"),
     "eval": ("model", "benchmark", "rollout", "trainer", "logger"),
 }
-GROWS = ("trainer",)
-"""Sections without choices of their own keys: what a later version has added comes from conf/, so that older runs can
-still be evaluated and resumed."""
 FIXED_BY_RESUME = ("model", "algo", "benchmark")
-
-
-def find_run_folder(path: Path) -> Path:
-    """The run folder that `path` is, or lies in (a checkpoint)."""
-    for folder in (path, *path.resolve().parents[:2]):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
-    what = f"has no {CONFIG_FILE}, nor do the two folders above it" if path.is_dir() else "no such folder"
-    raise ConfigError("Not a run", [Problem(str(path), what, hint="give a run folder, or a checkpoint inside of one")])
 
 
 def run_given(overrides: Sequence[str]) -> Path | None:
@@ -42,6 +29,21 @@ def run_given(overrides: Sequence[str]) -> Path | None:
         raise ConfigError(INVALID, [Problem("run", "cannot be swept", hint="call `empg eval` once for each run")])
     value = given[-1].value() if given else None
     return None if value is None else Path(str(value))
+
+
+def used_folders(overrides: Sequence[str]) -> list[Path]:
+    """Where a single `empg train` may find a run: `run_dir=DIR`, and `resume=DIR` with the two folders above it."""
+    with hydra_session("train") as session:
+        words, _ = parse(overrides, session.loader)
+    folders: list[Path] = []
+    for word in words:
+        if word.is_sweep_override() or not isinstance(value := word.value(), str):
+            continue
+        if word.key_or_group == "run_dir":
+            folders.append(Path(value))
+        elif word.key_or_group == "resume":
+            folders += [Path(value), *Path(value).resolve().parents[:2]]
+    return folders
 
 
 def primary_config(command: Literal["train", "eval"], folder: Path, overrides: Sequence[str], **top_level: Any) -> str:
@@ -63,7 +65,7 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
         "defaults": [
             command,
             "_self_",
-            *({f"override /{section}": None} for section in sections if section not in GROWS),
+            *({f"override /{section}": None} for section in sections),
         ],
         **{section: saved[section] for section in sections},
         "seed": saved["seed"],
@@ -84,19 +86,6 @@ def changes(cfg: TrainConfig, folder: Path) -> list[Problem]:
                 hint = f"the run has {old.get(key)}; start a new run to change it"
                 problems.append(Problem(key, "cannot change when resuming", str(now.get(key)), hint))
     return problems
-
-
-def saved_values(folder: Path) -> dict[str, Any]:
-    values = OmegaConf.to_container(OmegaConf.load(folder / CONFIG_FILE))
-    assert isinstance(values, dict)
-    if "advantage" in values.get("algo", {}):
-        # Before there was a choice, penalties were part of the return.
-        values["algo"]["advantage"].setdefault("penalty", "episode")
-    if values.get("benchmark", {}).get("name") == "deepsearch":
-        values["benchmark"].setdefault("rules", "ours")  # runs from before there was a choice
-    # Runs from before `param_dtype` kept parameters in the type that they computed in.
-    values["model"].setdefault("param_dtype", values["model"]["dtype"])
-    return {str(key): value for key, value in values.items()}
 
 
 def _flat(node: Any, prefix: str) -> dict[str, Any]:

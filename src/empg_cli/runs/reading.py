@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from empg_cli.errors import UserError
-from empg_cli.runs.files import read_run_file
+from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.rows import Row, read_rows
+from empg_cli.runs.run_file import check_readable, read_run_file
 from empg_cli.runs.study import STUDY_FILE, read_study
 
 
@@ -91,6 +90,7 @@ def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
 
     Raises:
         NotARun: a path holds no run, or none that has logged anything.
+        FromTheFuture: a newer empg has made one of them.
     """
     folders = list(dict.fromkeys(folder for path in paths for folder in _run_folders(path)))
     return [_open(folder) for folder in folders]
@@ -98,13 +98,14 @@ def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
 
 def unstarted(paths: Sequence[Path]) -> list[Path]:
     """The runs inside the folders given that have not logged anything yet."""
-    return [folder for path in paths if not _is_run(path) for folder in _inside(path) if not _has_logged(folder)]
+    return [folder for path in paths if not is_run(path) for folder in _inside(path) if not _has_logged(folder)]
 
 
 def evaluation_trajectories(folder: Path) -> list[dict[str, Any]] | None:
     """Those that `empg eval` has kept in its folder; None when the folder is none of its."""
     if not (folder / "evaluation.json").is_file():
         return None
+    check_readable(folder)
     files = sorted((folder / "trajectories").glob("update-*.jsonl"))
     return [record for file in files for record in _json_lines(file)]
 
@@ -112,9 +113,11 @@ def evaluation_trajectories(folder: Path) -> list[dict[str, Any]] | None:
 def _run_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise NotARun(f"{path}: no such folder; give a run folder, a sweep or a study")
-    inside = [path] if _is_run(path) else _inside(path)
+    inside = [path] if is_run(path) else _inside(path)
     if not inside:
         raise NotARun(f"{path} is no run and holds none: a run has config.yaml and metrics.jsonl in it")
+    for folder in inside:
+        check_readable(folder)
     started = [folder for folder in inside if _has_logged(folder)]
     if not started:
         raise NotARun(f"{inside[0]} has not logged anything yet" + (", nor any run beside it" if inside[1:] else ""))
@@ -123,7 +126,7 @@ def _run_folders(path: Path) -> list[Path]:
 
 def _inside(path: Path) -> list[Path]:
     """In a study's own order, else by name with numbers by value: s2 before s10."""
-    folders = [folder for folder in path.iterdir() if folder.is_dir() and _is_run(folder)]
+    folders = [folder for folder in path.iterdir() if folder.is_dir() and is_run(folder)]
     places = {name: place for place, name in enumerate(_study_order(path))}
     return sorted(folders, key=lambda folder: (places.get(folder.name, len(places)), _by_value(folder.name)))
 
@@ -140,18 +143,14 @@ def _by_value(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file()
-
-
 def _has_logged(folder: Path) -> bool:
     return bool(read_rows(folder / "metrics.jsonl"))
 
 
 def _open(folder: Path) -> RunFolder:
     rows = read_rows(folder / "metrics.jsonl")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or "algo" not in config:
+    config = saved_values(folder)
+    if "algo" not in config:
         raise NotARun(f"{folder}/config.yaml is not the configuration of a training run")
     return RunFolder(folder, config, read_run_file(folder), rows)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
+from empg_cli.runs.format import refuse_the_future
 from empg_cli.runs.rows import write_atomically
+from empg_cli.runs.run_file import RUN_FILE
 
 STUDY_FILE = "study.json"
 
@@ -63,10 +65,15 @@ class Study:
         return [cell for cell in self.cells if not self.is_done(cell)]
 
     def strangers(self) -> list[Cell]:
-        """Cells whose folder holds a run of another configuration: going on would mix two studies."""
+        """Cells whose folder holds a run of another configuration: going on would mix two studies.
+
+        Raises:
+            FromTheFuture: a newer empg has made one of them.
+        """
         found = []
         for cell in self.cells:
-            facts = _read_json(self.cell_dir(cell) / "run.json")
+            facts = _read_json(self.cell_dir(cell) / RUN_FILE)
+            refuse_the_future(self.cell_dir(cell), facts)
             if facts and (facts.get("config_hash"), facts.get("seed")) != (cell.config_hash, cell.seed):
                 found.append(cell)
         return found

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.observe.catalogue import definition_of
-from empg_cli.runs.files import read_run_file
 from empg_cli.runs.rows import read_rows
+from empg_cli.runs.run_file import read_run_file
 from empg_cli.runs.study import Cell, Study
 from empg_cli.stats.intervals import Estimate, Interval, t_interval, wilson_interval
 from empg_cli.stats.paired import PairedDifference, holm, paired_difference

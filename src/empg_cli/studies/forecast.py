@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from empg_cli.errors import UserError
+from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.study import Study
 from empg_cli.stats.paired import pairs_needed
@@ -102,15 +104,16 @@ def _seconds_per_update(study: Study, variant: str, timings: Sequence[_Timing]) 
 
 def _timings(study: Study) -> Iterator[_Timing]:
     """The newest runs at hand with the same cost as one of the study's variants, the study's own first."""
-    from empg_cli.runs.own_config import saved_values
-
     wanted = set(study.costs.values())
     found = [study.cell_dir(cell) for cell in study.cells]
     others = [folder for pattern in RUN_FOLDERS for folder in Path().glob(pattern)]
     found += sorted(others, key=lambda folder: (-folder.stat().st_mtime, str(folder)))
-    runs = (folder for folder in dict.fromkeys(map(Path.resolve, found)) if (folder / "config.yaml").is_file())
+    runs = (folder for folder in dict.fromkeys(map(Path.resolve, found)) if is_run(folder))
     for folder in islice(runs, MAX_RUNS_READ):
-        values = saved_values(folder)
+        try:
+            values = saved_values(folder)
+        except UserError:  # a stranger's; the study's own cells were looked at before
+            continue
         if (
             not {"model", "benchmark", "rollout", "trainer", "algo"} <= values.keys()
             or (cost := cost_digest(values)) not in wanted

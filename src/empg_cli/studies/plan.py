@@ -18,7 +18,7 @@ from empg_cli.config.explain import first_line, from_pydantic
 from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
 from empg_cli.observe.catalogue import METRICS, definition_of
-from empg_cli.runs.record import cell_hash, config_hash
+from empg_cli.runs.facts import cell_hash, config_hash
 from empg_cli.runs.study import Cell, Study
 from empg_cli.studies.forecast import cost_digest
 

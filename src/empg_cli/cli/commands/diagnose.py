@@ -15,7 +15,8 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.terminal import printable, write_line
 from empg_cli.reports.diagnosis_tables import diagnosis_tables
 from empg_cli.reports.tables import print_table
-from empg_cli.runs.own_config import find_run_folder, primary_config
+from empg_cli.runs.config_file import find_run_folder
+from empg_cli.runs.own_config import primary_config
 
 
 def run(

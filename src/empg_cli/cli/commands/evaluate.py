@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.launch import job_border, launch, prepare
 from empg_cli.config.schema import EvalConfig
-from empg_cli.runs.own_config import find_run_folder, primary_config, run_given
+from empg_cli.runs.config_file import find_run_folder
+from empg_cli.runs.own_config import primary_config, run_given
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,8 +30,8 @@ def eval_task(cfg: DictConfig) -> dict[str, Any]:
         for table in evaluation_tables(result):
             print_table(table, sys.stdout)
         return result
-    from empg_cli.evaluation.evaluate import Success
     from empg_cli.observe.summary import print_evaluation
+    from empg_cli.runs.evaluations import Success
 
     title = f"{result['split']}, temperature {result['temperature']:g}"
     print_evaluation([Success(**row) for row in result["kinds"]], Success(**result["total"]), title)

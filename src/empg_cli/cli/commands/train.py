@@ -13,7 +13,9 @@ from empg_cli.config.compose import INVALID
 from empg_cli.config.job import load_job
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
-from empg_cli.runs.own_config import changes, find_run_folder, primary_config
+from empg_cli.runs.config_file import find_run_folder
+from empg_cli.runs.own_config import changes, primary_config, used_folders
+from empg_cli.runs.run_file import check_readable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,6 +36,8 @@ def train_task(cfg: DictConfig) -> float | None:
 
 def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None) -> None:
     if resume is None:
+        for folder in used_folders(overrides):  # before Hydra opens its log in there
+            check_readable(folder)
         launch(train_task, TrainConfig, flags.config_name or "train", overrides, flags)
         return
     if flags.multirun:

@@ -1,4 +1,4 @@
-"""What a run was made of: config, versions, commit, data, weights. Written before the first update."""
+"""What a run was made of, for run.json: settings, versions, commit, data. Written before the first update."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from empg_cli.config.schema import TrainConfig
-from empg_cli.runs.files import read_run_file
-from empg_cli.runs.own_config import find_run_folder
+from empg_cli.runs.config_file import find_run_folder
+from empg_cli.runs.format import FORMAT, KEY
+from empg_cli.runs.run_file import read_run_file
+
+if TYPE_CHECKING:
+    from empg_cli.config.schema import TrainConfig
 
 PROMPT_DATE = "prompt_date"
 """Key of run.json."""
@@ -72,15 +76,19 @@ def prompt_date(run: str | Path | None) -> date:
     return date.fromisoformat(recorded) if recorded else date.today()
 
 
-def run_facts(cfg: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """Facts for run.json."""
+def run_facts(cfg: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Args:
+        data: the benchmark's fingerprint.
+    """
     return {
+        KEY: FORMAT,
         "config_hash": config_hash(cfg),
         "seed": cfg.seed,
         "versions": package_versions(),
         "commit": source_commit(),
         "platform": platform.platform(),
-        "data": data,
+        "data": dict(data),
         "loss_weighting": cfg.algo.loss.weighting,
         "advantage": cfg.algo.advantage.model_dump(),
         "old_logprobs": cfg.trainer.old_logprobs,

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from empg_cli.runs.rows import Row
-from empg_cli.runs.rows import write_atomically as write_atomically  # run.py and others take it from here
+from empg_cli.runs.rows import Row, write_atomically
 
 
 class JsonlSink:
@@ -102,24 +101,3 @@ class SummaryFileSink:
 
     def close(self, exit_code: int) -> None:
         self.summary({"exit_code": exit_code})
-
-
-def read_run_file(run_dir: Path) -> dict[str, Any]:
-    """`run.json`: facts about the run that outlive a process; empty when there is none yet."""
-    path = run_dir / "run.json"
-    if not path.exists():
-        return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not readable JSON ({error}); restore it, or delete it to start its facts anew"
-        ) from error
-    if not isinstance(facts, dict):
-        raise ValueError(f"{path} must hold a JSON object, found {type(facts).__name__}")
-    return facts
-
-
-def update_run_file(run_dir: Path, **facts: Any) -> None:
-    """Add or replace facts in `run.json`, keeping the others."""
-    write_atomically(run_dir / "run.json", json.dumps(read_run_file(run_dir) | facts, indent=2) + "\n")

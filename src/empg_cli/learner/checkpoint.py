@@ -1,0 +1,26 @@
+"""The policy and its optimiser in a checkpoint; `runs.checkpoint` knows the files around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from empg_cli.model.policy import Policy
+from empg_cli.runs.checkpoint import MODEL, OPTIMIZER, TrainState, write_checkpoint
+
+
+def save_checkpoint(
+    run_dir: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainState, *, keep: int
+) -> Path | None:
+    """Write a checkpoint and drop all but the newest `keep`. Returns None (and logs why) when the disk refuses."""
+
+    def write(folder: Path) -> None:
+        policy.save(folder / MODEL)
+        torch.save(optimizer.state_dict(), folder / OPTIMIZER)
+
+    return write_checkpoint(run_dir, state, write, keep=keep)
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    optimizer.load_state_dict(torch.load(path / OPTIMIZER, map_location=device, weights_only=True))

@@ -1,0 +1,162 @@
+"""An evaluation, and its file in the run folder: `evaluations/update-000008.json`, one for each update evaluated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from empg_cli.runs.rows import write_atomically
+from empg_cli.types import Trajectory
+
+FOLDER = "evaluations"
+
+
+class SuccessRate(TypedDict):
+    """With its confidence interval, all in [0, 1], and the number of tasks: what is shown of an evaluation."""
+
+    success_rate: float
+    lo: float
+    hi: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """Successes of some tasks, with the 95 % Wilson interval. Episodes that nobody could judge are counted apart."""
+
+    kind: str
+    n: int
+    """Tasks that were judged; all but `not_judged` is about these."""
+    success_rate: float
+    lo: float
+    hi: float
+    score: float
+    """Mean of the benchmark's own score."""
+    steps: float
+    """Mean steps of an episode."""
+    valid_actions: float
+    """Share of steps whose action was well-formed and accepted."""
+    not_judged: int = 0
+    """Episodes that ended in an environment error (`Status.ENV_ERROR`)."""
+    info: dict[str, float] = field(default_factory=dict)
+    """Means of the numbers that the environments report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    split: str
+    temperature: float
+    total: Success
+    kinds: list[Success]
+    """Of the task types with an episode that was judged."""
+    trajectories: list[Trajectory]
+    averages: list[dict[str, Any]]
+    """Deep Search: rows of `deepsearch.report` over ID, OOD and all sources; empty elsewhere."""
+
+    @property
+    def success_rate(self) -> float:
+        return self.total.success_rate
+
+    def metrics(self, benchmark: str) -> dict[str, float]:
+        """Under the names of docs/metrics.md.
+
+        Args:
+            benchmark: family of the numbers that its environments report.
+        """
+        total = self.total
+        metrics = {
+            "eval/success_rate": total.success_rate,
+            "eval/success_rate_lo": total.lo,
+            "eval/success_rate_hi": total.hi,
+            "eval/score": total.score,
+            "eval/n": float(total.n),
+            "eval/not_judged": float(total.not_judged),
+            "eval/length/mean": total.steps,
+            "eval/valid_action_frac": total.valid_actions,
+        }
+        metrics |= {f"eval/{benchmark}/{name}": mean for name, mean in total.info.items()}
+        metrics |= {f"eval/{row['name'].lower()}/success_rate": row["success_rate"] for row in self.averages}
+        return metrics | {f"eval/{kind.kind}/success_rate": kind.success_rate for kind in self.kinds}
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """One row per task, in order: what paired comparisons need. Not judged: success and score are None."""
+        return [
+            {
+                "task_id": trajectory.task.task_id,
+                "kind": trajectory.task.kind,
+                "success": trajectory.success if trajectory.is_scored else None,
+                "score": trajectory.score if trajectory.is_scored else None,
+                "steps": len(trajectory.steps),
+                "status": str(trajectory.status),
+                **({"info": trajectory.info} if trajectory.info else {}),
+                **({"error": trajectory.error} if trajectory.error else {}),
+            }
+            for trajectory in self.trajectories
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the trajectories, as plain data."""
+        plain: dict[str, Any] = {
+            "split": self.split,
+            "temperature": self.temperature,
+            "total": asdict(self.total),
+            "kinds": [asdict(kind) for kind in self.kinds],
+        }
+        return plain | ({"averages": self.averages} if self.averages else {})
+
+
+def write_evaluation(run_dir: Path, update: int, evaluation: Evaluation) -> None:
+    """Totals, task types and every task, after this many updates."""
+    content = {"update": update, **evaluation.as_dict(), "tasks": evaluation.tasks()}
+    folder = run_dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"update-{update:06d}.json", json.dumps(content, indent=1) + "\n")
+
+
+def drop_evaluations(run_dir: Path, done: int) -> None:
+    """Remove those after update `done`: a resumed run makes them again; 0 = a new run, remove all."""
+    for path in evaluation_files(run_dir):
+        if done == 0 or int(path.stem.removeprefix("update-")) > done:
+            path.unlink()
+
+
+def evaluation_files(run_dir: Path) -> list[Path]:
+    """In the order of updates."""
+    return sorted((run_dir / FOLDER).glob("update-*.json"))
+
+
+def read_evaluations(run_dir: Path) -> list[tuple[int, SuccessRate]]:
+    """(update, totals) of every evaluation in a run folder, in order."""
+    contents = [json.loads(path.read_text()) for path in evaluation_files(run_dir)]
+    return [(content["update"], shown(content["total"])) for content in contents]
+
+
+def read_groups(run_dir: Path) -> list[tuple[str, str]]:
+    """What the first and the last evaluation found on each group of task types (Deep Search: ID and OOD)."""
+    paths = evaluation_files(run_dir)
+    ends = [("first", paths[0]), ("last", paths[-1])] if paths else []
+    return [
+        (f"{when} {name}", text)
+        for when, path in ends
+        for name, text in group_lines(json.loads(path.read_text()).get("averages", []))
+    ]
+
+
+def group_lines(averages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(name, `61.2% [57.9%, 64.4%] n=750 (mean of 3 sources)`) of each group; what averages all has its own line."""
+    return [
+        (
+            row["name"],
+            f"{row['success_rate']:.1%} [{row['lo']:.1%}, {row['hi']:.1%}] n={row['n']} "
+            f"(mean of {row['sources']} source{'s' if row['sources'] > 1 else ''})",
+        )
+        for row in averages
+        if row["group"] != "all"
+    ]
+
+
+def shown(total: Mapping[str, Any]) -> SuccessRate:
+    return {"success_rate": total["success_rate"], "lo": total["lo"], "hi": total["hi"], "n": total["n"]}

@@ -1,0 +1,118 @@
+"""The format of a run folder: how a folder that an older empg made is read as one of today, and a newer one refused.
+
+Whoever adds a key to `TrainConfig` raises `FORMAT` and says in `ADDED` what runs did before there was a choice; whoever
+renames or drops one does it in `migrated`. docs/run-folder.md tells what changed from format to format.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from empg_cli.errors import UserError
+
+FORMAT = 2
+"""What this version writes, under `format` in run.json; a folder that does not say has format 1."""
+KEY = "format"
+
+
+class FromTheFuture(UserError):  # noqa: N818 (a sentence for the user)
+    """A run folder that a newer empg has written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """The value that another key has."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A key that the schema has got, with what stands below it."""
+
+    key: str
+    then: Any
+    """What runs did before there was a choice: a value, or `Like` another key."""
+    only: tuple[str, str] | None = None
+    """Another key and its value, where only that choice reads the new key."""
+
+
+ADDED: Mapping[int, tuple[Added, ...]] = {
+    2: (
+        Added("algo.advantage.penalty", "episode"),
+        Added("benchmark.rules", "ours", only=("benchmark.name", "deepsearch")),
+        Added("model.param_dtype", Like("model.dtype")),
+        Added("trainer.warm_start.keep_failed", False),
+        Added(
+            "trainer.health",
+            {
+                "preflight": "off",
+                "preflight_episodes": 64,
+                "min_success_rate": 0.0,
+                "min_valid_actions": 0.02,
+                "min_signal_groups": 0.01,
+                "warn": False,
+                "stop": False,
+                "spike_factor": 3.0,
+                "kl_floor": 0.1,
+                "entropy_ratio": 0.2,
+                "success_ratio": 0.5,
+                "malformed_rise": 0.2,
+                "no_signal_updates": 3,
+            },
+        ),
+    ),
+}
+"""Format -> the keys that its configurations have and those of the format before do not."""
+
+
+def refuse_the_future(folder: Path, facts: Mapping[str, Any]) -> int:
+    """The format of a run folder.
+
+    Args:
+        facts: what its run.json holds.
+
+    Raises:
+        FromTheFuture: this version would misread the folder.
+    """
+    found = facts.get(KEY, 1)
+    if not isinstance(found, int) or found > FORMAT:
+        raise FromTheFuture(
+            f"{folder} is a run folder of format {found}, made by a newer empg; this one reads formats up to {FORMAT}: "
+            "update empg (nothing in the folder was changed)"
+        )
+    return found
+
+
+def migrated(config: Mapping[str, Any], since: int) -> dict[str, Any]:
+    """A saved configuration as one of today; parts of it that are not there stay away.
+
+    Args:
+        since: the format of its folder.
+    """
+    values = copy.deepcopy(dict(config))
+    for number, added in sorted(ADDED.items()):
+        for one in added if number > since else ():
+            _add(values, one)
+    return values
+
+
+def _add(values: dict[str, Any], added: Added) -> None:
+    above, _, name = added.key.rpartition(".")
+    node = lookup(values, above)
+    if not isinstance(node, dict) or (added.only and lookup(values, added.only[0]) != added.only[1]):
+        return
+    then = lookup(values, added.then.key) if isinstance(added.then, Like) else copy.deepcopy(added.then)
+    node.setdefault(name, then)
+
+
+def lookup(values: Mapping[str, Any], key: str) -> Any:
+    """The value under a dotted key; None where there is none."""
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
