@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from empg_cli import config
-from empg_cli.observe.observer import read_evaluations
 from empg_cli.observe.panel import RunState, render
+from empg_cli.runs.config_file import saved_config
+from empg_cli.runs.evaluations import read_evaluations
 from empg_cli.runs.rows import read_rows
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--update", type=int, help="null: the last one")
     args = parser.parse_args()
 
-    cfg = config.read(args.run / "config.yaml")
+    cfg = saved_config(args.run)
     rows = read_rows(args.run / "metrics.jsonl")
     until = args.update or max(rows)
     evaluations = dict(read_evaluations(args.run))

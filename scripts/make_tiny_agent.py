@@ -23,12 +23,13 @@ from empg_cli.agents.agent import agent_maker
 from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import TrainConfig
-from empg_cli.evaluation.evaluate import Evaluation, evaluate
+from empg_cli.evaluation.evaluate import evaluate
 from empg_cli.learner.imitation import imitate
 from empg_cli.model.loading import load_policy, model_fingerprint
 from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.record import package_versions
+from empg_cli.runs.evaluations import Evaluation
+from empg_cli.runs.facts import package_versions
 
 DEMONSTRATIONS: dict[str, dict[str, Any]] = {
     "alfworld": {"train_games": 200_000, "game_seed": 0},

@@ -27,7 +27,7 @@ from empg_cli import loop
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.learner.update import update_policy
 from empg_cli.model.scoring import logprob_and_entropy
-from empg_cli.observe import observer as run
+from empg_cli.observe.observer import Observer
 from empg_cli.runs.checkpoint import TrainState
 from made import made_batch, made_policy, run_config, scratch_folder
 
@@ -87,14 +87,14 @@ def resident_after_updates() -> list[float]:
         "benchmark.max_steps=8",
     )
     resident: list[float] = []
-    plain = run.Run.log
+    plain = Observer.log
 
-    def log(self: run.Run, state: TrainState, *arguments: Any) -> None:
+    def log(self: Observer, state: TrainState, *arguments: Any) -> None:
         plain(self, state, *arguments)
         if state.update in CHECKPOINTS:
             resident.append(resident_mb())
 
-    with patch.object(run.Run, "log", log), patch.object(loop, "evaluate_policy", lambda *_: None):
+    with patch.object(Observer, "log", log), patch.object(loop, "evaluate_policy", lambda *_: None):
         loop.train(cfg, folder)
     shutil.rmtree(folder)
     return resident

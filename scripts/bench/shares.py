@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from empg_cli import loop
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.model import head, policy
-from empg_cli.observe import observer as run
+from empg_cli.observe.observer import Observer
 from empg_cli.rollout import source as sampling
 from empg_cli.rollout.torch_engine import engine as torch_engine
 from empg_cli.rollout.torch_engine import reader
@@ -70,7 +70,7 @@ def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
         (torch.Tensor, "backward", "backward"),
         (policy, "hidden_states", "model forward"),
         (reader, "hidden_states", "model forward"),
-        (run.Run, "log", "logging"),
+        (Observer, "log", "logging"),
     )
     with ExitStack() as stack:
         for owner, name, label in places:
@@ -89,13 +89,13 @@ def train_updates(updates: int, after_update: Callable[[int, dict[str, float]], 
         "trainer.checkpoint_every=0",
         "benchmark.eval_tasks=1",
     )
-    plain = run.Run.log
+    plain = Observer.log
 
-    def log(self: run.Run, state: TrainState, metrics: dict[str, float], evaluation: None = None) -> None:
+    def log(self: Observer, state: TrainState, metrics: dict[str, float], evaluation: None = None) -> None:
         plain(self, state, metrics, evaluation)
         after_update(state.update, metrics)
 
-    with patch.object(loop, "evaluate_policy", lambda *_: None), patch.object(run.Run, "log", log):
+    with patch.object(loop, "evaluate_policy", lambda *_: None), patch.object(Observer, "log", log):
         loop.train(cfg, folder)
     shutil.rmtree(folder)
 

@@ -140,7 +140,7 @@ TRAINING = (
     ),
     Mutant(
         "optimiser-begins-anew",
-        "src/empg_cli/runs/checkpoint.py",
+        "src/empg_cli/learner/checkpoint.py",
         "optimizer.load_state_dict(torch.load(",
         "dict(torch.load(",
         "a resumed run has lost Adam's moments",

@@ -16,7 +16,7 @@ from typer.testing import Result
 
 from empg_cli.config.schema import TrainConfig
 from empg_cli.observe.stop import Stopped
-from empg_cli.runs.record import cell_hash
+from empg_cli.runs.facts import cell_hash
 
 Empg = Callable[..., Result]
 Small = tuple[str, ...]

@@ -45,7 +45,7 @@ class Clock:
             def now(cls, tz: object = None) -> datetime:
                 return datetime(day.year, day.month, day.day)
 
-        self._patch.setattr("empg_cli.runs.record.date", Day, raising=False)
+        self._patch.setattr("empg_cli.runs.facts.date", Day, raising=False)
         self._patch.setattr("empg_cli.agents.codec.date", Day, raising=False)
         self._patch.setattr("transformers.utils.chat_template_utils.datetime", Now)
 

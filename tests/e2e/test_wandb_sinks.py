@@ -27,7 +27,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from empg_cli.observe import wandb_sink
 from empg_cli.runs.histograms import Histogram
-from empg_cli.observe.sinks import RunIdentity, open_sinks
+from empg_cli.observe.identity import RunIdentity
+from empg_cli.observe.sinks import open_sinks
 
 logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
 run_dir, mode, start, end, resume, exit_code = json.loads(sys.argv[1])

@@ -14,13 +14,14 @@ from empg_cli.agents.alfworld_compact import vocabulary
 from empg_cli.config.location import conf_dir
 from empg_cli.config.schema import Model
 from empg_cli.learner.batching import make_batch
+from empg_cli.learner.checkpoint import load_optimizer, save_checkpoint
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.learner.update import accumulate_gradient
 from empg_cli.model.loading import load_folder, load_policy
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import TrainState, load_optimizer, save_checkpoint
-from empg_cli.runs.own_config import saved_values
+from empg_cli.runs.checkpoint import TrainState
+from empg_cli.runs.config_file import saved_values
 from empg_cli.types import Batch, Step, Task, Trajectory
 from tests.support.tiny import tiny_config
 from tests.support.turns import Turns

@@ -10,7 +10,7 @@ import pytest
 from empg_cli.config import load
 from empg_cli.config.location import groups
 from empg_cli.config.problems import ConfigError
-from empg_cli.runs.record import cell_hash
+from empg_cli.runs.facts import cell_hash
 from empg_cli.runs.study import job_overrides, read_study, write_study
 from empg_cli.stats.paired import pairs_needed
 from empg_cli.studies.forecast import Wish, forecast

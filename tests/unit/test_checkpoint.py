@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from empg_cli.learner.checkpoint import load_optimizer, save_checkpoint
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.model.policy import Policy
 from empg_cli.runs.checkpoint import (
@@ -15,9 +16,7 @@ from empg_cli.runs.checkpoint import (
     all_checkpoints,
     checkpoint_fault,
     find_checkpoint,
-    load_optimizer,
     load_state,
-    save_checkpoint,
 )
 from tests.support.tiny import tiny_config, tiny_policy
 

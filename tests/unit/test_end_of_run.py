@@ -14,11 +14,11 @@ from rich.console import Console
 
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.health import HealthStop
-from empg_cli.observe.health_watch import HealthWatch
-from empg_cli.observe.observer import Run
+from empg_cli.observe.observer import Observer
 from empg_cli.observe.sinks import Fan
 from empg_cli.observe.stop import Stopped, Stopper
 from empg_cli.runs.checkpoint import TrainState
+from empg_cli.runs.folder import OpenFolder
 from tests.support.screen import Screen
 from tests.support.tiny import tiny_config
 
@@ -46,31 +46,30 @@ def cfg():
     return tiny_config("trainer.updates=3")
 
 
-def finishes(run: Run, state: TrainState) -> None:
+def finishes(run: Observer, state: TrainState) -> None:
     run.finish(state)
 
 
-def is_interrupted(run: Run, state: TrainState) -> None:
+def is_interrupted(run: Observer, state: TrainState) -> None:
     state.update = 2
     run.stop.signum = signal.SIGINT
     with pytest.raises(Stopped):
         run.raise_if_stopped(state)
 
 
-def is_stopped_by_its_health(run: Run, state: TrainState) -> None:
+def is_stopped_by_its_health(run: Observer, state: TrainState) -> None:
     state.update = 2
     run.health.stop_reason = "the KL loss spiked"
     with pytest.raises(HealthStop):
         run.raise_if_stopped(state)
 
 
-def end_run(cfg, dashboard: Dashboard, run_dir: Path, end: Callable[[Run, TrainState], None]) -> None:
-    """A run of three updates, which ends while its dashboard is open, as `start_run` has it."""
-    health = HealthWatch(cfg.trainer.health, run_dir, max_grad_norm=1.0, history={}, done=0)
+def end_run(cfg, dashboard: Dashboard, run_dir: Path, end: Callable[[Observer, TrainState], None]) -> None:
+    """A run of three updates, which ends while its dashboard is open, as `observing` has it."""
+    folder = OpenFolder(run_dir, resume_from=None, done=0, data_source="generated", task_kinds=("look",),
+                        prompt_date=date(2026, 1, 1))  # fmt: skip
     with dashboard:
-        run = Run(cfg, run_dir, title=TITLE, data={"source": "generated"}, task_kinds=["look"], sinks=Fan(),
-                  dashboard=dashboard, stop=Stopper(), health=health, resume_from=None,
-                  prompt_date=date(2026, 1, 1))  # fmt: skip
+        run = Observer(cfg, folder, Fan(), dashboard, Stopper())
         run.progress("rollout")(3, 8)
         run.log(TrainState(update=1), ROW)
         run.log(state := TrainState(update=3), ROW)

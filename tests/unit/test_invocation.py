@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from empg_cli import invocation
-from empg_cli.observe.summary import eval_command, resume_command
+from empg_cli.invocation import eval_command, resume_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = "train|eval|ablate|report|diagnose|show|play|doctor|data"
@@ -82,7 +82,7 @@ def test_a_worker_suggests_what_its_parent_was_called_as(monkeypatch):
     """Of a launcher: its own command line is another."""
     monkeypatch.setattr(sys, "argv", ["./here/empg"])
     invocation.remember()
-    code = "from empg_cli.observe.summary import *; print(eval_command(Path('r')), resume_command(Path('r')))"
+    code = "from empg_cli.invocation import *; print(eval_command(Path('r')), resume_command(Path('r')))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert told == "here/empg eval run=r here/empg train --resume r"
     assert (eval_command(Path("r")), resume_command(Path("r"))) == (

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.secrets import mask_secrets
-from empg_cli.observe.sinks import Fan, RunIdentity, open_sinks, wandb_is_wanted
+from empg_cli.observe.sinks import Fan, open_sinks, wandb_is_wanted
 from empg_cli.observe.wandb_sink import stable_run_id
 from empg_cli.runs.rows import read_rows
 
@@ -123,7 +124,8 @@ from pathlib import Path
 from types import SimpleNamespace as N
 from empg_cli.observe import dashboard
 from empg_cli.observe import summary
-from empg_cli.observe.sinks import RunIdentity, open_sinks
+from empg_cli.observe.identity import RunIdentity
+from empg_cli.observe.sinks import open_sinks
 fan = open_sinks(N(csv=True, wandb=N(mode="disabled")), Path({str(tmp_path)!r}), run_config={{}},
                  identity=RunIdentity.of_seed("g", 0), resume_from_update=None)
 fan.log(0, {{"a": 1.0}})

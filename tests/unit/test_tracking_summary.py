@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from empg_cli.observe.summary import RunReport, eval_command, print_evaluation, print_run_summary, resume_command
+from empg_cli.invocation import eval_command, resume_command
+from empg_cli.observe.summary import RunReport, print_evaluation, print_run_summary
 from empg_cli.observe.terminal import duration, printable
 
 RUN = Path("runs/alfworld-empg-8d7c2f/s0")

@@ -18,13 +18,14 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.config.schema import WarmStart
 from empg_cli.learner import imitation as warm_start
+from empg_cli.learner.checkpoint import save_checkpoint
 from empg_cli.learner.demonstrations import MAX_FAILURES, Demonstration, ExpertFails, Row, demonstrate, demonstrations
 from empg_cli.learner.imitation import accumulate_imitation_gradient, warm_start_key, warm_started
 from empg_cli.loop import fresh_or_resumed
 from empg_cli.model.loading import load_policy
 from empg_cli.model.tiny import word_tokenizer
 from empg_cli.rollout.episode import EpisodeRules
-from empg_cli.runs.checkpoint import TrainState, save_checkpoint
+from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Task
 from tests.support import rules
 from tests.support.tiny import tiny_config, tiny_policy

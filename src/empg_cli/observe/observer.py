@@ -48,9 +48,7 @@ Measured = tuple[int, SuccessRate]
 class Observer:
     """Made by `observing`."""
 
-    def __init__(
-        self, cfg: TrainConfig, folder: OpenFolder, *, sinks: Fan, dashboard: Dashboard, stop: Stopper
-    ) -> None:
+    def __init__(self, cfg: TrainConfig, folder: OpenFolder, sinks: Fan, dashboard: Dashboard, stop: Stopper) -> None:
         self.stop = stop
         """Signals that ask the run to end."""
         self.health = HealthWatch(
@@ -191,7 +189,7 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         if folder.resume_from:
             dashboard.message(f"resumed from {folder.resume_from}, update {folder.done}")
         try:
-            yield Observer(cfg, folder, sinks=sinks, dashboard=dashboard, stop=stop)
+            yield Observer(cfg, folder, sinks, dashboard, stop)
             exit_code = 0
         except HealthStop as stopped:
             exit_code = stopped.exit_code
