@@ -77,6 +77,9 @@ def older_run(finished_run, tmp_path_factory):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     del config["trainer"]["health"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    facts = json.loads((folder / "run.json").read_text())
+    del facts["format"]
+    (folder / "run.json").write_text(json.dumps(facts))
     return folder
 
 

@@ -1,6 +1,6 @@
 """Every key of a run's configuration, with the choice that reads it: what the format of a run folder is about.
 
-    PYTHONPATH=src python tests/support/schema_keys.py > tests/fixtures/keys-of-format-N.txt     # from the repository
+PYTHONPATH=src python tests/support/schema_keys.py > tests/fixtures/keys-of-format-N.txt     # from the repository
 """
 
 from __future__ import annotations

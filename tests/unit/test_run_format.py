@@ -1,0 +1,139 @@
+"""Run folders of every format are read as configurations of today, and those of tomorrow are refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from empg_cli import config
+from empg_cli.config.keys import readers
+from empg_cli.config.schema import TrainConfig
+from empg_cli.runs.config_file import saved_config, saved_values
+from empg_cli.runs.format import ADDED, FORMAT, FromTheFuture, Like, lookup, migrated
+from empg_cli.runs.run_file import read_run_file, update_run_file
+from tests.support.schema_keys import schema_keys
+from tests.support.tiny import tiny_config
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+OLD_RUN = FIXTURES / "run-032f7dc"
+
+
+def keys_of(number: int) -> set[str]:
+    return set((FIXTURES / f"keys-of-format-{number}.txt").read_text().splitlines())
+
+
+def is_given(key: str, since: int) -> bool:
+    """The table says what runs of this format did before the key was there."""
+    name, _, choice = key.partition(" if ")
+    for number, rows in ADDED.items():
+        for row in rows if number > since else ():
+            reads = row.only is None or choice == "=".join(row.only)
+            if reads and (name == row.key or name.startswith(f"{row.key}.")):
+                return True
+    return False
+
+
+def test_the_schema_is_the_one_of_todays_format() -> None:
+    """A key came or went: raise FORMAT (or, before a release, go on with it), say in `runs.format.ADDED` what runs did
+    before, and write the list anew (tests/support/schema_keys.py)."""
+    assert set(schema_keys()) == keys_of(FORMAT)
+
+
+@pytest.mark.parametrize("number", range(1, FORMAT))
+def test_every_key_that_an_older_format_lacks_is_in_the_table(number: int) -> None:
+    assert [key for key in schema_keys() if key not in keys_of(number) and not is_given(key, number)] == []
+    assert keys_of(number) <= set(schema_keys()), "a key that went has to be taken out of older configurations"
+
+
+def missing(schema: BaseModel, values: dict[str, Any], above: str = "") -> list[str]:
+    """Keys of a validated configuration that the plain values do not have."""
+    found = []
+    for name in type(schema).model_fields:
+        key, node = f"{above}{name}", getattr(schema, name)
+        if name not in values:
+            found.append(key)
+        elif isinstance(node, BaseModel):
+            found += missing(node, values[name], f"{key}.")
+    return found
+
+
+def test_the_run_of_format_1_lacks_what_the_table_gives() -> None:
+    assert "format" not in read_run_file(OLD_RUN)
+    cfg = saved_config(OLD_RUN)
+    lacking = missing(cfg, yaml.safe_load((OLD_RUN / "config.yaml").read_text()))
+    assert lacking == ["model.param_dtype", "algo.advantage.penalty", "trainer.warm_start.keep_failed"]
+    assert (cfg.model.param_dtype, cfg.algo.advantage.penalty, cfg.trainer.warm_start.keep_failed) == (
+        "float32", "episode", False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [row for rows in ADDED.values() for row in rows], ids=lambda row: row.key)
+def test_a_row_of_the_table_names_a_key_and_the_choice_that_reads_it(row) -> None:
+    keys = {key.partition(" if ")[0] for key in schema_keys()}
+    assert row.key in keys
+    assert not isinstance(row.then, Like) or row.then.key in keys
+    if row.only:
+        assert [str(choice) for choice in readers(TrainConfig, row.key)] == ["=".join(row.only)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([f"algo={algo}"] for algo in ("empg", "gigpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "cispo")),
+        ["benchmark=webshop"],
+        ["benchmark=deepsearch"],
+        ["model=smollm2-135m"],
+    ],
+    ids=str,
+)
+def test_a_configuration_without_the_new_keys_becomes_the_one_with_them(words: list[str]) -> None:
+    full = config.load(words).model_dump()
+    old = copy.deepcopy(full)
+    for rows in ADDED.values():
+        for row in rows:
+            above, _, name = row.key.rpartition(".")
+            lookup(old, above).pop(name, None)
+    assert old != full
+    health = full["trainer"].pop("health")
+    found = migrated(old, since=1)
+    watched = found["trainer"].pop("health")
+    assert found == full
+    assert watched == {**health, "preflight": "off", "warn": False}  # nobody watched
+    assert "health" not in old["trainer"], "what is given is left as it was"
+
+
+def test_nothing_is_added_to_a_configuration_of_today(tmp_path: Path) -> None:
+    assert migrated({"model": {"dtype": "bfloat16"}}, since=FORMAT) == {"model": {"dtype": "bfloat16"}}
+    (tmp_path / "config.yaml").write_text("model: {dtype: bfloat16}\n")
+    assert saved_values(tmp_path) == {"model": {"dtype": "bfloat16", "param_dtype": "bfloat16"}}
+    update_run_file(tmp_path, format=FORMAT)
+    assert saved_values(tmp_path) == {"model": {"dtype": "bfloat16"}}
+
+
+@pytest.mark.parametrize("number", ["1e-5", "1.0e-05", "2.5e5", "-1E3"])
+def test_numbers_are_numbers(number: str, tmp_path: Path) -> None:
+    """Those that a person wrote, too: YAML 1.1 takes 1e-5 for a text."""
+    (tmp_path / "config.yaml").write_text(f"trainer: {{lr: {number}}}\n")
+    assert saved_values(tmp_path)["trainer"]["lr"] == float(number)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    cfg = tiny_config("trainer.lr=1e-7", "logger.wandb.tags=['1e5','2026-01-01',yes]")
+    config.write(cfg, tmp_path / "config.yaml")
+    assert saved_config(tmp_path) == cfg
+
+
+@pytest.mark.parametrize("stated", [FORMAT + 1, "two"])
+def test_a_folder_from_the_future_is_neither_read_nor_written(stated: int | str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"format": stated}))
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    for use in (read_run_file, saved_values, lambda folder: update_run_file(folder, seed=1)):
+        with pytest.raises(FromTheFuture, match=rf"format {stated}.* up to {FORMAT}: update empg"):
+            use(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text()) == {"format": stated}
