@@ -61,6 +61,7 @@ class Observer:
         self._cfg, self._folder, self._sinks, self._dashboard = cfg, folder, sinks, dashboard
         self._clocks = Clocks()
         self.timed = self._clocks.timed
+        """Around a part of an update: its wall time stands in the next row."""
         self._last_row: dict[str, float] = {}
         self._text_of: TextOf | None = None
 
