@@ -67,7 +67,7 @@ def test_a_run_is_refused_with_one_message_and_left_alone(words: list[str], empg
 )  # fmt: skip
 def test_so_is_a_cell_of_a_study(words: list[str], empg: Empg, finished_run: Path) -> None:
     from empg_cli.runs.study import write_study
-    from empg_cli.studies.preflight import make_study
+    from empg_cli.studies.plan import make_study
 
     for name in ("study", "other"):
         study = make_study([*STUDY[:2], f"run_dir={name}"])
