@@ -23,6 +23,7 @@ CORE = (
     "wandb",
     "httpx",
     "tantivy",
+    "rapidfuzz",
 )
 
 
