@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,9 +25,12 @@ class ScriptedEngine:
 
     def __init__(self, codec: Codec[int], scripts: Sequence[Sequence[str]], *, cut: bool = False) -> None:
         self.codec, self.scripts, self.cut = codec, scripts, cut
+        self._rollout: object = None
         self._told: dict[Hashable, Iterator[str]] = {}
 
     async def generate(self, prompt: Sequence[int], *, episode: Hashable, **_: Any) -> Completion[int]:
+        if self._rollout is not (rollout := asyncio.get_running_loop()):  # each has an event loop of its own
+            self._rollout, self._told = rollout, {}
         if episode not in self._told:
             self._told[episode] = iter(self.scripts[len(self._told)])
         ids = self.codec.response(next(self._told[episode]))

@@ -15,7 +15,7 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import evaluate
 from empg_cli.model.tiny import word_tokenizer
-from empg_cli.rollout.episode import NothingFits
+from empg_cli.rollout.collect import NothingFits
 from empg_cli.rollout.source import sample_trajectories
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Status, Task

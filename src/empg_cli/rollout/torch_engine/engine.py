@@ -23,6 +23,10 @@ from empg_cli.rollout.torch_engine.sampling import sample
 
 READ_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Of the kinds that Hugging Face configs list in `layer_types`."""
+READ_TOGETHER = 1 / 8
+"""Of the open episodes; so many prompts are worth a pass that is no longer one of single tokens."""
+LONGEST_WAIT = 8
+"""Tokens of the others that a prompt waits for at most."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +66,7 @@ class TorchEngine:
         self._stop_ids = frozenset(stop_ids)
         self._reader = Reader(policy, share=share_prefixes)
         self._waiting: list[_Request] = []
+        self._patience = LONGEST_WAIT
         self._running: asyncio.Task[None] | None = None
 
     def publish(self, version: int) -> None:
@@ -86,7 +91,7 @@ class TorchEngine:
         going: list[tuple[Row, _Request]] = []
         try:
             while going or self._waiting:
-                new, self._waiting = self._waiting, []
+                new = self._taken(going)
                 going = self._advance(going, new)
                 await asyncio.sleep(0)  # episodes whose answers have ended step their environments and ask again
         except BaseException as error:
@@ -99,6 +104,16 @@ class TorchEngine:
         finally:
             self._running = None
 
+    def _taken(self, going: Sequence[object]) -> list[_Request]:
+        """The prompts to read now. Reading some costs a pass more than their number, so they wait for one another, but
+        neither for all others nor for long."""
+        self._patience = self._patience - 1 if self._waiting else LONGEST_WAIT
+        if going and self._patience > 0 and len(self._waiting) < READ_TOGETHER * len(self._reader):
+            return []
+        self._patience = LONGEST_WAIT
+        taken, self._waiting = self._waiting, []
+        return taken
+
     @torch.inference_mode()
     def _advance(self, going: list[tuple[Row, _Request]], new: Sequence[_Request]) -> list[tuple[Row, _Request]]:
         """One token for each; returns those whose answer goes on, in the order of their slots."""
@@ -107,7 +122,8 @@ class TorchEngine:
                 [(request.episode, request.context) for request in new],
                 room=max(request.sampling.max_new_tokens for request in new),
             )
-            going = sorted([*going, *zip(rows, new, strict=True)], key=lambda pair: pair[0].slot)
+            going = [*going, *zip(rows, new, strict=True)]
+        going.sort(key=lambda pair: pair[0].slot)  # also without new ones: a row may have moved
         requests = [request for _, request in going]
         logit_BV = self._reader.read([row for row, _ in going], [request.context for request in requests])
         for request, drawn in zip(requests, self._drawn(requests, logit_BV), strict=True):

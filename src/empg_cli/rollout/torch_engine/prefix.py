@@ -123,10 +123,10 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: f
 def saved_columns(chunks: Sequence[Chunk]) -> int:
     """Columns that are spared if the beginnings are read for whole families; 0 or less where that does not pay, and 0
     if any episode has no beginning of a family."""
+    if min(chunk.shared for chunk in chunks) < 1:
+        return 0
     shared: dict[int, int] = {}
     for chunk in chunks:
         shared[chunk.family] = min(chunk.shared, shared.get(chunk.family, chunk.shared))
-    if min(shared.values()) < 1:
-        return 0
     # The leaders' beginnings are padded to the longest.
     return sum(shared[chunk.family] for chunk in chunks) - LEADER_READS * len(shared) * max(shared.values())

@@ -63,9 +63,19 @@ class Reader:
         """Open episodes."""
         return len(self._rows)
 
+    @torch.inference_mode()
     def close(self, episode: Hashable) -> None:
-        if self._rows.pop(episode, None) and not self._rows:
+        """Its slot goes to the row in the highest one, so that the slots in use stay neighbours, to be read together."""
+        gone = self._rows.pop(episode, None)
+        if gone is None:
+            return
+        if not self._rows:
             self._cache = self._empty_cache()  # an update needs the memory, and makes what it held wrong
+            return
+        last = max(self._rows.values(), key=lambda row: row.slot)
+        if last.slot > gone.slot:
+            self._cache.copy(last.slot, [gone.slot], 0, len(last.read))
+            last.slot = gone.slot
 
     def open(self, prompts: Sequence[tuple[Hashable, list[int]]], *, room: int) -> list[Row]:
         """The rows that read these prompts, each ready to read on from what it holds of its own.
@@ -73,13 +83,9 @@ class Reader:
         Args:
             room: columns for what will be sampled after the longest prompt.
         """
-        taken = {row.slot for row in self._rows.values()}
         new = [episode for episode, _ in prompts if episode not in self._rows]
-        self._cache.reserve(
-            slots=len(taken) + len(new), columns=max((len(prompt) for _, prompt in prompts), default=0) + room
-        )
-        free = (slot for slot in range(self._cache.slots) if slot not in taken)
-        self._rows |= {episode: Row(slot) for episode, slot in zip(new, free, strict=False)}
+        self._rows |= {episode: Row(slot) for slot, episode in enumerate(new, len(self._rows))}
+        self._cache.reserve(slots=len(self._rows), columns=max(len(prompt) for _, prompt in prompts) + room)
         for episode, prompt in prompts:
             self._rows[episode].forget_beyond(prompt, share=self._share)
         return [self._rows[episode] for episode, _ in prompts]

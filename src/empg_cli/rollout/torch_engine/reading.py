@@ -114,20 +114,29 @@ class TokenReading:
         window: int | None = None,
     ) -> None:
         self.runs = plan_runs(chunks, overhead)
-        slots = np.concatenate([np.arange(run.first, run.last + 1) for run in self.runs])
-        place_N = np.searchsorted(slots, [chunk.slot for chunk in chunks])
+        slot_N = np.array([chunk.slot for chunk in chunks])
+        slot_P = np.concatenate([np.arange(run.first, run.last + 1) for run in self.runs])
+        place_N = np.searchsorted(slot_P, slot_N)
         widest = max(run.columns for run in self.runs)
         # An idle slot between two others is read too, as if it were full: its result is dropped.
-        length_P = np.full(len(slots), widest)
+        length_P = np.full(len(slot_P), widest)
         length_P[place_N] = [chunk.stop for chunk in chunks]
         column_V = np.arange(widest)[None]
         is_hidden_PV = column_V >= length_P[:, None]
         if window is not None:
             is_hidden_PV |= column_V < length_P[:, None] - window
         hidden_PV = torch.from_numpy(is_hidden_PV).to(device)
-        self._bias = torch.zeros(hidden_PV.shape, dtype=dtype, device=device).masked_fill_(hidden_PV, float("-inf"))
-        self._place_N = torch.from_numpy(place_N).to(device) if len(slots) > len(chunks) else None
-        self._places, self._has_window = len(slots), window is not None
+        bias_PV = torch.zeros(hidden_PV.shape, dtype=dtype, device=device).masked_fill_(hidden_PV, float("-inf"))
+        self._place_N = torch.from_numpy(place_N).to(device) if len(slot_P) > len(chunks) else None
+        self._places = len(slot_P)
+        self._parts: list[tuple[slice, slice, int, Tensor | None]] = []
+        begin = 0
+        for run in self.runs:
+            end = begin + run.last - run.first + 1
+            sees_all = end - begin == 1 and window is None
+            bias = None if sees_all else bias_PV[begin:end, None, None, : run.columns]
+            self._parts.append((slice(begin, end), slice(run.first, run.last + 1), run.columns, bias))
+            begin = end
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, rule: AttentionRule) -> Tensor:
         _, heads, _, head_dim = query.shape
@@ -137,20 +146,11 @@ class TokenReading:
             query_NHD = query.new_zeros(self._places, heads, head_dim).index_copy_(0, self._place_N, query_NHD)
         # The query heads of a key head stand as its rows: each key is read once.
         packed = query_NHD.reshape(-1, key_heads, heads // key_heads, head_dim)
-        parts, begin = [], 0
-        for run in self.runs:
-            end = begin + run.last - run.first + 1
-            sees_all = end - begin == 1 and not self._has_window
-            part = kernel(
-                packed[begin:end],
-                keys[run.first : run.last + 1, :, : run.columns],
-                values[run.first : run.last + 1, :, : run.columns],
-                None if sees_all else self._bias[begin:end, None, None, : run.columns],
-                rule,
-            )
-            parts.append(part.reshape(-1, heads, value_dim))
-            begin = end
-        out_NHD = torch.cat(parts) if len(parts) > 1 else parts[0]
+        parts = [
+            kernel(packed[places], keys[slots, :, :columns], values[slots, :, :columns], bias, rule)
+            for places, slots, columns, bias in self._parts
+        ]
+        out_NHD = (torch.cat(parts) if len(parts) > 1 else parts[0]).reshape(-1, heads, value_dim)
         if self._place_N is not None:
             out_NHD = out_NHD.index_select(0, self._place_N)
         return out_NHD[None]
