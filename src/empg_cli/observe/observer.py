@@ -20,6 +20,7 @@ import torch
 from empg_cli import config
 from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.benchmarks.base import Benchmark
+from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import Evaluation
@@ -43,7 +44,7 @@ from empg_cli.runs.checkpoint import (
     remove_leftovers,
 )
 from empg_cli.runs.files import read_run_file, update_run_file, write_atomically
-from empg_cli.runs.record import PROMPT_DATE, cell_hash, config_hash, prompt_date, run_facts
+from empg_cli.runs.record import OUTSIDE, PROMPT_DATE, cell_hash, config_hash, prompt_date, run_facts
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.trajectories import TextOf, drop_trajectories, save_trajectories, text_with_special_tokens
 from empg_cli.types import Batch, Progress, Trajectory
@@ -77,6 +78,7 @@ class Run:
         self._started = self._last_log = time.perf_counter()
         self._last_row: dict[str, float] = {}
         self._text_of: TextOf | None = None
+        self._outside = repeated(addresses(cfg.model_dump()))
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -149,7 +151,7 @@ class Run:
 
     def raise_if_stopped(self, state: TrainState) -> None:
         """Leave the loop when a signal or a health check asked for it. Call after a checkpoint."""
-        again = resume_command(from_here(self.run_dir))
+        again = resume_command(from_here(self.run_dir), self._outside)
         if self.stop.requested:
             self.finish(state)
             self.stop.hand_over()
@@ -193,6 +195,7 @@ class Run:
             entropy=self._last_row.get("actor/entropy"),
             kl_spikes=self.health.monitor.kl_spikes if "actor/kl_loss" in self._last_row else None,
             warnings=self.health.monitor.warned,
+            outside=self._outside,
             wandb=self._sinks.pointers.get("wandb"),
         )
         self._dashboard.close()  # a panel that goes later takes the lines above it along
@@ -211,7 +214,12 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
     config.write(cfg, run_dir / "config.yaml")
     data = benchmark.fingerprint()
     today = prompt_date(resume_from)
-    update_run_file(run_dir, **run_facts(cfg, data), **{PROMPT_DATE: today.isoformat()})
+    facts, earlier = run_facts(cfg, data), read_run_file(run_dir).get(OUTSIDE)
+    if resume_from and earlier not in (None, facts[OUTSIDE]):
+        log.warning(
+            "code from outside of empg differs from what this run began with: %s, now %s", earlier, facts[OUTSIDE]
+        )
+    update_run_file(run_dir, **facts, **{PROMPT_DATE: today.isoformat()})
     group = cfg.logger.wandb.group or f"{cfg.benchmark.name}-{cfg.algo.name}-{config_hash(cfg)[:6]}"
     tags = [cfg.benchmark.name, cfg.algo.name, cfg.model.name, *cfg.logger.wandb.tags]
     sinks = open_sinks(

@@ -48,6 +48,8 @@ class RunReport:
     """Updates at which the KL loss spiked (docs/health.md); None without a reference policy."""
     warnings: Mapping[str, int] = field(default_factory=dict)
     """Health warnings, and the update of each."""
+    outside: Sequence[str] = ()
+    """Words of a command line that name the run's code from outside."""
     wandb: str | None = None
     """Address of the run, or the command that uploads it (`Fan.pointers["wandb"]`)."""
 
@@ -93,15 +95,20 @@ def print_evaluation(kinds: Sequence[Success], total: Success, title: str, strea
         write_line(stream, f"not judged: {total.not_judged} (the environment failed; they count in no number above)")
 
 
-def eval_command(run_dir: Path) -> str:
-    """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell."""
+def eval_command(run_dir: Path, outside: Sequence[str] = ()) -> str:
+    """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell.
+
+    Args:
+        outside: words that name the run's code from outside, which it is not imported without.
+    """
     path = str(run_dir)
     plain = re.fullmatch(r"[\w./-]+", path)
-    return command("eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"')
+    words = [word for word in outside if word.startswith("benchmark.")]
+    return command("eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"', *words)
 
 
-def resume_command(run_dir: Path) -> str:
-    return command("train", "--resume", str(run_dir))
+def resume_command(run_dir: Path, outside: Sequence[str] = ()) -> str:
+    return command("train", "--resume", str(run_dir), *outside)
 
 
 def _results(report: RunReport) -> list[tuple[str, str]]:
@@ -139,9 +146,9 @@ def _places(report: RunReport) -> list[tuple[str, str]]:
     pairs = [("folder", str(report.run_dir)), ("metrics", str(report.run_dir / "metrics.jsonl"))]
     if report.checkpoint is not None:
         pairs.append(("checkpoint", str(report.checkpoint)))
-    pairs.append(("evaluate", eval_command(report.run_dir)))
+    pairs.append(("evaluate", eval_command(report.run_dir, report.outside)))
     if report.updates < report.total_updates:
-        pairs.append(("go on", resume_command(report.run_dir)))
+        pairs.append(("go on", resume_command(report.run_dir, report.outside)))
     if report.wandb is not None:
         pairs.append(("W&B", report.wandb))
     return pairs

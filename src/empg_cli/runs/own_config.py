@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from empg_cli.config.compose import INVALID, hydra_session, is_group, parse
+from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
 
@@ -57,7 +59,10 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     if "experiment" in chosen:
         hint = "give its settings one by one"
         raise ConfigError(INVALID, [Problem("experiment", f"cannot be laid over the run {folder}", hint=hint)])
+    if command == "eval":
+        saved["logger"]["sinks"] = []  # evaluations log no rows
     sections = [name for name in SECTIONS[command] if name not in chosen and name in saved]
+    refuse_unasked({name: saved[name] for name in sections}, words, folder)
     name = f"{command}_from_run"
     node = {
         "defaults": [
@@ -71,6 +76,20 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     }
     ConfigStore.instance().store(name=name, node=node, provider=str(folder))
     return name
+
+
+def refuse_unasked(sections: dict[str, Any], words: Sequence[Override], folder: Path) -> None:
+    """A run folder may be somebody else's: code that its config.yaml names by address is imported only if the command
+    line names it too."""
+    said = {word.get_key_element().lstrip("+") for word in words}
+    asked = {key: value for key, value in addresses(sections).items() if key not in said}
+    if asked:
+        what = f"the run {folder} was made by code from outside of empg, which is not imported because a folder says so"
+        problems = [
+            Problem(key, what, str(value), f"if you trust it, say so: {word}")
+            for (key, value), word in zip(asked.items(), repeated(asked), strict=True)
+        ]
+        raise ConfigError("Code of the run must be named again", problems)
 
 
 def changes(cfg: TrainConfig, folder: Path) -> list[Problem]:
@@ -94,6 +113,7 @@ def saved_values(folder: Path) -> dict[str, Any]:
         values["algo"]["advantage"].setdefault("penalty", "episode")
     if values.get("benchmark", {}).get("name") == "deepsearch":
         values["benchmark"].setdefault("rules", "ours")  # runs from before there was a choice
+    values.get("logger", {}).setdefault("sinks", [])  # runs from before there were any from outside
     # Runs from before `param_dtype` kept parameters in the type that they computed in.
     values["model"].setdefault("param_dtype", values["model"]["dtype"])
     return {str(key): value for key, value in values.items()}

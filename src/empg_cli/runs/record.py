@@ -11,12 +11,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from empg_cli.config import outside
 from empg_cli.config.schema import TrainConfig
 from empg_cli.runs.files import read_run_file
 from empg_cli.runs.own_config import find_run_folder
 
 PROMPT_DATE = "prompt_date"
 """Key of run.json."""
+OUTSIDE = "outside"
+"""Key of run.json: the code from outside the package that the run is made by."""
 PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
 
 
@@ -80,6 +83,7 @@ def run_facts(cfg: TrainConfig, data: dict[str, Any]) -> dict[str, Any]:
         "versions": package_versions(),
         "commit": source_commit(),
         "platform": platform.platform(),
+        OUTSIDE: outside.facts(cfg.model_dump()),
         "data": data,
         "loss_weighting": cfg.algo.loss.weighting,
         "advantage": cfg.algo.advantage.model_dump(),
