@@ -73,9 +73,11 @@ def _from_outside(settings: Mapping[str, Any]) -> Benchmark:
     assert isinstance(made, Benchmark)
     if made.name != name:
         raise _unfit(target, f"its name is {made.name!r}, not that of its settings, {name!r}")
-    if "train" not in made.splits or (split := settings.get("split", "train")) not in made.splits:
-        wanted = "train" if "train" not in made.splits else split
-        raise _unfit(target, f"it has no split {wanted}, only {', '.join(made.splits)}")
+    for split in dict.fromkeys(["train", settings.get("split", "train")]):
+        if split not in made.splits:
+            raise _unfit(target, f"it has no split {split}, only {', '.join(made.splits)}")
+        if not len(made.tasks(split)):
+            raise _unfit(target, f"its split {split} has no tasks")
     if missing := {"source"} - made.fingerprint().keys():
         raise _unfit(target, f"its fingerprint lacks {', '.join(missing)}")
     return made

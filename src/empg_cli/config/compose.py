@@ -135,7 +135,7 @@ def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] 
         raise ConfigError(INVALID, [*found, explain.from_interpolation(error)]) from None
     values.pop("hydra", None)
     found += check_files(values)
-    unusable, said = outside.check(values)
+    unusable, unfilled = outside.check(values)
     found += unusable
     typed = None
     try:
@@ -143,10 +143,16 @@ def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] 
     except ValidationError as error:
         seen = {problem.key for problem in found}
         more = [problem for problem in explain.from_pydantic(error, schema, values) if problem.key not in seen]
-        found += [problem for problem in more if not problem.key.startswith(tuple(f"{key}." for key in said))]
+        found += [
+            problem for problem in more if problem.what != explain.MISSING or not _is_below(problem.key, unfilled)
+        ]
     if typed is None or found:
         raise ConfigError(INVALID, found)
     return typed
+
+
+def _is_in(key: str, nodes: Sequence[str]) -> bool:
+    return any(key.startswith(f"{node}.") for node in nodes)
 
 
 def benchmark_node(name: str, keys: Mapping[str, Any]) -> BenchmarkNode:

@@ -66,20 +66,20 @@ def check(values: dict[str, Any]) -> tuple[list[Problem], list[str]]:
     """Import what a composed configuration names, check its settings, and put them back with the defaults filled in.
 
     Returns:
-        What is wrong, and the keys below which it has all been said.
+        What is wrong, and the nodes whose defaults could not be filled in.
     """
-    problems, said = _missing_targets(values)
+    problems, unfilled = _missing_targets(values)
     for place in places(values):
         try:
             _, model = _brought(place)
             place.node.update(_checked(place, model).model_dump(mode="json"))
         except ConfigError as error:
             problems += error.problems
-            said.append(place.key)
+            unfilled.append(place.key)
             continue
         if place.group == SINKS:
             values["logger"]["sinks"][int(place.key[len("logger.sinks[") : -1])] = place.node
-    return problems, said
+    return problems, unfilled
 
 
 def _missing_targets(values: dict[str, Any]) -> tuple[list[Problem], list[str]]:
@@ -91,16 +91,16 @@ def _missing_targets(values: dict[str, Any]) -> tuple[list[Problem], list[str]]:
         for key, (node, is_wanted) in nodes.items()
         if is_wanted and not isinstance(node.get("target"), str)
     ]
-    said = [problem.key.removesuffix(".target") for problem in problems]
+    unfilled = [problem.key.removesuffix(".target") for problem in problems]
     sinks = _node(values, "logger").get("sinks")
     for number, sink in enumerate(sinks if isinstance(sinks, list) else []):
         if not isinstance(sink, str) and not (isinstance(sink, dict) and isinstance(sink.get("target"), str)):
-            said.append(f"logger.sinks[{number}]")
-            problems.append(Problem(said[-1], "must be a target, or {target: ..., key: value}", str(sink)))
+            unfilled.append(f"logger.sinks[{number}]")
+            problems.append(Problem(unfilled[-1], "must be a target, or {target: ..., key: value}", str(sink)))
     if "algo" in values and "target" in benchmark and _node(values, "model").get("init") == "packaged":
         hint = "choose model=tiny-scratch with trainer.warm_start.steps=N, or a chat model: model=local model.path=DIR"
         problems.append(Problem("model.init", "no agent ships for a benchmark from outside", "packaged", hint))
-    return problems, said
+    return problems, unfilled
 
 
 def benchmark_of(settings: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@ the plus that Hydra would ask for before keys that code from outside reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hydra import compose
 from hydra.core.override_parser.types import Override
@@ -29,41 +29,50 @@ def with_unsaid(
 
 
 def with_outside_keys(
-    overrides: Sequence[str], config_name: str, config_dir: str | None = None
+    overrides: Sequence[str], config_name: str, config_dir: str | None = None, *, after: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
     """`benchmark.target=M:F benchmark.key=1` as `benchmark=custom ++benchmark.target=M:F ++benchmark.key=1`.
 
     Benchmark and algorithm are named after the code, where nobody names them. What a run, an experiment or a file of
     the user's says stays. Imports nothing: it looks at what the other words compose to.
 
+    Args:
+        after: words that stand before these, and stay as they are.
+
     Raises:
         ConfigError: a credit would take the place of another one.
     """
-    if not _may_be_from_outside(overrides, config_name, config_dir):
+    if not _may_be_from_outside([*after, *overrides], config_name, config_dir):
         return list(overrides), []
     with hydra_session(config_name, config_dir) as session:
-        words, _ = parse(overrides, session.loader)
-        inside = [word for word in words if _node_of(word) is not None]
-        others = [str(word.input_line) for word in words if word not in inside and not word.is_sweep_override()]
-        if not inside:
-            return list(overrides), []
+        words, problems = parse([*after, *overrides], session.loader)
+        others = [str(word.input_line) for word in words if not _node_of(word) and not word.is_sweep_override()]
         try:
             composed = compose(session.config_name, [*session.search, *others])
         except REFUSALS:
             return list(overrides), []  # another word is wrong; it is reported when all are composed
+    if problems:
+        return list(overrides), []  # the same for one that cannot be read
     said = {word.get_key_element().lstrip("+"): word for word in words}
-    added, open_nodes = [], []
+    added: list[str] = []
+    open_nodes: dict[str, DictConfig | None] = {}
     for node, complete in (("benchmark", _benchmark), ("algo.credit", _credit)):
         if (more := complete(composed, said)) is not None:
             added += more
-            open_nodes.append(node)
-    meant = [
-        f"++{word.input_line}" if _node_of(word) in open_nodes and _is_plain(word) else str(word.input_line)
-        for word in words
-    ]
-    unparsed = [word for word in overrides if word not in {str(known.input_line) for known in words}]
-    note = [f"the target says what is meant: {' '.join(added)}"] if added else []
-    return [*added, *meant, *unparsed], note
+            is_new = any(word.startswith("benchmark=") for word in more)
+            open_nodes[node] = None if is_new else OmegaConf.select(composed, node)
+    meant = [_with_plus(word, open_nodes) for word in words[len(after) :]]
+    return [*added, *meant], [f"the target says what is meant: {' '.join(added)}"] if added else []
+
+
+def _with_plus(word: Override, open_nodes: Mapping[str, DictConfig | None]) -> str:
+    """`++` before a key of an open node that is not there yet."""
+    text, node = str(word.input_line), _node_of(word)
+    if node is None or node not in open_nodes or text.startswith(("+", "~")):
+        return text
+    there = open_nodes[node]
+    first = str(word.key_or_group).removeprefix(f"{node}.").split(".")[0]
+    return text if there is not None and first in there else f"++{text}"
 
 
 def _may_be_from_outside(overrides: Sequence[str], config_name: str, config_dir: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -84,12 +85,9 @@ def refuse_unasked(sections: dict[str, Any], words: Sequence[Override], folder: 
     said = {word.get_key_element().lstrip("+") for word in words}
     asked = {key: value for key, value in addresses(sections).items() if key not in said}
     if asked:
-        what = f"the run {folder} was made by code from outside of empg, which is not imported because a folder says so"
-        problems = [
-            Problem(key, what, str(value), f"if you trust it, say so: {word}")
-            for (key, value), word in zip(asked.items(), repeated(asked), strict=True)
-        ]
-        raise ConfigError("Code of the run must be named again", problems)
+        title = f"{folder} names code from outside of empg, which is imported only if you name it too"
+        hints = [f"if you trust it, add {shlex.quote(word)}" for word in repeated(asked)]
+        raise ConfigError(title, [Problem(key, "is code", hint=hint) for key, hint in zip(asked, hints, strict=True)])
 
 
 def changes(cfg: TrainConfig, folder: Path) -> list[Problem]:
