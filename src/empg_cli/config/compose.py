@@ -126,8 +126,14 @@ def is_group(override: Override, loader: ConfigLoader) -> bool:
     return "/" in key or bool(loader.get_group_options(key, ObjectType.CONFIG))
 
 
-def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] = ()) -> Config:
-    """The frozen, typed configuration; ConfigError with these and all further problems if there are any."""
+def validate(
+    cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] = (), *, imports: bool = True
+) -> Config:
+    """The frozen, typed configuration; ConfigError with these and all further problems if there are any.
+
+    Args:
+        imports: False leaves settings of code from outside as they are; what a run has saved was checked before.
+    """
     found = list(problems)
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -135,7 +141,7 @@ def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] 
         raise ConfigError(INVALID, [*found, explain.from_interpolation(error)]) from None
     values.pop("hydra", None)
     found += check_files(values)
-    unusable, unfilled = outside.check(values)
+    unusable, unfilled = outside.check(values) if imports else ([], [])
     found += unusable
     typed = None
     try:
@@ -143,16 +149,11 @@ def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] 
     except ValidationError as error:
         seen = {problem.key for problem in found}
         more = [problem for problem in explain.from_pydantic(error, schema, values) if problem.key not in seen]
-        found += [
-            problem for problem in more if problem.what != explain.MISSING or not _is_below(problem.key, unfilled)
-        ]
+        missing_there = tuple(f"{node}." for node in unfilled)
+        found += [p for p in more if not (p.what == explain.MISSING and p.key.startswith(missing_there))]
     if typed is None or found:
         raise ConfigError(INVALID, found)
     return typed
-
-
-def _is_in(key: str, nodes: Sequence[str]) -> bool:
-    return any(key.startswith(f"{node}.") for node in nodes)
 
 
 def benchmark_node(name: str, keys: Mapping[str, Any]) -> BenchmarkNode:
