@@ -228,6 +228,7 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
         run_config=cfg.model_dump(),
         identity=RunIdentity.of_seed(group, cfg.seed, tags=tags),
         resume_from_update=state.update + 1 if resume_from else None,
+        brought=cfg.logger.sinks,
     )
     title = f"{cfg.algo.name} on {cfg.benchmark.name} ({data['source']} data), seed {cfg.seed}"
     health = HealthWatch(

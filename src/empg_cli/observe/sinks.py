@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from empg_cli.config.outside import function_of
 from empg_cli.runs.files import CsvSink, JsonlSink, SummaryFileSink
 from empg_cli.runs.histograms import FILE as HISTOGRAMS
 from empg_cli.runs.histograms import Histogram, HistogramSink, TakesHistograms
@@ -149,6 +148,7 @@ def open_sinks(
     run_config: Mapping[str, Any],
     identity: RunIdentity,
     resume_from_update: int | None,
+    brought: Sequence[Mapping[str, Any]] = (),
 ) -> Fan:
     """Open what the config asks for in `run_dir`; `metrics.jsonl` and `summary.json` always.
 
@@ -157,6 +157,10 @@ def open_sinks(
         resume_from_update: the first update that this process will make, one more than the checkpoint has done. Rows
             from there on are dropped (they come again), so the file ends up equal to that of a straight run.
             None starts a new run: an older metrics.jsonl in the folder is set aside.
+        brought: `logger.sinks`, from outside the package.
+
+    Raises:
+        ConfigError: one of those cannot be imported.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     metrics_path, histograms_path = run_dir / "metrics.jsonl", run_dir / HISTOGRAMS
@@ -190,14 +194,14 @@ def open_sinks(
     if wandb_is_wanted(logger_cfg.wandb.mode):
         openers["wandb"] = open_wandb
     run = SinkRun(run_dir, identity, run_config, history)
-    openers |= {
-        f"{spec['target']} [{number}]": _opener(number, spec, run) for number, spec in enumerate(logger_cfg.sinks)
-    }
+    openers |= {f"{spec['target']} [{number}]": _opener(number, spec, run) for number, spec in enumerate(brought)}
     return Fan(_open_all(openers))
 
 
 def _opener(number: int, spec: Mapping[str, Any], run: SinkRun) -> Callable[[], Sink]:
     """Of a sink from outside. What cannot be imported stops the run here, before anything is played."""
+    from empg_cli.config.outside import function_of
+
     settings = {key: value for key, value in spec.items() if key != "target"}
     factory, keywords = function_of(f"logger.sinks[{number}]", spec["target"], settings)
 
