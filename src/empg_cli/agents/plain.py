@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from empg_cli.agents.codec import ACT
 from empg_cli.agents.tags import INSTRUCTIONS, phrase_tags
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Observation
+from empg_cli.model.tiny import ACT
 
 FALLBACK_CHARACTERS = 200
 """Without action tags, this many last characters are sent to the environment."""
