@@ -90,7 +90,7 @@ def run_hydra(
     from empg_cli.config.explain import first_line
     from empg_cli.config.location import conf_dir
 
-    register_installed()
+    register_installed(flags.config_dir)
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     argv = [sys.argv[0], *flags.words(), *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)

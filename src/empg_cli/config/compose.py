@@ -57,7 +57,7 @@ def hydra_session(config_name: str, config_dir: str | None = None) -> Iterator[S
     main, other = conf_dir(), Path(config_dir).resolve() if config_dir is not None else None
     if other is not None and (other / f"{config_name}.yaml").is_file():
         main, other = other, main
-    register_installed()
+    register_installed(config_dir)
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -68,11 +68,16 @@ def hydra_session(config_name: str, config_dir: str | None = None) -> Iterator[S
         GlobalHydra.instance().hydra = outer
 
 
-def register_installed() -> None:
-    """The benchmarks of installed packages as options: `benchmark=NAME`. A file of ours goes before. Imports none."""
+def register_installed(config_dir: str | None = None) -> None:
+    """The benchmarks of installed packages as options: `benchmark=NAME`. Imports none.
+
+    A file of that name goes before, ours or the user's: Hydra would take the node for its schema.
+    """
+    folders = [conf_dir(), *([Path(config_dir)] if config_dir is not None else [])]
     for name in installed(BENCHMARKS):
-        node = {"name": name, "target": name}
-        ConfigStore.instance().store(group="benchmark", name=name, node=node, provider="entry point")
+        if not any((folder / "benchmark" / f"{name}.yaml").is_file() for folder in folders):
+            node = {"name": name, "target": name}
+            ConfigStore.instance().store(group="benchmark", name=name, node=node, provider="entry point")
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override], list[Problem]]:

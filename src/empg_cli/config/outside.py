@@ -161,23 +161,31 @@ def _brought(place: Place) -> tuple[Callable[..., Any], type[BaseModel]]:
     own = getattr(called, "settings", None)
     if own is not None and not (isinstance(own, type) and issubclass(own, BaseModel)):
         raise refused(place.where, "its attribute `settings` is no pydantic model", place.target)
-    if place.key == "benchmark":
-        return called, own or _annotated(place, parameters)
-    positional = ("advantage_S", "entropy_S", "next_S") if place.key == "algo.credit" else ("run",)
     keywords = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    try:
-        inspect.signature(called).bind(*positional, **{parameter.name: None for parameter in keywords})
-    except TypeError as error:
-        what = f"cannot be called as ({', '.join(positional)}, *, settings): {error}"
-        raise refused(place.where, what, place.target, f"see {PAGE}") from None
+    if place.key == "benchmark":
+        _try_call(place, called, ["settings"], [])
+        return called, own or _annotated(place, parameters[0])
+    positional = ["advantage_S", "entropy_S", "next_S"] if place.key == "algo.credit" else ["run"]
+    _try_call(place, called, positional, keywords)
     return called, own or _made_of(place, keywords)
 
 
-def _annotated(place: Place, parameters: list[inspect.Parameter]) -> type[BaseModel]:
-    for parameter in parameters:
-        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, BenchmarkNode):
-            return parameter.annotation
-    what = "brings no settings: its one parameter must have a subclass of BenchmarkSettings as its type"
+def _try_call(
+    place: Place, called: Callable[..., Any], positional: list[str], keywords: list[inspect.Parameter]
+) -> None:
+    """Whether it takes what it will be called with."""
+    try:
+        inspect.signature(called).bind(*positional, **{parameter.name: None for parameter in keywords})
+    except TypeError as error:
+        form = ", ".join([*positional, *(["*", "its settings"] if place.key != "benchmark" else [])])
+        raise refused(place.where, f"cannot be called as ({form}): {error}", place.target, f"see {PAGE}") from None
+
+
+def _annotated(place: Place, parameter: inspect.Parameter) -> type[BaseModel]:
+    kind = parameter.annotation
+    if isinstance(kind, type) and issubclass(kind, BenchmarkNode):
+        return kind
+    what = "brings no settings: the type of its parameter must be a subclass of BenchmarkSettings"
     raise refused(place.where, what, place.target, f"see {PAGE}")
 
 

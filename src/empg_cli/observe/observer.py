@@ -216,9 +216,7 @@ def start_run(cfg: TrainConfig, run_dir: Path, benchmark: Benchmark) -> Iterator
     today = prompt_date(resume_from)
     facts, earlier = run_facts(cfg, data), read_run_file(run_dir).get(OUTSIDE)
     if resume_from and earlier not in (None, facts[OUTSIDE]):
-        log.warning(
-            "code from outside of empg differs from what this run began with: %s, now %s", earlier, facts[OUTSIDE]
-        )
+        log.warning("the code from outside is not what this run began with: %s, now %s", earlier, facts[OUTSIDE])
     update_run_file(run_dir, **facts, **{PROMPT_DATE: today.isoformat()})
     group = cfg.logger.wandb.group or f"{cfg.benchmark.name}-{cfg.algo.name}-{config_hash(cfg)[:6]}"
     tags = [cfg.benchmark.name, cfg.algo.name, cfg.model.name, *cfg.logger.wandb.tags]
