@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 CALLED_AS, CALLED_IN = "EMPG_CALLED_AS", "EMPG_CALLED_IN"
@@ -24,15 +25,20 @@ def command(*words: str) -> str:
     return shlex.join([*shlex.split(os.environ.get(CALLED_AS, "empg")), *words])
 
 
-def eval_command(run_dir: Path) -> str:
-    """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell."""
+def eval_command(run_dir: Path, outside: Sequence[str] = ()) -> str:
+    """Ready to paste: quoted for Hydra where its grammar needs it, and for the shell.
+
+    Args:
+        outside: words that name the run's code from outside, which it is not imported without.
+    """
     path = str(run_dir)
     plain = re.fullmatch(r"[\w./-]+", path)
-    return command("eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"')
+    words = [word for word in outside if word.startswith("benchmark.")]
+    return command("eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"', *words)
 
 
-def resume_command(run_dir: Path) -> str:
-    return command("train", "--resume", str(run_dir))
+def resume_command(run_dir: Path, outside: Sequence[str] = ()) -> str:
+    return command("train", "--resume", str(run_dir), *outside)
 
 
 def script(name: str) -> str:

@@ -66,6 +66,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             context=cfg.rollout.context,
             history=cfg.rollout.history,
             today=folder.prompt_date,
+            played=benchmark,
         )
         engine = TorchEngine(policy, make_agent().codec.stop_ids)
         evaluation = None
@@ -120,7 +121,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
 def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, run: Observer) -> Policy:
     """The policy before RL, warm start included: the KL term's reference, and what a new run trains."""
     device = pick_device(cfg.trainer.device)
-    words = closed_vocabulary(cfg.benchmark.name)
+    words = closed_vocabulary(cfg.benchmark.name, benchmark)
     policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)

@@ -135,7 +135,7 @@ def test_an_unknown_model_is_one_message(empg: Empg, server: FakeServer) -> None
 
 def test_a_server_that_dies_ends_the_evaluation(empg: Empg, server: FakeServer) -> None:
     server.handler = lambda request: Reply(hang_up=True) if len(chats(server)) > 12 else says(ANSWERS["alfworld"])
-    result = empg("eval", *words(server, tasks=12), code=2)
+    result = empg("eval", *words(server, tasks=24), code=2)
     assert "tried 3 times" in result.stderr and "is the server running" in result.stderr
 
 

@@ -15,6 +15,7 @@ from empg_cli.benchmarks.alfworld import benchmark as module
 from empg_cli.benchmarks.alfworld.benchmark import AlfworldBenchmark
 from empg_cli.benchmarks.alfworld.tables import KINDS, SPLITS
 from empg_cli.benchmarks.base import Benchmark, DataError, Env
+from empg_cli.config.problems import ConfigError
 from empg_cli.types import Task
 
 LOOK = "look_at_obj_in_light"
@@ -136,7 +137,7 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], complaint: str) -> 
 
 
 def test_unknown_keys_are_refused() -> None:
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(ConfigError, match=r"benchmark\.colour: unknown key"):
         make(colour="red")
 
 

@@ -21,13 +21,21 @@ OPTIONS = [
     for option in options
     if group not in ("ablation", "endpoint")  # not of `empg train`: see test_ablation_plan, test_eval_settings
 ]
+COIN = "benchmark.target=tests.support.outside:Coin"
 EMPG_CREDIT = yaml.safe_load((conf_dir() / "algo" / "empg.yaml").read_text())["credit"]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
 def test_every_shipped_option_composes_and_validates(group: str, option: str) -> None:
-    path = ["model.path=owner/local"] if (group, option) == ("model", "local") else []  # it is named after the model
-    cfg = load([f"{group}={option}", *path])
+    needed = {  # what they are named after
+        ("model", "local"): ["model.path=owner/local"],
+        ("benchmark", "custom"): [
+            "benchmark.target=tests.support.outside:Coin",
+            "benchmark.name=custom",
+            "model=tiny-scratch",
+        ],
+    }
+    cfg = load([f"{group}={option}", *needed.get((group, option), [])])
     assert isinstance(cfg, TrainConfig)
     if group in ("algo", "model", "benchmark"):
         assert getattr(cfg, group).name == option

@@ -50,6 +50,22 @@ def test_parameters_keep_their_names(function: object, names: list[str]) -> None
     assert [name for name in parameters if name in names] == names
 
 
+def test_what_code_from_outside_is_made_with_stays_where_it_is() -> None:
+    """docs/adding-a-benchmark.md; other people's files import these."""
+    from empg_cli.agents.wording import Exchange, Form, Parsed, Wording
+    from empg_cli.benchmarks.base import DataError, Observation, StepResult, UnscoredError
+    from empg_cli.config.node import BenchmarkSettings, Node
+    from empg_cli.observe.sinks import RunIdentity, Sink, SinkRun
+    from empg_cli.types import Task
+
+    fields = {"name", "data_dir", "split", "eval_tasks", "max_steps", "success_reward"}
+    assert fields <= set(BenchmarkSettings.model_fields)
+    assert issubclass(BenchmarkSettings, Node)
+    assert {"folder", "identity", "config", "history"} == set(SinkRun.__dataclass_fields__)
+    assert all((Exchange, Form, Parsed, Wording, DataError, Observation, StepResult, UnscoredError))
+    assert all((RunIdentity, Sink, Task))
+
+
 def test_a_benchmark_from_its_config() -> None:
     benchmark = make_benchmark(**config.load().benchmark.model_dump())
     assert set(benchmark.splits) == {"train", "valid_seen", "valid_unseen"}

@@ -13,12 +13,14 @@ from empg_cli.agents.chat_template import ChatTemplateError, generation_ends
 from empg_cli.agents.codec import ChatCodec, Codec, CompactCodec, P
 from empg_cli.agents.deepsearch_chat import DeepSearchChat
 from empg_cli.agents.deepsearch_compact import DeepSearchCompact
+from empg_cli.agents.plain import PlainChat, PlainCompact
 from empg_cli.agents.webshop_chat import WebshopChat
 from empg_cli.agents.webshop_compact import WebshopCompact
-from empg_cli.agents.wording import Exchange, Parsed, Wording
+from empg_cli.agents.wording import BringsWordings, Exchange, Parsed, Wording
+from empg_cli.benchmarks import base
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.deepsearch.rules import Reader
-from empg_cli.config.benchmarks import Alfworld, Benchmark, Webshop
+from empg_cli.config.benchmarks import Alfworld, Benchmark, CustomBenchmark, Webshop
 from empg_cli.config.deepsearch import Deepsearch
 
 
@@ -76,7 +78,14 @@ class Speaker(Protocol):
 
 
 def agent_maker(
-    benchmark: Benchmark, prompt: str, policy: Speaker, *, context: str, history: int, today: date | None = None
+    benchmark: Benchmark,
+    prompt: str,
+    policy: Speaker,
+    *,
+    context: str,
+    history: int,
+    today: date | None = None,
+    played: base.Benchmark | None = None,
 ) -> AgentMaker[int]:
     """A function that makes a new agent per trajectory.
 
@@ -86,6 +95,7 @@ def agent_maker(
         context: `transcript` or `window`.
         history: exchanges that a window prompt repeats.
         today: the date that chat templates with a date show; None = the clock's.
+        played: the benchmark itself; one from outside brings its wordings.
 
     Raises:
         ChatTemplateError: episodes cannot be played with the tokenizer's chat template.
@@ -100,11 +110,12 @@ def agent_maker(
                 "rollout.context=transcript cannot follow this model's chat template: it drops the <think> part of "
                 "earlier answers, and a transcript only grows; choose rollout=window"
             )
-    make_wording = wording_maker(benchmark, prompt)
+    make_wording = wording_maker(benchmark, prompt, played)
     return lambda: Agent(make_wording(), codec, context=context, history=history)
 
 
-def wording_maker(benchmark: Benchmark, prompt: str) -> Callable[[], Wording]:
+def wording_maker(benchmark: Benchmark, prompt: str, played: base.Benchmark | None = None) -> Callable[[], Wording]:
+    """What makes the wording of an episode: of ours by the settings, of others what the benchmark itself brings."""
     match benchmark, prompt:
         case Alfworld(), "compact":
             return AlfworldCompact
@@ -118,5 +129,9 @@ def wording_maker(benchmark: Benchmark, prompt: str) -> Callable[[], Wording]:
             return WebshopCompact
         case Webshop(), "chat":
             return WebshopChat
+        case CustomBenchmark(), "compact":
+            return (played.wording("compact") if isinstance(played, BringsWordings) else None) or PlainCompact
+        case CustomBenchmark(), "chat":
+            return (played.wording("chat") if isinstance(played, BringsWordings) else None) or PlainChat
         case _:
             raise ValueError(f"no {prompt} wording for benchmark {benchmark.name!r}")

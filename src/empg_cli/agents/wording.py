@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from empg_cli.benchmarks.base import Observation
 
@@ -28,6 +28,9 @@ class Exchange:
     action: str
 
 
+Form = Literal["compact", "chat"]
+
+
 class Wording(Protocol):
     """The texts of one benchmark in one form. One object per trajectory: it may remember what it was shown."""
 
@@ -47,4 +50,23 @@ class Wording(Protocol):
 
     def phrase(self, action: str) -> str:
         """The response that stands for this action (demonstrations); inverse of `parse`."""
+        ...
+
+
+@runtime_checkable
+class BringsWordings(Protocol):
+    """A benchmark from outside that says things in its own way; without this, agents/plain.py does."""
+
+    def wording(self, form: Form) -> Callable[[], Wording] | None:
+        """What makes the wording of an episode; None = the plain one."""
+        ...
+
+
+@runtime_checkable
+class BringsVocabulary(Protocol):
+    """A benchmark from outside that a tiny model can be made for: `model=tiny-scratch`."""
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Every word of its compact wording, in a fixed order."""
         ...

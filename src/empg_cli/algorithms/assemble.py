@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
+from empg_cli.algorithms.brought import brought_credit
 from empg_cli.algorithms.cispo import clipped_importance
 from empg_cli.algorithms.describe import Metrics, entropy_metrics, mean, modulation_metrics, summary
 from empg_cli.algorithms.empg import Modulation, apply_modulation, modulation, normalise_entropy
@@ -248,9 +249,7 @@ def _row_weight(statistics: str, table: StepTable) -> Tensor:
     return table.tokens_S.float() if statistics == "token" else torch.ones(len(table.tokens_S))
 
 
-def _credit(
-    settings: schema.NoCredit | schema.EmpgCredit, advantage_S: Tensor, table: StepTable
-) -> tuple[CreditParts, Metrics]:
+def _credit(settings: schema.Credit, advantage_S: Tensor, table: StepTable) -> tuple[CreditParts, Metrics]:
     match settings:
         case schema.NoCredit():
             return CreditParts(table.entropy_S, advantage_S, None, None, advantage_S), {}
@@ -259,6 +258,9 @@ def _credit(
             credit_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=settings.center)
             metrics = modulation_metrics(advantage_S, parts, credit_S, table.next_S, zeta=settings.zeta)
             return CreditParts(table.entropy_S, advantage_S, parts.weight_S, parts.clarity_S, credit_S), metrics
+        case schema.CustomCredit():
+            credit_S = brought_credit(settings, advantage_S, table.entropy_S, table.next_S)
+            return CreditParts(table.entropy_S, advantage_S, None, None, credit_S), {}
         case _:
             assert_never(settings)
 

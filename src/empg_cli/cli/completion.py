@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from empg_cli.config.location import groups
+from empg_cli.config.targets import options
 
 
 def complete_word(incomplete: str, environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -26,7 +26,7 @@ def _candidates(text: str) -> Iterator[str]:
     key = text.lstrip("+~")
     sign = text[: len(text) - len(key)]
     group, equals, option = key.partition("=")
-    known = groups()
+    known = options()
     if equals:
         yield from (f"{sign}{group}={name}" for name in known.get(group, []) if name.startswith(option))
         return

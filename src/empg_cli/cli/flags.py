@@ -47,13 +47,13 @@ def _print_config_groups(leave_out: set[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from empg_cli.config.location import groups
+    from empg_cli.config.targets import options
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
-    for group, options in groups().items():
+    for group, names in options().items():
         if group not in leave_out:
-            grid.add_row(Text(group, style="bold cyan"), Text("  ".join(options)))
+            grid.add_row(Text(group, style="bold cyan"), Text("  ".join(names)))
     Console().print(Panel(grid, title="Config groups (group=option)", title_align="left", border_style="dim"))
 
 

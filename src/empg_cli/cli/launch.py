@@ -58,13 +58,13 @@ def launch(
         Stopped, JobFailed: from a job.
     """
     from empg_cli.config.command_line import check_command_line
-    from empg_cli.config.local_model import with_local_model
+    from empg_cli.config.unsaid import with_unsaid
 
     check_flags(flags)
     own_source = flags.config_path is not None or flags.rerun is not None
     if not own_source:
-        overrides, note = with_local_model(overrides, config_name, flags.config_dir)
-        if note:
+        overrides, notes = with_unsaid(overrides, config_name, flags.config_dir)
+        for note in notes:
             print(note, file=sys.stderr)
     sweep = None
     if not (flags.only_shows or own_source):
@@ -86,10 +86,11 @@ def run_hydra(
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from empg_cli.config.compose import INVALID, VERSION_BASE
+    from empg_cli.config.compose import INVALID, VERSION_BASE, register_installed
     from empg_cli.config.explain import first_line
     from empg_cli.config.location import conf_dir
 
+    register_installed(flags.config_dir)
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     argv = [sys.argv[0], *flags.words(), *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)

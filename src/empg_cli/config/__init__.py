@@ -40,7 +40,7 @@ def write(cfg: TrainConfig | EvalConfig, path: Path) -> None:
 
 
 def read(path: Path) -> TrainConfig:
-    """The configuration that a run folder holds in config.yaml."""
+    """The configuration that a run folder holds in config.yaml. Code that it names is not imported."""
     from omegaconf import DictConfig, OmegaConf
 
     from empg_cli.config.compose import INVALID, validate
@@ -50,4 +50,4 @@ def read(path: Path) -> TrainConfig:
     cfg = OmegaConf.load(path)
     if not isinstance(cfg, DictConfig):
         raise ConfigError(INVALID, [Problem(str(path), "is not a configuration: it holds a list")])
-    return validate(cfg, TrainConfig)
+    return validate(cfg, TrainConfig, imports=False)

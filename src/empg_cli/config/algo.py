@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from empg_cli.config.node import Node
+from empg_cli.config.node import Brought, Node
 
 
 class _Penalised(Node):
@@ -101,6 +101,15 @@ class EmpgCredit(Node):
         if self.normalise != "quantile" and self.tail is not None:
             raise ValueError(f"tail is not read when normalise={self.normalise}; leave it null")
         return self
+
+
+class CustomCredit(Brought):
+    """A function from outside the package, as `empg.modulate` is one: (advantage_S, entropy_S, next_S, *, settings)."""
+
+    kind: Literal["custom"]
+
+
+Credit = NoCredit | EmpgCredit | CustomCredit
 
 
 class _Loss(Node):
@@ -202,7 +211,7 @@ class Algo(Node):
     group_size: int = Field(ge=2)
     """Trajectories per task; their mean is the baseline."""
     advantage: Annotated[Advantage, Field(discriminator="estimator")]
-    credit: Annotated[NoCredit | EmpgCredit, Field(discriminator="kind")]
+    credit: Annotated[Credit, Field(discriminator="kind")]
     loss: Annotated[Loss, Field(discriminator="kind")]
     sampling: Sampling
     overlong: Annotated[NoOverlong | SoftOverlong, Field(discriminator="kind")]

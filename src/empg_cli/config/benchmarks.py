@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from empg_cli.config.deepsearch import Deepsearch
-from empg_cli.config.node import BenchmarkNode
+from empg_cli.config.node import BenchmarkNode, Brought
 
 
 class Alfworld(BenchmarkNode):
@@ -69,4 +79,35 @@ class Webshop(BenchmarkNode):
         return self
 
 
-Benchmark = Annotated[Alfworld | Webshop | Deepsearch, Field(discriminator="name")]
+OURS = ("alfworld", "webshop", "deepsearch")
+
+
+class CustomBenchmark(BenchmarkNode, Brought):
+    """From outside the package; docs/adding-a-benchmark.md."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names runs and the family of its metrics."""
+
+    @field_validator("name")
+    @classmethod
+    def name_is_free(cls, name: str) -> str:
+        if name in OURS:
+            raise ValueError(f"{name} is a benchmark of empg's own; give another name")
+        return name
+
+
+def name(node: Any) -> str | None:
+    """What tells benchmarks apart: a target, whatever its name is, or the name."""
+    values = node.model_dump() if isinstance(node, BaseModel) else node
+    if not isinstance(values, dict):
+        return None
+    return "custom" if "target" in values else values.get("name")
+
+
+Benchmark = Annotated[
+    Annotated[Alfworld, Tag("alfworld")]
+    | Annotated[Webshop, Tag("webshop")]
+    | Annotated[Deepsearch, Tag("deepsearch")]
+    | Annotated[CustomBenchmark, Tag("custom")],
+    Field(discriminator=Discriminator(name)),
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,15 +18,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
-from empg_cli.config import explain
+from empg_cli.config import explain, outside
+from empg_cli.config.benchmarks import Benchmark
 from empg_cli.config.checks import check_files
 from empg_cli.config.location import conf_dir
+from empg_cli.config.node import BenchmarkNode, Node
+from empg_cli.config.problems import INVALID as INVALID
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.targets import BENCHMARKS, installed
 
 VERSION_BASE = "1.3"
-INVALID = "The configuration is not valid"
 REFUSALS = (HydraException, OmegaConfBaseException)
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -53,6 +57,7 @@ def hydra_session(config_name: str, config_dir: str | None = None) -> Iterator[S
     main, other = conf_dir(), Path(config_dir).resolve() if config_dir is not None else None
     if other is not None and (other / f"{config_name}.yaml").is_file():
         main, other = other, main
+    register_installed(config_dir)
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -61,6 +66,18 @@ def hydra_session(config_name: str, config_dir: str | None = None) -> Iterator[S
             yield Session(config_name, GlobalHydra.instance().config_loader(), search)
     finally:
         GlobalHydra.instance().hydra = outer
+
+
+def register_installed(config_dir: str | None = None) -> None:
+    """The benchmarks of installed packages as options: `benchmark=NAME`. Imports none.
+
+    A file of that name goes before, ours or the user's: Hydra would take the node for its schema.
+    """
+    folders = [conf_dir(), *([Path(config_dir)] if config_dir is not None else [])]
+    for name in installed(BENCHMARKS):
+        if not any((folder / "benchmark" / f"{name}.yaml").is_file() for folder in folders):
+            node = {"name": name, "target": name}
+            ConfigStore.instance().store(group="benchmark", name=name, node=node, provider="entry point")
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override], list[Problem]]:
@@ -114,8 +131,14 @@ def is_group(override: Override, loader: ConfigLoader) -> bool:
     return "/" in key or bool(loader.get_group_options(key, ObjectType.CONFIG))
 
 
-def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] = ()) -> Config:
-    """The frozen, typed configuration; ConfigError with these and all further problems if there are any."""
+def validate(
+    cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] = (), *, imports: bool = True
+) -> Config:
+    """The frozen, typed configuration; ConfigError with these and all further problems if there are any.
+
+    Args:
+        imports: False leaves settings of code from outside as they are; what a run has saved was checked before.
+    """
     found = list(problems)
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -123,12 +146,33 @@ def validate(cfg: DictConfig, schema: type[Config], problems: Sequence[Problem] 
         raise ConfigError(INVALID, [*found, explain.from_interpolation(error)]) from None
     values.pop("hydra", None)
     found += check_files(values)
+    unusable, unfilled = outside.check(values) if imports else ([], [])
+    found += unusable
     typed = None
     try:
         typed = schema.model_validate(values)
     except ValidationError as error:
         seen = {problem.key for problem in found}
-        found += [problem for problem in explain.from_pydantic(error, schema, values) if problem.key not in seen]
+        more = [problem for problem in explain.from_pydantic(error, schema, values) if problem.key not in seen]
+        missing_there = tuple(f"{node}." for node in unfilled)
+        found += [p for p in more if not (p.what == explain.MISSING and p.key.startswith(missing_there))]
     if typed is None or found:
         raise ConfigError(INVALID, found)
     return typed
+
+
+def benchmark_node(name: str, keys: Mapping[str, Any]) -> BenchmarkNode:
+    """The settings of a benchmark of ours, outside of any command: these keys over those of its file in conf/."""
+    with hydra_session("eval") as session:
+        node: Any = OmegaConf.to_container(session.compose([f"benchmark={name}"]).benchmark, resolve=True)
+    only: Any = create_model("OneBenchmark", __base__=Node, benchmark=(Benchmark, ...))
+    values = {"benchmark": {**node, **keys}}
+    problems = check_files(values)
+    try:
+        found = only.model_validate(values)
+    except ValidationError as error:
+        problems += explain.from_pydantic(error, only, values)
+    if problems:
+        raise ConfigError(INVALID, problems)
+    benchmark: BenchmarkNode = found.benchmark
+    return benchmark

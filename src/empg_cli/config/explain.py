@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
+MISSING = "must be given"
+
 
 def from_pydantic(error: ValidationError, schema: type[BaseModel], values: dict[str, Any]) -> list[Problem]:
     return [_from_detail(detail, schema, values) for detail in error.errors(include_url=False)]
@@ -26,9 +28,9 @@ def _from_detail(detail: ErrorDetails, schema: type[BaseModel], values: dict[str
         case "extra_forbidden":
             return unknown_key(schema, key, values, _shown(detail["input"]), drop=f"drop it: ~{key}")
         case "missing":
-            return Problem(key, "must be given", hint=f"add +{key}=VALUE")
+            return Problem(key, MISSING, hint=f"add +{key}=VALUE")
         case "union_tag_invalid" | "union_tag_not_found":
-            tag = str(context["discriminator"]).strip("'")
+            tag = str(context["discriminator"]).strip("'()")
             allowed = _words(str(context.get("expected_tags", "")))
             got = str(context["tag"]) if "tag" in context else None
             hint = did_you_mean(got, allowed) if got else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
 from empg_cli.config.location import conf_dir, groups
@@ -74,7 +74,7 @@ def _walk(
         key = f"{prefix}{name}"
         if field.discriminator:
             yield key, choice
-            tag = str(field.discriminator)
+            tag = _tag_key(field)
             for value, variant in _variants(field):
                 for inner, inner_choice in _walk(variant, f"{key}.", Choice(f"{key}.{tag}", value)):
                     yield inner, choice if inner == f"{key}.{tag}" else inner_choice
@@ -85,15 +85,26 @@ def _walk(
 
 
 def _models(field: FieldInfo) -> Iterator[type[BaseModel]]:
+    yield from (model for model, _ in _tagged(field))
+
+
+def _tagged(field: FieldInfo) -> Iterator[tuple[type[BaseModel], str | None]]:
+    """The models of a field, each with the tag that a union gives it, if any."""
     for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield kind
+        model, *marks = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield model, next((mark.tag for mark in marks if isinstance(mark, Tag)), None)
+
+
+def _tag_key(field: FieldInfo) -> str:
+    """The key whose value chooses; a discriminator that is a function is named after it."""
+    return field.discriminator if isinstance(field.discriminator, str) else field.discriminator.discriminator.__name__  # type: ignore[union-attr]
 
 
 def _variants(field: FieldInfo) -> Iterator[tuple[str, type[BaseModel]]]:
-    tag = str(field.discriminator)
-    for variant in _models(field):
-        for value in get_args(variant.model_fields[tag].annotation):
+    key = _tag_key(field)
+    for variant, tag in _tagged(field):
+        for value in (tag,) if tag else get_args(variant.model_fields[key].annotation):
             yield value, variant
 
 

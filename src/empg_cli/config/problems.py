@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from empg_cli.errors import UserError
 
+INVALID = "The configuration is not valid"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -6,7 +6,7 @@ algorithms are in config/algo.py, those of benchmarks in config/benchmarks.py an
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -220,6 +220,8 @@ class Logger(Node):
     trajectories: NonNegativeInt
     """Trajectories kept in the run folder at each evaluation, and as many of the update before it; 0 = none."""
     wandb: Wandb
+    sinks: list[dict[str, Any]]
+    """From outside the package: each has a `target`, and the settings of its factory (docs/adding-a-benchmark.md)."""
 
 
 class TrainConfig(Node):

@@ -106,7 +106,7 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark) -> Iterator[Player]:
                 engine.check()
                 yield _Endpoint(cfg, benchmark, engine)
         case "model":
-            policy, source = _policy(cfg)
+            policy, source = _policy(cfg, benchmark)
             check_context(policy, cfg.rollout.max_context_tokens)
             check_parity(policy)
             today = prompt_date(cfg.run)
@@ -146,6 +146,7 @@ class _Model:
             context=rollout.context,
             history=rollout.history,
             today=self.today,
+            played=self.benchmark,
         )
         engine = TorchEngine(self.policy, make_agent().codec.stop_ids)
         return evaluate(
@@ -175,7 +176,7 @@ class _Endpoint:
 
     def play(self, which: Pass, progress: Progress) -> Evaluation:
         cfg, rollout = self.cfg, self.cfg.rollout
-        make_wording = wording_maker(cfg.benchmark, "chat")
+        make_wording = wording_maker(cfg.benchmark, "chat", self.benchmark)
         return evaluate(
             self.engine,
             self.benchmark,
@@ -195,12 +196,12 @@ class _Endpoint:
         return {"source": settings.base_url, "name": settings.model, "usage": usage}
 
 
-def _policy(cfg: EvalConfig) -> tuple[Policy, str]:
+def _policy(cfg: EvalConfig, benchmark: Benchmark) -> tuple[Policy, str]:
     device = pick_device(cfg.trainer.device)
     if cfg.run is None:
         # Nothing is trained, so the parameters are read in the compute type alone.
         model = cfg.model.model_copy(update={"param_dtype": cfg.model.dtype})
-        words = closed_vocabulary(cfg.benchmark.name)
+        words = closed_vocabulary(cfg.benchmark.name, benchmark)
         policy = load_policy(model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
         source = model.path or model.init
     else:
@@ -237,7 +238,7 @@ def _rules(cfg: EvalConfig) -> dict[str, Any]:
 
 def _averages(data: dict[str, Any], played: list[PlayedPass]) -> dict[str, list[str]]:
     """The rows of Deep Search in which each source counts once."""
-    if data["name"] != "deepsearch":
+    if data.get("name") != "deepsearch":
         return {}
     from empg_cli.benchmarks.deepsearch.report import AVERAGES
     from empg_cli.benchmarks.deepsearch.sources import group_of

@@ -86,7 +86,7 @@ def diagnose(
     policy = _load(cfg, checkpoint)
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)
-    earlier = _earlier_policy(cfg, run_dir, checkpoint, before)
+    earlier = _earlier_policy(cfg, benchmark, run_dir, checkpoint, before)
 
     played = play(cfg, policy, benchmark, episodes, progress)
     values = token_statistics(cfg, policy, played.batch)
@@ -122,6 +122,7 @@ def play(
         context=cfg.rollout.context,
         history=cfg.rollout.history,
         today=prompt_date(cfg.run),
+        played=benchmark,
     )
     trajectories = collect(
         TorchEngine(policy, make_agent().codec.stop_ids),
@@ -265,12 +266,14 @@ def bins_of_episodes(order: np.ndarray, episode_S: np.ndarray, at_most: int = BI
     return [order]
 
 
-def _earlier_policy(cfg: EvalConfig, run_dir: Path, newest: Path, before: str | None) -> tuple[str, Policy] | None:
+def _earlier_policy(
+    cfg: EvalConfig, benchmark: Benchmark, run_dir: Path, newest: Path, before: str | None
+) -> tuple[str, Policy] | None:
     """The one asked for; else the initial policy if it can be made again, else the first checkpoint that is kept."""
     if before not in (None, "initial"):
         checkpoint = find_checkpoint(Path(str(before)))
         return checkpoint.name, _load(cfg, checkpoint)
-    device, words = pick_device(cfg.trainer.device), closed_vocabulary(cfg.benchmark.name)
+    device, words = pick_device(cfg.trainer.device), closed_vocabulary(cfg.benchmark.name, benchmark)
     initial = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
     recorded = read_run_file(run_dir).get("model", {}).get("digest")
     if model_fingerprint(initial)["digest"] == recorded:

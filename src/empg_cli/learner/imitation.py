@@ -19,6 +19,7 @@ import empg_cli
 from empg_cli.agents.agent import AgentMaker, agent_maker
 from empg_cli.agents.chat_template import shows_date
 from empg_cli.benchmarks.base import Benchmark
+from empg_cli.config import outside
 from empg_cli.config.schema import TrainConfig, WarmStart
 from empg_cli.learner.demonstrations import Row, demonstrations
 from empg_cli.model.loading import load_own, model_fingerprint
@@ -124,7 +125,7 @@ def warm_started(
     if (folder / "config.json").is_file():
         log.info("warm start taken from %s", folder)
         return load_own(folder, cfg.model, policy.device)
-    make_agent = _agent_maker(policy, cfg, today)
+    make_agent = _agent_maker(policy, benchmark, cfg, today)
     rules = episode_rules(cfg.rollout, cfg.benchmark, temperature=cfg.rollout.temperature)
     imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, rules, seed=cfg.seed, on_step=on_step)
     temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
@@ -136,10 +137,15 @@ def warm_started(
     return policy
 
 
-def _agent_maker(policy: Policy, cfg: TrainConfig, today: date | None) -> AgentMaker[int]:
-    rollout = cfg.rollout
+def _agent_maker(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, today: date | None) -> AgentMaker[int]:
     return agent_maker(
-        cfg.benchmark, cfg.model.prompt, policy, context=rollout.context, history=rollout.history, today=today
+        cfg.benchmark,
+        cfg.model.prompt,
+        policy,
+        context=cfg.rollout.context,
+        history=cfg.rollout.history,
+        today=today,
+        played=benchmark,
     )
 
 
@@ -157,6 +163,7 @@ def warm_start_key(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, to
         "tokenizer": tokenizer_digest(policy.tokenizer),
         "today": str(today) if shows_date(policy.tokenizer) else None,
         "code": code_digest(cfg.benchmark.name),
+        "outside": outside.facts({"benchmark": cfg.benchmark.model_dump()}),
         "versions": package_versions(),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]

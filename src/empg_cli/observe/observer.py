@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from empg_cli.algorithms.assemble import CreditParts
+from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.schema import TrainConfig
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.observe.clocks import Clocks
@@ -64,6 +65,7 @@ class Observer:
         """Around a part of an update: its wall time stands in the next row."""
         self._last_row: dict[str, float] = {}
         self._text_of: TextOf | None = None
+        self._outside = repeated(addresses(cfg.model_dump()))
 
     def progress(self, phase: str) -> Progress:
         """To be told how far the phase is, for the dashboard."""
@@ -120,7 +122,7 @@ class Observer:
 
     def raise_if_stopped(self, state: TrainState) -> None:
         """Leave the loop when a signal or a health check asked for it. Call after a checkpoint."""
-        again = resume_command(from_here(self._folder.path))
+        again = resume_command(from_here(self._folder.path), self._outside)
         if self.stop.requested:
             self.finish(state)
             self.stop.hand_over()
@@ -168,6 +170,7 @@ class Observer:
             entropy=self._last_row.get("actor/entropy"),
             kl_spikes=self.health.monitor.kl_spikes if "actor/kl_loss" in self._last_row else None,
             warnings=self.health.monitor.warned,
+            outside=self._outside,
             wandb=self._sinks.pointers.get("wandb"),
         )
 
@@ -181,6 +184,7 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         run_config=cfg.model_dump(),
         identity=_identity(cfg),
         resume_from_update=folder.done + 1 if folder.resume_from else None,
+        brought=cfg.logger.sinks,
     )
     exit_code = 1
     with ExitStack() as stack:

@@ -1,10 +1,16 @@
-"""Where metrics go: one call, several places, and none of them can stop a run."""
+"""Where metrics go: one call, several places, and none of them can stop a run.
+
+`Sink`, `SinkRun` and `RunIdentity` are public: sinks from outside the package are made with them
+(docs/adding-a-benchmark.md).
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,8 +27,12 @@ log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
+    """What takes the metrics of a run. It may also take histograms (`TakesHistograms`)."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Names it in warnings."""
+        ...
 
     @property
     def pointer(self) -> str:
@@ -37,7 +47,25 @@ class Sink(Protocol):
         """Final numbers; later calls add to earlier ones."""
         ...
 
-    def close(self, exit_code: int) -> None: ...
+    def close(self, exit_code: int) -> None:
+        """The run has ended; nothing is called after this.
+
+        Args:
+            exit_code: 0 finished, 1 failed, 3 stopped by a health check, 128 + n by signal n.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRun:
+    """What a sink from outside is told about the run: the argument of its factory."""
+
+    folder: Path
+    identity: RunIdentity
+    config: Mapping[str, Any]
+    """The resolved configuration as plain data."""
+    history: Mapping[int, Row]
+    """Rows that a resumed run has logged before, by update; rows after its checkpoint come again and are not in it."""
 
 
 class Fan:
@@ -56,7 +84,10 @@ class Fan:
     @property
     def pointers(self) -> dict[str, str]:
         """Where each sink writes, by its name (dropped sinks too: what they wrote is still there)."""
-        return self._pointers | {sink.name: sink.pointer for sink in self._sinks}
+        for sink in self._sinks:
+            with suppress(Exception):  # the same border: what it said before still stands
+                self._pointers[sink.name] = sink.pointer
+        return dict(self._pointers)
 
     def log(self, step: int, row: Mapping[str, object]) -> None:
         """Log one row at update `step`; updates must not go backwards within a process."""
@@ -101,6 +132,7 @@ def open_sinks(
     run_config: Mapping[str, Any],
     identity: RunIdentity,
     resume_from_update: int | None,
+    brought: Sequence[Mapping[str, Any]] = (),
 ) -> Fan:
     """Open what the config asks for in `run_dir`; `metrics.jsonl` and `summary.json` always.
 
@@ -109,6 +141,10 @@ def open_sinks(
         resume_from_update: the first update that this process will make, one more than the checkpoint has done. Rows
             from there on are dropped (they come again), so the file ends up equal to that of a straight run.
             None starts a new run: an older metrics.jsonl in the folder is set aside.
+        brought: `logger.sinks`, from outside the package.
+
+    Raises:
+        ConfigError: one of those cannot be imported.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     metrics_path, histograms_path = run_dir / "metrics.jsonl", run_dir / HISTOGRAMS
@@ -141,7 +177,27 @@ def open_sinks(
         openers["csv"] = lambda: CsvSink(run_dir / "metrics.csv", history)
     if wandb_is_wanted(logger_cfg.wandb.mode):
         openers["wandb"] = open_wandb
+    run = SinkRun(run_dir, identity, run_config, history)
+    openers |= {f"{spec['target']} [{number}]": _opener(number, spec, run) for number, spec in enumerate(brought)}
     return Fan(_open_all(openers))
+
+
+def _opener(number: int, spec: Mapping[str, Any], run: SinkRun) -> Callable[[], Sink]:
+    """Of a sink from outside. What cannot be imported stops the run here, before anything is played."""
+    from empg_cli.config.outside import function_of
+
+    settings = {key: value for key, value in spec.items() if key != "target"}
+    factory, keywords = function_of(f"logger.sinks[{number}]", spec["target"], settings)
+
+    def open_sink() -> Sink:
+        sink: Sink = factory(run, **keywords)
+        lacks = [part for part in ("log", "summary", "close") if not callable(getattr(sink, part, None))]
+        lacks += [part for part in ("name", "pointer") if not isinstance(getattr(sink, part, None), str)]
+        if lacks:
+            raise TypeError(f"what it has made, {type(sink).__name__}, lacks {', '.join(lacks)}")
+        return sink
+
+    return open_sink
 
 
 def wandb_is_wanted(asked: str) -> bool:

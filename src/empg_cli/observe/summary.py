@@ -43,6 +43,8 @@ class RunReport:
     """Updates at which the KL loss spiked (docs/health.md); None without a reference policy."""
     warnings: Mapping[str, int] = field(default_factory=dict)
     """Health warnings, and the update of each."""
+    outside: Sequence[str] = ()
+    """Words of a command line that name the run's code from outside."""
     wandb: str | None = None
     """Address of the run, or the command that uploads it (`Fan.pointers["wandb"]`)."""
 
@@ -123,9 +125,9 @@ def _places(report: RunReport) -> list[tuple[str, str]]:
     pairs = [("folder", str(report.run_dir)), ("metrics", str(report.run_dir / "metrics.jsonl"))]
     if report.checkpoint is not None:
         pairs.append(("checkpoint", str(report.checkpoint)))
-    pairs.append(("evaluate", eval_command(report.run_dir)))
+    pairs.append(("evaluate", eval_command(report.run_dir, report.outside)))
     if report.updates < report.total_updates:
-        pairs.append(("go on", resume_command(report.run_dir)))
+        pairs.append(("go on", resume_command(report.run_dir, report.outside)))
     if report.wandb is not None:
         pairs.append(("W&B", report.wandb))
     return pairs

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empg_cli.config import outside
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.format import FORMAT, KEY
 from empg_cli.runs.run_file import read_run_file
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PROMPT_DATE = "prompt_date"
 """Key of run.json."""
+OUTSIDE = "outside"
+"""Key of run.json: the code from outside the package that the run is made by."""
 PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
 
 
@@ -88,6 +91,7 @@ def run_facts(cfg: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
         "versions": package_versions(),
         "commit": source_commit(),
         "platform": platform.platform(),
+        OUTSIDE: outside.facts(cfg.model_dump()),
         "data": dict(data),
         "loss_weighting": cfg.algo.loss.weighting,
         "advantage": cfg.algo.advantage.model_dump(),

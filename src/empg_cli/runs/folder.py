@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -15,9 +16,11 @@ from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.checkpoint import find_checkpoint, load_state, newest_good_checkpoint, remove_leftovers
 from empg_cli.runs.config_file import CONFIG_FILE
 from empg_cli.runs.evaluations import drop_evaluations
-from empg_cli.runs.facts import PROMPT_DATE, prompt_date, run_facts
-from empg_cli.runs.run_file import check_readable, update_run_file
+from empg_cli.runs.facts import OUTSIDE, PROMPT_DATE, prompt_date, run_facts
+from empg_cli.runs.run_file import check_readable, read_run_file, update_run_file
 from empg_cli.runs.trajectories import drop_trajectories
+
+log = logging.getLogger(__name__)
 
 
 class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
@@ -69,7 +72,10 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
     drop_trajectories(run_dir, done)
     config.write(cfg, run_dir / CONFIG_FILE)
     today = prompt_date(resume_from)
-    update_run_file(run_dir, **run_facts(cfg, data), **{PROMPT_DATE: today.isoformat()})
+    facts, earlier = run_facts(cfg, data), read_run_file(run_dir).get(OUTSIDE)
+    if resume_from and earlier not in (None, facts[OUTSIDE]):
+        log.warning("the code from outside is not what this run began with: %s, now %s", earlier, facts[OUTSIDE])
+    update_run_file(run_dir, **facts, **{PROMPT_DATE: today.isoformat()})
     return OpenFolder(run_dir, resume_from, done, str(data["source"]), tuple(task_kinds), today)
 
 

@@ -44,6 +44,7 @@ class Added:
 ADDED: Mapping[int, tuple[Added, ...]] = {
     2: (
         Added("algo.advantage.penalty", "episode"),
+        Added("logger.sinks", []),
         Added("benchmark.rules", "ours", only=("benchmark.name", "deepsearch")),
         Added("model.param_dtype", Like("model.dtype")),
         Added("trainer.warm_start.keep_failed", False),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 
 from empg_cli.config.compose import INVALID, hydra_session, is_group, parse
+from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
 from empg_cli.runs.config_file import saved_values
@@ -59,7 +62,10 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     if "experiment" in chosen:
         hint = "give its settings one by one"
         raise ConfigError(INVALID, [Problem("experiment", f"cannot be laid over the run {folder}", hint=hint)])
+    if command == "eval":
+        saved["logger"]["sinks"] = []  # evaluations log no rows
     sections = [name for name in SECTIONS[command] if name not in chosen and name in saved]
+    refuse_unasked({name: saved[name] for name in sections}, words, folder)
     name = f"{command}_from_run"
     node = {
         "defaults": [
@@ -73,6 +79,17 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     }
     ConfigStore.instance().store(name=name, node=node, provider=str(folder))
     return name
+
+
+def refuse_unasked(sections: dict[str, Any], words: Sequence[Override], folder: Path) -> None:
+    """A run folder may be somebody else's: code that its config.yaml names by address is imported only if the command
+    line names it too."""
+    said = {word.get_key_element().lstrip("+") for word in words}
+    asked = {key: value for key, value in addresses(sections).items() if key not in said}
+    if asked:
+        title = f"{folder} names code from outside of empg, which is imported only if you name it too"
+        hints = [f"if you trust it, add {shlex.quote(word)}" for word in repeated(asked)]
+        raise ConfigError(title, [Problem(key, "is code", hint=hint) for key, hint in zip(asked, hints, strict=True)])
 
 
 def changes(cfg: TrainConfig, folder: Path) -> list[Problem]:

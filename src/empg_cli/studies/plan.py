@@ -17,6 +17,7 @@ from empg_cli.config.compose import INVALID, Session, compose_job, hydra_session
 from empg_cli.config.explain import first_line, from_pydantic
 from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
+from empg_cli.config.unsaid import with_outside_keys
 from empg_cli.observe.catalogue import METRICS, definition_of
 from empg_cli.runs.facts import cell_hash, config_hash
 from empg_cli.runs.study import Cell, Study
@@ -46,9 +47,9 @@ def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_
         if problems:
             raise ConfigError(INVALID, problems)
         composed, _ = compose_job(words, AblateConfig, session)  # what it refuses, the variants report
-        settings = _settings(composed)
+        settings = _with_outside_keys(_settings(composed), overrides, config_name, config_dir)
         metric = settings.ablation.metric
-        if definition_of(metric) is None:
+        if definition_of(metric) is None and not _is_from_outside(metric, composed):
             hint = did_you_mean(metric, [known.name for known in METRICS]) or "every name is in docs/metrics.md"
             raise ConfigError(INVALID, [Problem("ablation.metric", "is not a metric", metric, hint)])
         configs = _variant_configs(settings, words, session)
@@ -102,6 +103,22 @@ def _settings(composed: DictConfig) -> StudySettings:
         return StudySettings.model_validate(values)
     except ValidationError as error:
         raise ConfigError(INVALID, from_pydantic(error, StudySettings, values)) from None
+
+
+def _is_from_outside(metric: str, composed: DictConfig) -> bool:
+    """A number that the environments of a benchmark from outside report; ours are defined in observe/catalogue.py."""
+    return "target" in composed.benchmark and metric.removeprefix("eval/").startswith(f"{composed.benchmark.name}/")
+
+
+def _with_outside_keys(
+    settings: StudySettings, overrides: Sequence[str], config_name: str, config_dir: str | None
+) -> StudySettings:
+    """The plus that Hydra asks for before keys of code from outside, in the variants as on the command line."""
+    variants = {
+        name: with_outside_keys(words, config_name, config_dir, after=overrides)[0]
+        for name, words in settings.ablation.variants.items()
+    }
+    return settings.model_copy(update={"ablation": settings.ablation.model_copy(update={"variants": variants})})
 
 
 def _variant_configs(settings: StudySettings, words: Sequence[Override], session: Session) -> dict[str, TrainConfig]:

@@ -45,12 +45,12 @@ def run(
         jobs: cells at once, by the joblib launcher; 1 leaves the launcher to the overrides.
         wish: only print the plan, for this difference and standard deviation (see `forecast.Wish`).
     """
-    from empg_cli.config.local_model import with_local_model
+    from empg_cli.config.unsaid import with_unsaid
 
     check_flags(flags)
     config_name = flags.config_name or "ablate"
-    overrides, note = with_local_model(overrides, config_name, flags.config_dir)
-    if note:
+    overrides, notes = with_unsaid(overrides, config_name, flags.config_dir)
+    for note in notes:
         print(note, file=sys.stderr)
     words = [*overrides, *_launcher(overrides, jobs)]
     if flags.only_shows:

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
 from empg_cli import __version__
 from empg_cli.config.location import conf_dir, groups
+from empg_cli.config.targets import BENCHMARKS, SINKS
 from empg_cli.extras import CORE, EXTRAS, install_command, pip_install
 from empg_cli.invocation import script
 from empg_cli.observe.terminal import write_line
@@ -171,11 +172,25 @@ def models() -> Iterator[Finding]:
 
     assets = files("empg_cli") / "assets"
     for benchmark in groups()["benchmark"]:
+        if benchmark == "custom":
+            continue
         if (assets / f"tiny-{benchmark}" / "config.json").is_file():
             yield Finding("models", f"tiny on {benchmark}", Status.OK, "ships with empg")
         else:
             advice = "use model=tiny-scratch with trainer.warm_start.steps=N"
             yield Finding("models", f"tiny on {benchmark}", Status.NOTE, "does not ship with this empg", advice)
+
+
+def outside() -> Iterator[Finding]:
+    """What installed packages bring; none of it is imported."""
+    for group, what in ((BENCHMARKS, "benchmark"), (SINKS, "sink")):
+        for point in sorted(entry_points(group=group), key=lambda point: point.name):
+            package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+            if what == "benchmark" and point.name in groups()["benchmark"]:
+                advice = f"choose it by benchmark.target={point.value}, or ask its authors for another name"
+                yield Finding("outside", point.name, Status.NOTE, f"{what} of {package}, hidden by one of ours", advice)
+            else:
+                yield Finding("outside", point.name, Status.OK, f"{what} of {package}")
 
 
 def wandb() -> Iterator[Finding]:
@@ -189,7 +204,8 @@ def wandb() -> Iterator[Finding]:
     yield Finding("wandb", "mode", Status.OK if mode == "online" else Status.NOTE, f"{asked} means {mode} here", advice)
 
 
-LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (installation, machine, compute, extras, data, models, wandb)
+Look = Callable[[], Iterator[Finding]]
+LOOKS: tuple[Look, ...] = (installation, machine, compute, extras, data, models, outside, wandb)
 
 
 def _version(package: str) -> str | None:

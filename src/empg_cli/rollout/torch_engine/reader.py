@@ -65,7 +65,7 @@ class Reader:
 
     @torch.inference_mode()
     def close(self, episode: Hashable) -> None:
-        """Its slot goes to the row in the highest one, so that the slots in use stay neighbours, to be read together."""
+        """Its slot goes to the row in the highest one: the slots in use stay neighbours, which are read together."""
         gone = self._rows.pop(episode, None)
         if gone is None:
             return
