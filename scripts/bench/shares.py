@@ -15,11 +15,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from empg_cli import loop
 from empg_cli.benchmarks import make_benchmark
-from empg_cli.model import head, policy
+from empg_cli.model import head, language_model
 from empg_cli.observe.observer import Observer
 from empg_cli.rollout import source as sampling
 from empg_cli.rollout.torch_engine import engine as torch_engine
-from empg_cli.rollout.torch_engine import reader
 from empg_cli.runs.checkpoint import TrainState
 from made import run_config, scratch_folder
 
@@ -68,8 +67,7 @@ def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
         (torch.optim.AdamW, "step", "optimiser"),
         (head, "logprob_and_entropy", "log-prob and entropy head"),
         (torch.Tensor, "backward", "backward"),
-        (policy, "hidden_states", "model forward"),
-        (reader, "hidden_states", "model forward"),
+        (language_model, "hidden_states", "model forward"),
         (Observer, "log", "logging"),
     )
     with ExitStack() as stack:

@@ -153,3 +153,15 @@ def test_scores_of_a_rollout_equal_the_whole_model(context: str) -> None:
             want_T = logp_TV.gather(1, row[start : start + count, None])[:, 0]
             torch.testing.assert_close(logprob_ST[step, :count], want_T, atol=2e-5, rtol=0)
             torch.testing.assert_close(entropy_ST[step, :count], -(logp_TV.exp() * logp_TV).sum(-1), atol=2e-5, rtol=0)
+
+
+def test_hooks_on_the_last_layer_run() -> None:
+    """Sharding gathers a layer's weights in a hook before it and lets them go in one after it."""
+    network = network_of("qwen2")
+    seen: list[str] = []
+    for number, layer in enumerate(network.model.layers):
+        layer.register_forward_pre_hook(lambda *_, number=number: seen.append(f"before {number}"))
+        layer.register_forward_hook(lambda *_, number=number: seen.append(f"after {number}"))
+    hidden_states(network, torch.ones(2, 5, dtype=torch.long), wanted=(torch.tensor([0]), torch.tensor([3])))
+    assert seen == [f"{when} {number}" for number in range(3) for when in ("before", "after")]
+    assert type(network.model.layers[-1]).__name__ == type(network.model.layers[0]).__name__

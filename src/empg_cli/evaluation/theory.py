@@ -30,6 +30,7 @@ from empg_cli.evaluation.diagnosis import (
     TokenBin,
 )
 from empg_cli.learner.batching import make_batch, microbatches
+from empg_cli.model.decoder import hidden_states
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.collect import collect
@@ -146,7 +147,8 @@ def token_statistics(cfg: EvalConfig, policy: Policy, batch: Batch) -> dict[str,
     values: dict[str, Tensor] = {}
     chunk = max(1, LOGITS_AT_ONCE // len(policy.head.weight_VD))
     for rows, steps_S in microbatches(batch, torch.arange(batch.num_steps), cfg.trainer.tokens_per_microbatch):
-        hidden_TD, token_T = policy.hidden_before_samples(batch, rows, steps_S)
+        ids_BT, wanted, token_T = policy.before_samples(batch, rows, steps_S)
+        hidden_TD = hidden_states(policy.model, ids_BT, wanted=wanted)
         parts = [
             logit_gradient(policy.head.logits(hidden) / cfg.rollout.temperature, token)
             for hidden, token in zip(hidden_TD.split(chunk), token_T.split(chunk), strict=True)
@@ -222,9 +224,9 @@ def gradient_norms(
 def _gradient_norm(policy: Policy, batch: Batch, step: int, *, temperature: float) -> float:
     start, tokens = int(batch.step_start_S[step]), int(batch.mask_ST[step].sum())
     row = batch.row_ids[int(batch.step_row_S[step])][: start + tokens]  # what comes later has no say
-    hidden_TD = policy.hidden([row])[0, start - 1 : start - 1 + tokens]
-    target_T = row[start:].to(policy.device)
-    logprob_T, _ = policy.head.logprob_and_entropy(hidden_TD, target_T, temperature=temperature)
+    column_T = torch.arange(start - 1, start - 1 + tokens, device=policy.device)
+    places = torch.zeros_like(column_T), column_T
+    logprob_T, _ = policy.lm(policy.padded([row]), places, row[start:].to(policy.device), temperature=temperature)
     parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(logprob_T.mean(), parameters, allow_unused=True)
     return math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients if gradient is not None))

@@ -99,13 +99,14 @@ def accumulate_imitation_gradient(policy: Policy, rows: Sequence[Row]) -> float:
 def weighted_nll(policy: Policy, rows: Sequence[Row]) -> Tensor:
     """Sum of weight times negative log-likelihood over the rows' tokens."""
     ids = [torch.tensor(row.token_ids) for row in rows]
-    hidden_BTD = policy.hidden([row[:-1] for row in ids])
     target_BT = torch.nn.utils.rnn.pad_sequence([row[1:] for row in ids], batch_first=True)
     weight_BT = torch.nn.utils.rnn.pad_sequence([torch.tensor(row.weights[1:]) for row in rows], batch_first=True)
     trained_BT = weight_BT > 0
-    trained_TD, target_T = hidden_BTD[trained_BT.to(policy.device)], target_BT[trained_BT].to(policy.device)
-    logprob_T, _ = policy.head.logprob_and_entropy(trained_TD, target_T)
-    return -(weight_BT[trained_BT].to(policy.device) * logprob_T).sum()
+    row_T, column_T = trained_BT.to(policy.device).nonzero(as_tuple=True)
+    ids_BT, target_T = policy.padded([row[:-1] for row in ids]), target_BT[trained_BT].to(policy.device)
+    logprob_T, _ = policy.lm(ids_BT, (row_T, column_T), target_T)
+    loss: Tensor = -(weight_BT[trained_BT].to(policy.device) * logprob_T).sum()
+    return loss
 
 
 def warm_started(

@@ -4,22 +4,22 @@ Of a transcript only the sampled tokens are scored, and of a prompt that a rollo
 the last every token matters, since later ones attend to it. In the last layer the other tokens matter by their keys and
 values only, so their queries, MLP and norms are left out; what comes out is the same up to rounding.
 
-The parts of that layer are called one by one, so hooks on the layer as a whole, such as those of sharding, do not run.
+The layer does that in its own forward pass (`ChoosingLayer`), so hooks on it, such as those of sharding, run, and so
+does gradient checkpointing.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from empg_cli.model.attention import AttentionRule, EpisodeStore, policy_attention
 
 STANDARD_LAYERS = frozenset({"llama", "qwen2", "qwen3"})
-"""Model types with the layers that `_last_layer` knows. Others compute every token in the last layer too."""
+"""Model types with the layers that `_chosen` knows. Others compute every token in the last layer too."""
 MASK_ELEMENTS = 2**25
 """Largest attention mask of the last layer; beyond it all queries are computed, which needs none."""
 
@@ -65,24 +65,42 @@ def hidden_states(
         hidden_BTD = layer(
             hidden_BTD, attention_mask=None, position_ids=position_ids, position_embeddings=rotary, episodes=episodes
         )
-    if wanted is None:
-        hidden = hidden_BTD
-    else:
-        last = partial(_last_layer, body.layers[-1], rotary=rotary, wanted=wanted, episodes=episodes)
-        recomputes = body.layers[-1].gradient_checkpointing and body.training and torch.is_grad_enabled()
-        hidden = checkpoint(last, hidden_BTD, use_reentrant=False) if recomputes else last(hidden_BTD)
+    hidden = hidden_BTD
+    if wanted is not None:
+        hidden = choosing(body.layers[-1])(hidden_BTD, position_embeddings=rotary, wanted=wanted, episodes=episodes)
     normed: Tensor = body.norm(hidden)
     return normed
 
 
 def has_standard_layers(config: Any) -> bool:
-    """Whether all layers are of the kind that `_last_layer` knows, with full attention."""
+    """Whether all layers are of the kind that `_chosen` knows, with full attention."""
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     return config.model_type in STANDARD_LAYERS and layers == {"full_attention"}
 
 
-def _last_layer(
-    layer: Any, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor], wanted: Places, episodes: EpisodeStore | None
+def choosing(layer: Any) -> Any:
+    """The layer, of a class whose forward pass takes `wanted`: places whose output [W, D] is all that it then computes."""
+    if not isinstance(layer, ChoosingLayer):
+        layer.__class__ = _choosing_class(type(layer))
+    return layer
+
+
+class ChoosingLayer:
+    """What a decoder layer's class gets in front of it. The layer keeps its parameters, hooks and name in the model."""
+
+    def forward(self, hidden_states: Tensor, *arguments: Any, wanted: Places | None = None, **named: Any) -> Any:
+        if wanted is None:
+            return super().forward(hidden_states, *arguments, **named)  # type: ignore[misc]
+        return _chosen(self, hidden_states, wanted, named["position_embeddings"], named["episodes"])
+
+
+@cache
+def _choosing_class(kind: type) -> type:
+    return type(kind.__name__, (ChoosingLayer, kind), {})
+
+
+def _chosen(
+    layer: Any, hidden_BTD: Tensor, wanted: Places, rotary: tuple[Tensor, Tensor], episodes: EpisodeStore | None
 ) -> Tensor:
     """The layer's output [W, D] at the places wanted."""
     normed_BTD = layer.input_layernorm(hidden_BTD)

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from transformers.utils import logging as transformers_logging
 
-from empg_cli.model.decoder import hidden_states
+from empg_cli.model.decoder import Places
 from empg_cli.model.head import Head, head_of
+from empg_cli.model.language_model import LanguageModel
 from empg_cli.model.precision import MasterWeights
 from empg_cli.types import Batch
 
@@ -60,24 +61,24 @@ class Policy:
         return sum(p.numel() for p in self.model.parameters())
 
     @cached_property
+    def lm(self) -> LanguageModel:
+        """What every pass runs through."""
+        return LanguageModel(self.model)
+
+    @property
     def head(self) -> Head:
         """From the model's hidden states to its logits."""
-        return head_of(self.model)
+        return self.lm.head
 
-    def hidden(self, rows: Sequence[Tensor]) -> Tensor:
-        """Last hidden states [B, T, D] of ragged rows. Rows are padded on the right, where the causal mask already
-        keeps padding out of every real position, so no attention mask is needed, and all count their positions from 0,
-        as the model does when it is given none."""
-        return hidden_states(self.model, self._padded(rows))
-
-    def _padded(self, rows: Sequence[Tensor]) -> Tensor:
+    def padded(self, rows: Sequence[Tensor]) -> Tensor:
+        """Ragged rows as ids [B, T]. They are padded on the right, where the causal mask already keeps padding out of
+        every real position, so no attention mask is needed, and all count their positions from 0, as the model does
+        when it is given none."""
         return torch.nn.utils.rnn.pad_sequence([row.to(self.device) for row in rows], batch_first=True)
 
-    def hidden_before_samples(self, batch: Batch, rows: Sequence[int], steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states [T, D] that the sampled tokens of some steps are predicted from, and these tokens, long [T].
-
-        In the order of `batch.mask_ST[steps]`; arguments as in `score`.
-        """
+    def before_samples(self, batch: Batch, rows: Sequence[int], steps: Tensor) -> tuple[Tensor, Places, Tensor]:
+        """What the model reads to predict the sampled tokens of some steps: ids, the places before these tokens, and
+        the tokens, long [T], in the order of `batch.mask_ST[steps]`. Arguments as in `score`."""
         place = torch.full((len(batch.row_ids),), -1, dtype=torch.long)
         place[torch.as_tensor(rows)] = torch.arange(len(rows))
         mask_ST = batch.mask_ST[steps]
@@ -85,8 +86,8 @@ class Policy:
         column_ST = batch.step_start_S[steps, None] - 1 + torch.arange(mask_ST.shape[1])[None]
         row_ST = place[batch.step_row_S[steps], None].expand_as(column_ST)
         wanted = row_ST[mask_ST].to(self.device), column_ST[mask_ST].to(self.device)
-        hidden_TD = hidden_states(self.model, self._padded([batch.row_ids[row] for row in rows]), wanted=wanted)
-        return hidden_TD, batch.token_ST[steps][mask_ST].to(self.device)
+        ids_BT = self.padded([batch.row_ids[row] for row in rows])
+        return ids_BT, wanted, batch.token_ST[steps][mask_ST].to(self.device)
 
     def score(self, batch: Batch, rows: Sequence[int], steps: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of the sampled tokens of some rows.
@@ -99,8 +100,7 @@ class Policy:
         Returns:
             logprob_ST, entropy_ST: float [s, T], zero where `batch.mask_ST` is False.
         """
-        hidden_TD, target_T = self.hidden_before_samples(batch, rows, steps)
-        logprob_T, entropy_T = self.head.logprob_and_entropy(hidden_TD, target_T, temperature=temperature)
+        logprob_T, entropy_T = self.lm(*self.before_samples(batch, rows, steps), temperature=temperature)
         mask_ST = batch.mask_ST[steps].to(self.device)
         zero_ST = torch.zeros(mask_ST.shape, device=self.device)
         return zero_ST.masked_scatter(mask_ST, logprob_T), zero_ST.masked_scatter(mask_ST, entropy_T)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empg_cli.model.decoder import hidden_states
 from empg_cli.model.policy import Policy
 from empg_cli.model.windows import windows_of
 from empg_cli.rollout.torch_engine.cache import EpisodeCache
@@ -103,7 +102,7 @@ class Reader:
                 leaders[number] = first.setdefault(tuple(contexts[number]), number)
             self._read_beginnings([(rows[number], contexts[number]) for number in first.values()])
         readers = sorted(set(leaders)) if fresh else leaders
-        hidden_BD = self._forward([rows[n] for n in readers], [contexts[n] for n in readers])
+        logit_BV = self._forward([rows[n] for n in readers], [contexts[n] for n in readers])
         for leader in {leaders[number] for number in fresh}:
             followers = [rows[n] for n in fresh if leaders[n] == leader and n != leader]
             self._copy(rows[leader], followers, len(contexts[leader]))
@@ -113,8 +112,8 @@ class Reader:
                     row.family, row.shared = self._families, len(contexts[leader])
         if len(readers) < len(rows):
             place = {leader: number for number, leader in enumerate(readers)}
-            hidden_BD = hidden_BD[[place[leader] for leader in leaders]]
-        return self._policy.head.logits(hidden_BD)
+            logit_BV = logit_BV[[place[leader] for leader in leaders]]
+        return logit_BV
 
     def _read_beginnings(self, fresh: Sequence[tuple[Row, list[int]]]) -> None:
         """Fill fresh rows with the longest beginning that another row holds, or that all of them have in common."""
@@ -141,26 +140,26 @@ class Reader:
                 row.read = source.read[:length]
 
     def _forward(self, rows: Sequence[Row], contexts: Sequence[list[int]]) -> Tensor:
-        """Read the rest of each context; returns the hidden states [B, D] of the last tokens."""
+        """Read the rest of each context; returns the logits [B, V] after it."""
         chunks = [row.chunk(len(context)) for row, context in zip(rows, contexts, strict=True)]
         new = [context[len(row.read) :] for row, context in zip(rows, contexts, strict=True)]
-        hidden = [self._pass(chunks[part], new[part]) for part in _parts([len(ids) for ids in new])]
+        logits = [self._pass(chunks[part], new[part]) for part in _parts([len(ids) for ids in new])]
         for row, ids in zip(rows, new, strict=True):
             row.read += ids
-        return torch.cat(hidden) if len(hidden) > 1 else hidden[0]
+        return torch.cat(logits) if len(logits) > 1 else logits[0]
 
     def _pass(self, chunks: Sequence[Chunk], ids: Sequence[Sequence[int]]) -> Tensor:
-        """One forward pass over packed chunks; returns the hidden states [B, D] of their last tokens."""
+        """One forward pass over packed chunks; returns the logits [B, V] after each."""
         device = self._policy.device
         self._cache.aim(chunks)
         end_B = torch.from_numpy(np.cumsum([len(part) for part in ids]) - 1).to(device)
-        return hidden_states(
-            self._policy.model,
+        logit_BV: Tensor = self._policy.lm(
             torch.tensor([[token for part in ids for token in part]], device=device),
+            (torch.zeros_like(end_B), end_B),
             position_ids=torch.from_numpy(positions(chunks))[None].to(device),
-            wanted=(torch.zeros_like(end_B), end_B),
             episodes=self._cache,
         )
+        return logit_BV
 
     def _empty_cache(self) -> EpisodeCache:
         return EpisodeCache(0, windows_of(self._policy.model.config))
