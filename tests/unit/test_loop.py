@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from empg_cli import loop
+from empg_cli import experiment, loop
 from empg_cli.rollout.engine import Completion
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 from tests.support.tiny import tiny_config
 
 
-class BlindEngine(loop.TorchEngine):
+class BlindEngine(TorchEngine):
     """Reports no entropies, as servers do not."""
 
     async def generate(self, *arguments: Any, **options: Any) -> Completion[int]:
@@ -42,7 +43,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     )
     folder = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "TorchEngine", BlindEngine)
+        patch.setattr(experiment, "TorchEngine", BlindEngine)
         loop.train(cfg, folder)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

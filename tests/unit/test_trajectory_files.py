@@ -10,7 +10,7 @@ import pytest
 from empg_cli.agents.messages import MessageCodec
 from empg_cli.algorithms.assemble import compute_credit, credit_parts
 from empg_cli.config import load
-from empg_cli.learner.batching import make_batch
+from empg_cli.model.batch import make_batch
 from empg_cli.runs.trajectories import drop_trajectories, save_trajectories, text_with_special_tokens
 from empg_cli.types import Step, Task, Trajectory
 from tests.support.chat import chat_tokenizer
