@@ -59,7 +59,7 @@ UPDATING = (
     ),
     Mutant(
         "temperature-not-in-the-scoring",
-        "src/empg_cli/learner/update.py",
+        "src/empg_cli/learner/logprobs.py",
         "temperature, tokens = cfg.rollout.temperature,",
         "temperature, tokens = 1.0,",
         "old log-probs are those of another distribution than the one sampled from",
