@@ -98,6 +98,7 @@ def test_of_a_server_the_tokens_are_not_counted(tmp_path: Path) -> None:
     save_trajectories(tmp_path, 0, "eval", played)
     (kept,) = lines(tmp_path, "update-000000-eval.jsonl")[0]["steps"]
     assert (kept["prompt"], kept["response"], kept["tokens"], kept["entropy"]) == ("a prompt", "an answer", None, None)
+    assert kept["policy_version"] is None
 
 
 def test_nothing_kept_no_file(tmp_path: Path) -> None:
