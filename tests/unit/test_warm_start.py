@@ -20,7 +20,14 @@ from empg_cli.config.schema import Rollout, WarmStart
 from empg_cli.experiment import fresh_or_resumed
 from empg_cli.learner import imitation as warm_start
 from empg_cli.learner.checkpoint import save_checkpoint
-from empg_cli.learner.demonstrations import MAX_FAILURES, Demonstration, ExpertFails, Row, demonstrate, demonstrations
+from empg_cli.learner.demonstrations import (
+    MAX_FAILURES,
+    Demonstration,
+    ExpertFails,
+    ImitationRow,
+    demonstrate,
+    demonstrations,
+)
 from empg_cli.learner.imitation import accumulate_imitation_gradient, warm_start_key, warm_started
 from empg_cli.model.loading import load_policy
 from empg_cli.model.tiny import word_tokenizer
@@ -128,7 +135,7 @@ def test_the_gradient_ignores_what_a_mistake_said() -> None:
     prompt, look, wrong = CODEC.opening("task"), CODEC.response("look"), CODEC.response("inventory")
     gradients = []
     for mistake in (wrong, CODEC.response("help")):
-        row = Row()
+        row = ImitationRow()
         row.add(prompt, 0.0)
         row.add(look, 1.0)
         row.add(mistake, 0.0)

@@ -19,7 +19,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_tasks
-from empg_cli.evaluation.paired import PASSES
+from empg_cli.evaluation.head_to_head import PASSES
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy

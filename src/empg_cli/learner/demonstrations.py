@@ -21,7 +21,7 @@ class ExpertFails(UserError):  # noqa: N818 (a sentence for the user)
 
 
 @dataclass(slots=True)
-class Row:
+class ImitationRow:
     """What the model reads at once: a whole episode in transcript context, one step in window context."""
 
     token_ids: list[int] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    rows: list[Row]
+    rows: list[ImitationRow]
     success: bool
     did_not_fit: str | None = None
     """Which limit of the rollout ended the episode, and what it needed; None when none did."""
@@ -65,7 +65,7 @@ def demonstrate(
     observation = env.reset()
     expert = benchmark.expert(env, rng)
     prompt = agent.start(observation)
-    rows: list[Row] = []
+    rows: list[ImitationRow] = []
     success = done = False
     while not done:
         used = len(rows[-1].token_ids) if append_only and rows else 0
@@ -80,7 +80,7 @@ def demonstrate(
         if len(response) > rollout.max_new_tokens:
             return Demonstration(rows, False, f"rollout.max_new_tokens={rollout.max_new_tokens} ({len(response)})")
         if not (append_only and rows):
-            rows.append(Row())
+            rows.append(ImitationRow())
         rows[-1].add(prompt, prompt_weight)
         rows[-1].add(response, 0.0 if is_mistake else 1.0)
         result = env.step(action)

@@ -20,7 +20,7 @@ from empg_cli.agents.agent import AgentMaker, agent_maker
 from empg_cli.agents.chat_template import shows_date
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import Rollout, TrainConfig, WarmStart
-from empg_cli.learner.demonstrations import Row, demonstrations
+from empg_cli.learner.demonstrations import ImitationRow, demonstrations
 from empg_cli.model.loading import load_own, model_fingerprint
 from empg_cli.model.policy import Policy
 from empg_cli.runs.facts import package_versions
@@ -76,7 +76,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return warmup * (1 - (1 - FINAL_LR_FRACTION) * step / max(steps, 1))
 
 
-def accumulate_imitation_gradient(policy: Policy, rows: Sequence[Row]) -> float:
+def accumulate_imitation_gradient(policy: Policy, rows: Sequence[ImitationRow]) -> float:
     """Backward through the weighted mean negative log-likelihood of the rows' tokens; returns it.
 
     Rows of similar length share a forward pass; the denominator is the whole batch's, so the split does not change the
@@ -94,7 +94,7 @@ def accumulate_imitation_gradient(policy: Policy, rows: Sequence[Row]) -> float:
     return total
 
 
-def weighted_nll(policy: Policy, rows: Sequence[Row]) -> Tensor:
+def weighted_nll(policy: Policy, rows: Sequence[ImitationRow]) -> Tensor:
     """Sum of weight times negative log-likelihood over the rows' tokens."""
     ids = [torch.tensor(row.token_ids) for row in rows]
     hidden_BTD = policy.hidden([row[:-1] for row in ids])

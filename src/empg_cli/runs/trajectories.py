@@ -2,8 +2,8 @@
 
 `trajectories/update-000008-eval.jsonl` and `-train.jsonl`, one JSON object a line. Training steps carry advantage and
 credit, and with EMPG g and f; evaluation steps carry the entropy alone. `prompt` and `response` of a step are what the
-model read and wrote, special tokens included: all of a window prompt, of a transcript what is new. `policy_version` counts the
-updates that the policy had seen; an expert and a model behind a server have none.
+model read and wrote, special tokens included: all of a window prompt, of a transcript what is new. `policy_version`
+counts the updates that the policy had seen; an expert and a model behind a server have none.
 """
 
 from __future__ import annotations
