@@ -34,7 +34,7 @@ VERL ?= verl==0.9.1
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-lowest mutants parity bench check lint types format build constraints clean
+.PHONY: help install demo test test-lowest mutants parity bench check lint types layers format build constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,7 +94,7 @@ bench: $(BENCH_ENV)  ## Measure speed and memory and write the tables of docs/pe
 		OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/$$bench.py --json build/bench/$$bench.json || exit 1; done
 	$(BIN)/python scripts/bench/write_docs.py build/bench
 
-check: lint types  ## Lint, formatting and types
+check: lint types layers  ## Lint, formatting, types and layers
 
 lint: $(DEV_ENV)  ## Ruff: rules and formatting
 	$(BIN)/ruff check $(SOURCES)
@@ -102,6 +102,9 @@ lint: $(DEV_ENV)  ## Ruff: rules and formatting
 
 types: $(DEV_ENV)  ## Mypy, strict
 	$(BIN)/mypy
+
+layers: $(DEV_ENV)  ## Imports run one way: the contracts in pyproject.toml
+	$(BIN)/lint-imports --no-cache
 
 format: $(DEV_ENV)  ## Format the code and mend what ruff can
 	$(BIN)/ruff check --fix $(SOURCES)

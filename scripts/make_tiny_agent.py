@@ -26,7 +26,6 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import evaluate
 from empg_cli.learner.imitation import imitate
 from empg_cli.model.loading import load_policy, model_fingerprint
-from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import package_versions
@@ -86,8 +85,7 @@ def main() -> None:
             policy.save(args.out / f"step-{step:06d}")
         return sampled.success_rate >= float(args.stop_at)
 
-    rules = episode_rules(cfg.rollout, cfg.benchmark, temperature=1.0)
-    imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, rules, seed=args.seed, on_step=on_step)
+    imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=args.seed, on_step=on_step)
     policy.save(args.out)
     record = {
         "command": "python scripts/make_tiny_agent.py " + " ".join(sys.argv[1:]),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from empg_cli import config
 from empg_cli.config.schema import TrainConfig
-from empg_cli.learner.batching import make_batch
 from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
 from empg_cli.types import Batch, Step, Task, Trajectory
 

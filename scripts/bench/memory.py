@@ -24,6 +24,7 @@ import torch
 
 from common import Report, argument_parser, peak_memory_mb
 from empg_cli import loop
+from empg_cli.experiment import Experiment
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.learner.update import update_policy
 from empg_cli.model.scoring import logprob_and_entropy
@@ -94,7 +95,7 @@ def resident_after_updates() -> list[float]:
         if state.update in CHECKPOINTS:
             resident.append(resident_mb())
 
-    with patch.object(Observer, "log", log), patch.object(loop, "evaluate_policy", lambda *_: None):
+    with patch.object(Observer, "log", log), patch.object(Experiment, "evaluate", lambda _: None):
         loop.train(cfg, folder)
     shutil.rmtree(folder)
     return resident

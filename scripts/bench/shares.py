@@ -15,9 +15,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from empg_cli import loop
 from empg_cli.benchmarks import make_benchmark
+from empg_cli.experiment import Experiment
+from empg_cli.learner.learner import Learner
 from empg_cli.model import head, language_model
 from empg_cli.observe.observer import Observer
-from empg_cli.rollout import source as sampling
+from empg_cli.rollout import source
 from empg_cli.rollout.torch_engine import engine as torch_engine
 from empg_cli.runs.checkpoint import TrainState
 from made import run_config, scratch_folder
@@ -52,17 +54,17 @@ def clocked(clocks: Clocks, benchmark: Any) -> Iterator[None]:
     """Clocks around the parts of the training loop, of the rollout and of the update."""
     env = type(benchmark.make_env(benchmark.tasks("train")[0]))
     places: Sequence[tuple[Any, str, str]] = (
-        (loop, "sample_trajectories", "agents, the rest of the rollout"),
+        (source.Source, "next", "agents, the rest of the rollout"),
         (torch_engine.TorchEngine, "_advance", "rollout engine around the model"),
         (torch_engine, "sample", "drawing tokens"),
         (env, "step", "environments"),
         (env, "reset", "environments"),
         (type(benchmark), "make_env", "environments"),
-        (sampling, "describe_rollout", "metrics"),
+        (source, "describe_rollout", "metrics"),
         (loop, "make_batch", "trajectories to tensors"),
-        (loop, "score_batch", "micro-batches, loss, bookkeeping"),
+        (Learner, "score", "micro-batches, loss, bookkeeping"),
         (loop, "credit_parts", "credit"),
-        (loop, "update_policy", "micro-batches, loss, bookkeeping"),
+        (Learner, "step", "micro-batches, loss, bookkeeping"),
         (torch.nn.utils, "clip_grad_norm_", "optimiser"),
         (torch.optim.AdamW, "step", "optimiser"),
         (head, "logprob_and_entropy", "log-prob and entropy head"),
@@ -93,7 +95,7 @@ def train_updates(updates: int, after_update: Callable[[int, dict[str, float]], 
         plain(self, state, metrics, evaluation)
         after_update(state.update, metrics)
 
-    with patch.object(loop, "evaluate_policy", lambda *_: None), patch.object(Observer, "log", log):
+    with patch.object(Experiment, "evaluate", lambda _: None), patch.object(Observer, "log", log):
         loop.train(cfg, folder)
     shutil.rmtree(folder)
 

@@ -14,14 +14,14 @@ import torch
 from common import Timing
 from empg_cli import config
 from empg_cli.algorithms.assemble import compute_credit
-from empg_cli.learner.batching import make_batch
-from empg_cli.learner.metrics import describe_rollout
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.learner.update import update_policy
+from empg_cli.model.batch import make_batch
 from empg_cli.model.loading import load_folder
 from empg_cli.rollout.collect import collect
 from empg_cli.rollout.episode import EpisodeRules
 from empg_cli.rollout.masking import trainable
+from empg_cli.rollout.outcomes import describe_rollout
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from word_game import (
     ToolEnv,

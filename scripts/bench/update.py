@@ -31,9 +31,11 @@ from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.learner import update
-from empg_cli.learner.batching import make_batch, microbatches, padding_share
+from empg_cli.learner.logprobs import score_batch
 from empg_cli.learner.optim import make_optimizer
-from empg_cli.learner.update import score_batch, update_policy
+from empg_cli.learner.split import microbatches, padding_share
+from empg_cli.learner.update import update_policy
+from empg_cli.model.batch import make_batch
 from empg_cli.model.loading import load_policy
 from empg_cli.model.policy import Policy
 from empg_cli.model.scoring import CPU_CHUNK, logprob_and_entropy

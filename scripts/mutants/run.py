@@ -27,8 +27,10 @@ from scripts.mutants import MUTANTS
 from scripts.mutants.mutant import Misplaced, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "runs", "build", "dist")
-"""Hidden folders (.git, environments, caches) and results."""
+_EVERYWHERE = shutil.ignore_patterns(".*", "__pycache__")
+"""Hidden folders (.git, environments) and caches."""
+_RESULTS = {"runs", "multirun", "outputs", "build", "dist"}
+"""Folders of the checkout, not of the package: `src/empg_cli/runs` is code."""
 SLOW_IMPORTS = ["torch", "transformers.models.qwen2.modeling_qwen2", "scipy.stats", "hydra", "pydantic"]
 """Loaded once; the process of every mutant is forked from there. Nothing of empg's, which changes."""
 _FAILURE = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", re.MULTILINE)
@@ -65,11 +67,16 @@ def main(words: Sequence[str]) -> int:
         trees = Trees()
         for _ in range(min(options.jobs, len(chosen))):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="empg-mutants-"))
-            trees.put(Path(shutil.copytree(ROOT, Path(folder) / "empg", ignore=LEFT_OUT)))
+            trees.put(Path(shutil.copytree(ROOT, Path(folder) / "empg", ignore=left_out)))
         if not options.no_baseline and (fault := baseline_fault(chosen, trees, options.jobs)):
             print(f"the tree as it is does not pass: {fault}", file=sys.stderr)
             return 2
         return run_all(chosen, trees, jobs=options.jobs, time_limit=options.time_limit)
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What a copy of the tree does without."""
+    return _EVERYWHERE(folder, names) | (_RESULTS.intersection(names) if Path(folder) == ROOT else set())
 
 
 def baseline_fault(chosen: Sequence[Mutant], trees: Trees, jobs: int) -> str | None:

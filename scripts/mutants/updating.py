@@ -11,7 +11,7 @@ _OPTIM = ("unit/test_optim.py",)
 UPDATING = (
     Mutant(
         "next-step-off-by-one",
-        "src/empg_cli/learner/batching.py",
+        "src/empg_cli/model/batch.py",
         "next_step.append(len(steps) + 1 if",
         "next_step.append(len(steps) if",
         "every step is followed by itself",
@@ -19,7 +19,7 @@ UPDATING = (
     ),
     Mutant(
         "last-step-runs-on",
-        "src/empg_cli/learner/batching.py",
+        "src/empg_cli/model/batch.py",
         "if turn + 1 < len(trajectory.steps) else -1",
         "if turn < len(trajectory.steps) else -1",
         "an episode's last step is followed by the next episode",
@@ -27,7 +27,7 @@ UPDATING = (
     ),
     Mutant(
         "response-one-token-late",
-        "src/empg_cli/learner/batching.py",
+        "src/empg_cli/model/batch.py",
         "step_start.append(len(row))",
         "step_start.append(len(row) + 1)",
         "log-probs are read one column to the right",
@@ -35,7 +35,7 @@ UPDATING = (
     ),
     Mutant(
         "minibatches-not-shuffled",
-        "src/empg_cli/learner/batching.py",
+        "src/empg_cli/learner/split.py",
         "in order_N.chunk(count):",
         "in torch.arange(len(order_N)).chunk(count):",
         "every pass has the same mini-batches",
@@ -59,7 +59,7 @@ UPDATING = (
     ),
     Mutant(
         "temperature-not-in-the-scoring",
-        "src/empg_cli/learner/update.py",
+        "src/empg_cli/learner/logprobs.py",
         "temperature, tokens = cfg.rollout.temperature,",
         "temperature, tokens = 1.0,",
         "old log-probs are those of another distribution than the one sampled from",

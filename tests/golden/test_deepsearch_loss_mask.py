@@ -20,7 +20,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.deepsearch.corpus import Passage
 from empg_cli.benchmarks.deepsearch.index import build_index
 from empg_cli.config import load
-from empg_cli.learner.batching import make_batch
+from empg_cli.model.batch import make_batch
 from empg_cli.model.tiny import word_tokenizer
 from empg_cli.types import Batch, Trajectory
 from tests.support.chat import chat_tokenizer

@@ -6,9 +6,9 @@ import pytest
 
 from empg_cli.algorithms.assemble import compute_credit, loss_weights
 from empg_cli.config import load
-from empg_cli.learner.batching import make_batch
-from empg_cli.learner.metrics import describe_rollout
+from empg_cli.model.batch import make_batch
 from empg_cli.rollout.masking import EnvironmentsDown, count_masked, trainable
+from empg_cli.rollout.outcomes import describe_rollout
 from empg_cli.types import Status, Step, Task, Trajectory
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from empg_cli.learner.batching import make_batch
 from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Step, Task, Trajectory

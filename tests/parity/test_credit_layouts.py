@@ -12,7 +12,7 @@ import yaml
 from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.algorithms.table import merge_tables, step_table
 from empg_cli.config.algo import Algo
-from empg_cli.learner.batching import make_batch
+from empg_cli.model.batch import make_batch
 from empg_cli.types import Step, Task, Trajectory
 
 CONF = Path(__file__).parents[2] / "conf" / "algo"

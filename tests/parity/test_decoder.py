@@ -18,9 +18,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from empg_cli.learner.batching import make_batch
 from empg_cli.model import decoder
 from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.batch import make_batch
 from empg_cli.model.decoder import has_standard_layers, hidden_states
 from empg_cli.model.policy import Policy
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout

@@ -13,10 +13,10 @@ from torch import Tensor
 from empg_cli.agents.alfworld_compact import vocabulary
 from empg_cli.config.location import conf_dir
 from empg_cli.config.schema import Model
-from empg_cli.learner.batching import make_batch
 from empg_cli.learner.checkpoint import load_optimizer, save_checkpoint
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.learner.update import accumulate_gradient
+from empg_cli.model.batch import make_batch
 from empg_cli.model.loading import load_folder, load_policy
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.torch_engine.engine import TorchEngine

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from empg_cli.learner.batching import make_batch
-from empg_cli.learner.update import score_batch
+from empg_cli.learner.logprobs import score_batch
 from empg_cli.model.attention import POLICY_ATTENTION
+from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.torch_engine import cache
 from empg_cli.rollout.torch_engine.engine import TorchEngine

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from empg_cli.agents.agent import Agent
 from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
-from empg_cli.learner.metrics import describe_batch
 from empg_cli.model.tiny import word_tokenizer
 from empg_cli.rollout.engine import Completion
-from empg_cli.rollout.source import sample_trajectories
+from empg_cli.rollout.outcomes import describe_batch
+from empg_cli.rollout.source import Source
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Task, Trajectory
 from tests.support.one_step import FAIL, SOLVE, OneStepEnv
@@ -68,13 +68,12 @@ def play(
         make_env=OneStepEnv, tasks=lambda split: [Task(f"t{number}", "k", split) for number in range(100)]
     )
     engine = Batches([[action for keep in batch for action in (SOLVE, FAIL if keep else SOLVE)] for batch in batches])
-    run: Any = SimpleNamespace(progress=lambda phase: lambda done, total: None)
 
     def make_agent() -> Agent:
         return Agent(AlfworldCompact(), CODEC, context="transcript", history=0)
 
     state = TrainState()
-    kept, metrics = sample_trajectories(cfg, engine, benchmark, make_agent, state, run)
+    kept, metrics = Source(cfg, engine, benchmark, make_agent).next(state)
     return kept, metrics, state
 
 

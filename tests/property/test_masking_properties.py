@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from empg_cli.algorithms.assemble import compute_credit, loss_weights
 from empg_cli.config import load
 from empg_cli.config.schema import TrainConfig
-from empg_cli.learner.batching import make_batch
+from empg_cli.model.batch import make_batch
 from empg_cli.rollout.masking import trainable
 from empg_cli.types import Batch, Status, Step, Task, Trajectory
 

@@ -7,8 +7,10 @@ import torch
 
 from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.config.schema import TrainConfig
-from empg_cli.learner.batching import make_batch, microbatches, minibatches, padding_share
-from empg_cli.learner.update import accumulate_gradient, score_batch
+from empg_cli.learner.logprobs import score_batch
+from empg_cli.learner.split import microbatches, minibatches, padding_share
+from empg_cli.learner.update import accumulate_gradient
+from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
 from empg_cli.types import Batch
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout

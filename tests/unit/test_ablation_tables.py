@@ -16,7 +16,7 @@ from empg_cli.reports.ablation_tables import json_text, main_table, runs_table, 
 from empg_cli.reports.tables import latex, markdown, p_text
 from empg_cli.runs.study import Cell, Study, read_study, write_study
 from empg_cli.stats.paired import PairedDifference, SignFlip
-from empg_cli.studies.comparison import Comparison, Row, compare
+from empg_cli.studies.comparison import Comparison, VariantRow, compare
 
 VALUES = {
     "grpo": [0.50, 0.55, 0.45, 0.60],
@@ -135,7 +135,7 @@ def test_a_p_value_is_never_shown_as_zero(tmp_path: Path) -> None:
     assert [p_text(value) for value in (1.0, 0.0313, 0.00005, 2 / 2**20)] == ["1.0000", "0.0313", "0.0001", "< 0.0001"]
     floor = 2 / 2**20
     difference = PairedDifference(0.1, 0.05, 0.15, 20, SignFlip(floor, floor, True))
-    row = Row("better", (), (), 0.5, None, difference, floor)
+    row = VariantRow("better", (), (), 0.5, None, difference, floor)
     comparison = Comparison("s", "eval/success_rate", "grpo", "share", (row,), 20, 20, {})
     assert "| 20 | < 0.0001 | < 0.0001 |" in markdown(main_table(comparison))
     assert "20 & $<$ 0.0001 & $<$ 0.0001" in latex(main_table(comparison))

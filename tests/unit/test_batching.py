@@ -9,7 +9,7 @@ import torch
 
 from empg_cli.algorithms.assemble import credit_parts
 from empg_cli.algorithms.table import StepTable, merge_tables, step_table
-from empg_cli.learner.batching import make_batch
+from empg_cli.model.batch import make_batch
 from empg_cli.types import Trajectory
 from tests.support.made import made_trajectories
 from tests.support.tiny import tiny_config

@@ -7,8 +7,8 @@ import torch
 
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.config.algo import ClipLoss
-from empg_cli.learner.batching import make_batch
 from empg_cli.learner.update import accumulate_gradient
+from empg_cli.model.batch import make_batch
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
 
 CONSTANT = ClipLoss(

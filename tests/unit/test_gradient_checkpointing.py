@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from empg_cli.agents.alfworld_compact import vocabulary
-from empg_cli.learner.batching import make_batch
 from empg_cli.learner.update import accumulate_gradient
+from empg_cli.model.batch import make_batch
 from empg_cli.model.loading import load_policy
 from empg_cli.model.policy import Policy
 from tests.support.chat import save_chat_model

@@ -13,7 +13,7 @@ import torch
 
 from empg_cli.algorithms.assemble import credit_parts
 from empg_cli.config import load
-from empg_cli.learner.batching import make_batch
+from empg_cli.model.batch import make_batch
 from empg_cli.observe.health import TROUBLES
 from empg_cli.observe.health_watch import HealthWatch, telling_step
 from empg_cli.observe.summary import RunReport, print_run_summary

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from empg_cli import loop
+from empg_cli import experiment, loop
 from empg_cli.rollout.engine import Completion
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 from tests.support.tiny import tiny_config
 
 
-class BlindEngine(loop.TorchEngine):
+class BlindEngine(TorchEngine):
     """Reports no entropies, as servers do not."""
 
     async def generate(self, *arguments: Any, **options: Any) -> Completion[int]:
@@ -42,7 +43,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     )
     folder = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "TorchEngine", BlindEngine)
+        patch.setattr(experiment, "TorchEngine", BlindEngine)
         loop.train(cfg, folder)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -57,3 +58,28 @@ def test_the_reference_stays_where_the_policy_began(rows: list[dict[str, Any]]) 
     first, second = (row["actor/kl_loss"] for row in rows)
     assert abs(first) < 1e-6  # the first update begins at the reference
     assert second > 1e-4  # the second does not
+
+
+def versions(run: Path, phase: str) -> dict[int, set[int]]:
+    """Update that a file of trajectories belongs to -> the policy versions of its steps."""
+    return {
+        int(path.stem.split("-")[1]): {
+            step["policy_version"] for line in path.read_text().splitlines() for step in json.loads(line)["steps"]
+        }
+        for path in sorted((run / "trajectories").glob(f"*-{phase}.jsonl"))
+    }
+
+
+def test_every_step_says_which_policy_sampled_it_also_after_a_resume(tmp_path: Path) -> None:
+    words = (
+        *("algo.group_size=2", "trainer.tasks_per_update=2", "trainer.minibatches=1", "benchmark.eval_tasks=1"),
+        *("trainer.updates=3", "trainer.eval_every=1", "trainer.checkpoint_every=2", "logger.wandb.mode=disabled"),
+    )
+    loop.train(tiny_config(*words), tmp_path / "run")
+    assert versions(tmp_path / "run", "train") == {1: {0}, 2: {1}, 3: {2}}  # update 3 trains on what version 2 played
+    assert versions(tmp_path / "run", "eval") == {0: {0}, 1: {1}, 2: {2}, 3: {3}}
+
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000002"
+    loop.train(tiny_config(*words, f"resume={checkpoint}"), tmp_path / "again")
+    assert versions(tmp_path / "again", "train") == {3: {2}}
+    assert versions(tmp_path / "again", "eval") == {3: {3}}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from empg_cli import loop
+from empg_cli import experiment, loop
 from empg_cli.agents.agent import Agent
 from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
@@ -19,11 +19,11 @@ from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.benchmarks.base import StepResult, UnscoredError
 from empg_cli.config import load
 from empg_cli.evaluation.evaluate import NothingJudged, summarise
-from empg_cli.learner.batching import make_batch
 from empg_cli.learner.update import update_policy
+from empg_cli.model.batch import make_batch
 from empg_cli.model.tiny import word_tokenizer
 from empg_cli.rollout.masking import EnvironmentsDown, trainable
-from empg_cli.rollout.source import sample_trajectories
+from empg_cli.rollout.source import Source
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Status, Task, Trajectory
 from tests.support.one_step import BREAK, FAIL, SOLVE, OneStepEnv
@@ -39,12 +39,11 @@ def sample(words: list[str], *actions: str) -> tuple[list[Trajectory], dict[str,
     )
     codec = CompactCodec(word_tokenizer(vocabulary()))
     engine = ScriptedEngine(codec, [[AlfworldCompact().phrase(action)] for action in actions])
-    run: Any = SimpleNamespace(progress=lambda phase: lambda done, total: None)
 
     def make_agent() -> Agent:
         return Agent(AlfworldCompact(), codec, context="transcript", history=0)
 
-    return sample_trajectories(cfg, engine, benchmark, make_agent, TrainState(), run)
+    return Source(cfg, engine, benchmark, make_agent).next(TrainState())
 
 
 def test_dynamic_sampling_compares_the_judged_members_alone() -> None:
@@ -120,8 +119,8 @@ class Fragile:
 
 
 def test_a_run_counts_what_it_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make: Callable[..., Any] = loop.make_benchmark
-    monkeypatch.setattr(loop, "make_benchmark", lambda **keys: Fragile(make(**keys)))
+    make: Callable[..., Any] = experiment.make_benchmark
+    monkeypatch.setattr(experiment, "make_benchmark", lambda **keys: Fragile(make(**keys)))
     cfg = tiny_config(
         "algo=empg",
         "algo.group_size=4",

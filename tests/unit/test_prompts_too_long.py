@@ -16,7 +16,7 @@ from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import evaluate
 from empg_cli.model.tiny import word_tokenizer
 from empg_cli.rollout.collect import NothingFits
-from empg_cli.rollout.source import sample_trajectories
+from empg_cli.rollout.source import Source
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Status, Task
 from tests.support.scripted import ScriptedEngine
@@ -61,8 +61,7 @@ def engine() -> Any:
 
 
 def sampled(cfg: TrainConfig) -> list[Any]:
-    run: Any = SimpleNamespace(progress=lambda phase: lambda done, total: None)
-    return sample_trajectories(cfg, engine(), BENCHMARK, agent, TrainState(), run)[0]
+    return Source(cfg, engine(), BENCHMARK, agent).next(TrainState())[0]
 
 
 def evaluated(cfg: TrainConfig) -> list[Any]:

@@ -13,7 +13,7 @@ from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
 from empg_cli.benchmarks.base import Observation, StepResult, UnscoredError
 from empg_cli.model.tiny import word_tokenizer
-from empg_cli.rollout.info import reported_numbers
+from empg_cli.rollout.outcomes import reported_numbers
 from empg_cli.types import Status, Task
 from tests.support.scripted import scripted_rollout
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from empg_cli.rollout.source import sample_trajectories
+from empg_cli.rollout.source import Source
 from empg_cli.rollout.tasks import training_tasks
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Task
@@ -19,9 +18,8 @@ def update(engine: NotingEngine, state: TrainState) -> Games:
     """The rollouts of one update: three, for no group is informative."""
     games: Any = Games()
     any_engine: Any = engine
-    run: Any = SimpleNamespace(progress=lambda phase: lambda done, total: None)
 
-    sample_trajectories(DAPO, any_engine, games, make_agent, state, run)
+    Source(DAPO, any_engine, games, make_agent).next(state)
     noted: Games = games
     return noted
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from empg_cli.benchmarks.base import StepResult
-from empg_cli.rollout.info import reported_numbers
+from empg_cli.rollout.outcomes import reported_numbers
 
 NUMPY: dict[str, Any] = {
     "reward": np.float32(0.5), "done": np.bool_(True), "success": np.bool_(False), "score": np.float64(0.25),

@@ -10,7 +10,7 @@ import pytest
 from empg_cli.agents.messages import MessageCodec
 from empg_cli.algorithms.assemble import compute_credit, credit_parts
 from empg_cli.config import load
-from empg_cli.learner.batching import make_batch
+from empg_cli.model.batch import make_batch
 from empg_cli.runs.trajectories import drop_trajectories, save_trajectories, text_with_special_tokens
 from empg_cli.types import Step, Task, Trajectory
 from tests.support.chat import chat_tokenizer
@@ -98,6 +98,7 @@ def test_of_a_server_the_tokens_are_not_counted(tmp_path: Path) -> None:
     save_trajectories(tmp_path, 0, "eval", played)
     (kept,) = lines(tmp_path, "update-000000-eval.jsonl")[0]["steps"]
     assert (kept["prompt"], kept["response"], kept["tokens"], kept["entropy"]) == ("a prompt", "an answer", None, None)
+    assert kept["policy_version"] is None
 
 
 def test_nothing_kept_no_file(tmp_path: Path) -> None:

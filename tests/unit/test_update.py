@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from empg_cli.config.schema import TrainConfig
-from empg_cli.learner.batching import make_batch
-from empg_cli.learner.update import accumulate_gradient, score_batch, update_policy
+from empg_cli.learner.logprobs import score_batch
+from empg_cli.learner.update import accumulate_gradient, update_policy
+from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
 from empg_cli.types import Batch, Trajectory
 from tests.support.made import made_trajectories

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,34 @@ from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation, StepResult
-from empg_cli.config.schema import WarmStart
+from empg_cli.config.schema import Rollout, WarmStart
+from empg_cli.experiment import fresh_or_resumed
 from empg_cli.learner import imitation as warm_start
 from empg_cli.learner.checkpoint import save_checkpoint
-from empg_cli.learner.demonstrations import MAX_FAILURES, Demonstration, ExpertFails, Row, demonstrate, demonstrations
+from empg_cli.learner.demonstrations import (
+    MAX_FAILURES,
+    Demonstration,
+    ExpertFails,
+    ImitationRow,
+    demonstrate,
+    demonstrations,
+)
 from empg_cli.learner.imitation import accumulate_imitation_gradient, warm_start_key, warm_started
-from empg_cli.loop import fresh_or_resumed
 from empg_cli.model.loading import load_policy
 from empg_cli.model.tiny import word_tokenizer
-from empg_cli.rollout.episode import EpisodeRules
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Task
-from tests.support import rules
 from tests.support.tiny import tiny_config, tiny_policy
 
 CODEC = CompactCodec(word_tokenizer(vocabulary()))
-TRANSCRIPT = replace(rules.TRANSCRIPT, max_steps=3, max_new_tokens=5)
-WINDOW = replace(TRANSCRIPT, append_only=False)
 SETTINGS = WarmStart(steps=3, batch_size=4, lr=1e-3, mistakes=0.0, prompt_weight=0.0, keep_failed=False)
 ROOM = "You are in the middle of a room. You see a safe 1.\n\nYour task is to: put a cd in safe."
 CFG = tiny_config(
     *("trainer.warm_start.steps=2", "trainer.warm_start.batch_size=2"),
     *("benchmark.max_steps=40", "benchmark.train_games=4"),
 )
+TRANSCRIPT = CFG.rollout.model_copy(update={"context": "transcript", "max_context_tokens": 2048, "max_new_tokens": 5})
+WINDOW = TRANSCRIPT.model_copy(update={"context": "window"})
 
 
 @dataclass
@@ -76,17 +81,16 @@ def agent(context: str = "transcript", history: int = 0) -> Agent:
     return Agent(AlfworldCompact(), CODEC, context=context, history=history)
 
 
-def shown(rules: EpisodeRules, mistakes: float = 0.0, prompt_weight: float = 0.0, history: int = 0) -> Demonstration:
+def shown(rollout: Rollout, mistakes: float = 0.0, prompt_weight: float = 0.0, history: int = 0) -> Demonstration:
     benchmark: Any = Rooms(frozenset({0}))
-    context = "transcript" if rules.append_only else "window"
     return demonstrate(
         benchmark,
         benchmark.tasks("train")[0],
-        agent(context, history),
+        agent(rollout.context, history),
         random.Random(3),
         mistakes=mistakes,
         prompt_weight=prompt_weight,
-        rules=rules,
+        rollout=rollout,
     )
 
 
@@ -113,9 +117,9 @@ def test_a_window_has_one_row_a_step_with_the_prompt_that_a_rollout_would_give()
     assert len({len(prompt) for prompt in prompts}) == 3  # 0, 1 and 2 past exchanges: not the same prompt thrice
 
 
-@pytest.mark.parametrize("rules", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
-def test_inserted_mistakes_are_shown_and_never_train(rules: EpisodeRules) -> None:
-    demonstration = shown(rules, mistakes=0.5, prompt_weight=0.0)
+@pytest.mark.parametrize("rollout", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
+def test_inserted_mistakes_are_shown_and_never_train(rollout: Rollout) -> None:
+    demonstration = shown(rollout, mistakes=0.5, prompt_weight=0.0)
     trained, hidden = [], []
     for row in demonstration.rows:
         for token, weight in zip(row.token_ids, row.weights, strict=True):
@@ -131,7 +135,7 @@ def test_the_gradient_ignores_what_a_mistake_said() -> None:
     prompt, look, wrong = CODEC.opening("task"), CODEC.response("look"), CODEC.response("inventory")
     gradients = []
     for mistake in (wrong, CODEC.response("help")):
-        row = Row()
+        row = ImitationRow()
         row.add(prompt, 0.0)
         row.add(look, 1.0)
         row.add(mistake, 0.0)
@@ -156,18 +160,18 @@ def test_an_expert_that_never_succeeds_is_one_clear_error() -> None:
         next(demonstrations(benchmark, agent, SETTINGS, TRANSCRIPT, seed=0))
 
 
-@pytest.mark.parametrize("rules", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
-def test_an_episode_that_a_rollout_could_not_finish_is_not_demonstrated(rules: EpisodeRules) -> None:
-    fits = shown(rules)
+@pytest.mark.parametrize("rollout", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
+def test_an_episode_that_a_rollout_could_not_finish_is_not_demonstrated(rollout: Rollout) -> None:
+    fits = shown(rollout)
     # The rows hold the response (look <end>, 2 tokens); a rollout must have room for max_new_tokens = 5.
     needed = max(len(row.token_ids) for row in fits.rows) - 2 + 5
-    assert shown(replace(rules, max_context_tokens=needed)).success
-    cut = shown(replace(rules, max_context_tokens=needed - 1))
+    assert shown(rollout.model_copy(update={"max_context_tokens": needed})).success
+    cut = shown(rollout.model_copy(update={"max_context_tokens": needed - 1}))
     assert not cut.success
     assert cut.did_not_fit == f"rollout.max_context_tokens={needed - 1} ({needed})"
-    assert shown(replace(rules, max_new_tokens=1)).did_not_fit == "rollout.max_new_tokens=1 (2)"
+    assert shown(rollout.model_copy(update={"max_new_tokens": 1})).did_not_fit == "rollout.max_new_tokens=1 (2)"
     benchmark: Any = Rooms(frozenset(range(8)))
-    small = replace(TRANSCRIPT, max_context_tokens=12)
+    small = TRANSCRIPT.model_copy(update={"max_context_tokens": 12})
     with pytest.raises(ExpertFails, match=r"did not fit .*max_context_tokens=12 \(\d+\) tokens needed\n  Raise"):
         next(demonstrations(benchmark, agent, SETTINGS, small, seed=0))
 

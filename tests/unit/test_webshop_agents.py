@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +19,10 @@ from empg_cli.benchmarks.webshop.benchmark import WebShopBenchmark
 from empg_cli.learner.demonstrations import demonstrate
 from empg_cli.model.tiny import word_tokenizer
 from tests.support.chat import chat_tokenizer
-from tests.support.rules import TRANSCRIPT
 
-RULES = replace(TRANSCRIPT, max_steps=15)
+ROLLOUT = config.load().rollout.model_copy(
+    update={"context": "transcript", "max_context_tokens": 2048, "max_new_tokens": 6}
+)
 WISH = (
     "Find me machine wash men's jeans with high waist with color: light blue, and size: xl, "
     "and price lower than 40.00 dollars"
@@ -152,7 +152,9 @@ def test_both_views_read_the_same() -> None:
         agents = (Agent(WebshopCompact(), CompactCodec(tokenizer), context="transcript", history=0) for _ in range(15))
         read.append(
             [
-                demonstrate(benchmark, task, agent, random.Random(7), mistakes=0.3, prompt_weight=0.0, rules=RULES).rows
+                demonstrate(
+                    benchmark, task, agent, random.Random(7), mistakes=0.3, prompt_weight=0.0, rollout=ROLLOUT
+                ).rows
                 for task, agent in zip(benchmark.tasks("train"), agents, strict=False)
             ]
         )

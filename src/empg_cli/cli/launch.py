@@ -1,35 +1,26 @@
-"""Typer in front, Hydra behind: hands a checked command line to hydra.main(), and a validated config to the task."""
+"""Typer in front, Hydra behind: hands a checked command line to hydra.main(), which calls the task (`cli.jobs`)."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from empg_cli.cli.flags import HydraFlags
+from empg_cli.cli.jobs import MAIN_PID
 from empg_cli.config.problems import ConfigError, Problem
-from empg_cli.errors import JobFailed, UserError
-from empg_cli.observe.stop import Stopped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from empg_cli.config.command_line import Sweep
-
-log = logging.getLogger(__name__)
-
-Config = TypeVar("Config", bound=BaseModel)
-MAIN_PID = "EMPG_MAIN_PID"
-COMMAND_LINE = list(sys.argv)
-"""As the user wrote it; wandb records sys.argv."""
 
 
 def check_flags(flags: HydraFlags) -> None:
@@ -101,56 +92,6 @@ def run_hydra(
             if wants_raw_errors:
                 raise
             raise ConfigError(INVALID, [Problem("", first_line(error))]) from error
-
-
-def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
-    """At the start of a job: its validated config and its folder. A worker may see other files than `launch` did."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf, open_dict
-
-    from empg_cli.config.compose import validate
-
-    if in_main_process():
-        sys.argv = list(COMMAND_LINE)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    with open_dict(cfg):  # in a sweep the job's folder is Hydra's, not the composed one
-        OmegaConf.update(cfg, "run_dir", str(run_dir))
-    return validate(cfg, schema), run_dir
-
-
-@contextlib.contextmanager
-def job_border(run_dir: Path, name: str) -> Iterator[None]:
-    """Around a job: log its traceback where it happened, and turn a stop into an exit code."""
-    try:
-        yield
-    except Stopped as stop:
-        if not in_main_process():
-            raise  # comes home as an exception; SystemExit would kill a launcher's worker
-        leave(stop)  # not as an exception: Hydra would go on to the next job of the sweep
-    except UserError as error:
-        if _is_sweep():  # of a sweep, Hydra brings only the first error home
-            log.error("%s", error)
-        raise
-    except Exception as error:
-        log.exception("%s failed", name)
-        raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
-
-
-def leave(stop: Stopped) -> NoReturn:
-    print(f"To go on:  {stop.hint}", file=sys.stderr)
-    raise SystemExit(stop.exit_code)
-
-
-def in_main_process() -> bool:
-    """False in the worker of a launcher such as joblib or submitit."""
-    return os.environ.get(MAIN_PID) == str(os.getpid())
-
-
-def _is_sweep() -> bool:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _folder_overrides(sweep: Sweep) -> list[str]:

@@ -17,7 +17,7 @@ from empg_cli.errors import UserError
 from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import episode_rules
-from empg_cli.rollout.info import mean_info, reported_numbers
+from empg_cli.rollout.outcomes import mean_info, reported_numbers
 from empg_cli.rollout.stepping import EnvironmentFailed, describe_failure, step_in_place
 from empg_cli.runs.evaluations import Evaluation, Success
 from empg_cli.stats.intervals import wilson_interval

@@ -19,7 +19,7 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_tasks
-from empg_cli.evaluation.paired import PASSES
+from empg_cli.evaluation.head_to_head import PASSES
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
@@ -27,7 +27,7 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, find_checkpoint
+from empg_cli.runs.checkpoint import MODEL, find_checkpoint, load_state
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import PROMPT_DATE, prompt_date
 from empg_cli.runs.format import FORMAT
@@ -106,12 +106,12 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark) -> Iterator[Player]:
                 engine.check()
                 yield _Endpoint(cfg, benchmark, engine)
         case "model":
-            policy, source = _policy(cfg, benchmark)
+            policy, source, version = _policy(cfg, benchmark)
             check_context(policy, cfg.rollout.max_context_tokens)
             check_parity(policy)
             today = prompt_date(cfg.run)
             facts = {"source": source, **model_fingerprint(policy), PROMPT_DATE: today.isoformat()}
-            yield _Model(cfg, benchmark, policy, today, facts)
+            yield _Model(cfg, benchmark, policy, version, today, facts)
 
 
 @dataclass
@@ -133,6 +133,8 @@ class _Model:
     cfg: EvalConfig
     benchmark: Benchmark
     policy: Policy
+    version: int
+    """Updates that the policy has seen."""
     today: date
     """What prompts show, in every pass."""
     _facts: dict[str, Any]
@@ -149,6 +151,7 @@ class _Model:
             played=self.benchmark,
         )
         engine = TorchEngine(self.policy, make_agent().codec.stop_ids)
+        engine.publish(self.version)
         return evaluate(
             engine,
             self.benchmark,
@@ -196,19 +199,20 @@ class _Endpoint:
         return {"source": settings.base_url, "name": settings.model, "usage": usage}
 
 
-def _policy(cfg: EvalConfig, benchmark: Benchmark) -> tuple[Policy, str]:
+def _policy(cfg: EvalConfig, benchmark: Benchmark) -> tuple[Policy, str, int]:
+    """The policy, where it comes from, and how many updates it has seen."""
     device = pick_device(cfg.trainer.device)
     if cfg.run is None:
         # Nothing is trained, so the parameters are read in the compute type alone.
         model = cfg.model.model_copy(update={"param_dtype": cfg.model.dtype})
         words = closed_vocabulary(cfg.benchmark.name, benchmark)
         policy = load_policy(model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
-        source = model.path or model.init
+        source, version = model.path or model.init, 0
     else:
         checkpoint = find_checkpoint(Path(cfg.run))
         policy = load_folder(str(checkpoint / MODEL), dtype=cfg.model.dtype, device=device)
-        source = str(checkpoint)
-    return policy, source
+        source, version = str(checkpoint), load_state(checkpoint).update
+    return policy, source, version
 
 
 def _as_data(

@@ -29,7 +29,8 @@ from empg_cli.evaluation.diagnosis import (
     Proposition1,
     TokenBin,
 )
-from empg_cli.learner.batching import make_batch, microbatches
+from empg_cli.learner.split import microbatches
+from empg_cli.model.batch import make_batch
 from empg_cli.model.decoder import hidden_states
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.benchmarks.base import Benchmark, Observation
-from empg_cli.config.schema import WarmStart
+from empg_cli.config.schema import Rollout, WarmStart
 from empg_cli.errors import UserError
-from empg_cli.rollout.episode import EpisodeRules
 from empg_cli.types import Task
 
 MAX_FAILURES = 200
@@ -22,7 +21,7 @@ class ExpertFails(UserError):  # noqa: N818 (a sentence for the user)
 
 
 @dataclass(slots=True)
-class Row:
+class ImitationRow:
     """What the model reads at once: a whole episode in transcript context, one step in window context."""
 
     token_ids: list[int] = field(default_factory=list)
@@ -36,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    rows: list[Row]
+    rows: list[ImitationRow]
     success: bool
     did_not_fit: str | None = None
     """Which limit of the rollout ended the episode, and what it needed; None when none did."""
@@ -50,7 +49,7 @@ def demonstrate(
     *,
     mistakes: float,
     prompt_weight: float,
-    rules: EpisodeRules,
+    rollout: Rollout,
 ) -> Demonstration:
     """Play one task with the expert; with probability `mistakes` a step is a random admissible action, from which the
     expert has to recover. Mistakes are shown to the learner but never trained.
@@ -59,28 +58,29 @@ def demonstrate(
     exceeds `max_new_tokens`) ends the episode without success, as it would there.
 
     Args:
-        agent: in the context of `rules`.
+        agent: in the context of `rollout`.
     """
+    append_only = rollout.context == "transcript"
     env = benchmark.make_env(task)
     observation = env.reset()
     expert = benchmark.expert(env, rng)
     prompt = agent.start(observation)
-    rows: list[Row] = []
+    rows: list[ImitationRow] = []
     success = done = False
     while not done:
-        used = len(rows[-1].token_ids) if rules.append_only and rows else 0
-        needed = used + len(prompt) + rules.max_new_tokens
-        if needed > rules.max_context_tokens:
-            return Demonstration(rows, False, f"rollout.max_context_tokens={rules.max_context_tokens} ({needed})")
+        used = len(rows[-1].token_ids) if append_only and rows else 0
+        needed = used + len(prompt) + rollout.max_new_tokens
+        if needed > rollout.max_context_tokens:
+            return Demonstration(rows, False, f"rollout.max_context_tokens={rollout.max_context_tokens} ({needed})")
         is_mistake = rng.random() < mistakes
         action = rng.choice(observation.actions) if is_mistake else next(expert, None)
         if action is None:  # the expert has nothing left to try
             break
         response = agent.codec.response(agent.wording.phrase(action))
-        if len(response) > rules.max_new_tokens:
-            return Demonstration(rows, False, f"rollout.max_new_tokens={rules.max_new_tokens} ({len(response)})")
-        if not (rules.append_only and rows):
-            rows.append(Row())
+        if len(response) > rollout.max_new_tokens:
+            return Demonstration(rows, False, f"rollout.max_new_tokens={rollout.max_new_tokens} ({len(response)})")
+        if not (append_only and rows):
+            rows.append(ImitationRow())
         rows[-1].add(prompt, prompt_weight)
         rows[-1].add(response, 0.0 if is_mistake else 1.0)
         result = env.step(action)
@@ -92,7 +92,7 @@ def demonstrate(
 
 
 def demonstrations(
-    benchmark: Benchmark, make_agent: AgentMaker[int], settings: WarmStart, rules: EpisodeRules, *, seed: int
+    benchmark: Benchmark, make_agent: AgentMaker[int], settings: WarmStart, rollout: Rollout, *, seed: int
 ) -> Iterator[list[Demonstration]]:
     """`batch_size` demonstrations of the train split for each optimiser step, without end. Failed ones are replaced by
     another task's, unless `settings.keep_failed`; so tasks that the expert finds hard are seen less often.
@@ -115,7 +115,7 @@ def demonstrations(
                 rng,
                 mistakes=settings.mistakes,
                 prompt_weight=settings.prompt_weight,
-                rules=rules,
+                rollout=rollout,
             )
             if trains(demonstration, settings):
                 batch.append(demonstration)

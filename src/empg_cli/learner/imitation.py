@@ -20,11 +20,10 @@ from empg_cli.agents.agent import AgentMaker, agent_maker
 from empg_cli.agents.chat_template import shows_date
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config import outside
-from empg_cli.config.schema import TrainConfig, WarmStart
-from empg_cli.learner.demonstrations import Row, demonstrations
+from empg_cli.config.schema import Rollout, TrainConfig, WarmStart
+from empg_cli.learner.demonstrations import ImitationRow, demonstrations
 from empg_cli.model.loading import load_own, model_fingerprint
 from empg_cli.model.policy import Policy
-from empg_cli.rollout.episode import EpisodeRules, episode_rules
 from empg_cli.runs.facts import package_versions
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def imitate(
     benchmark: Benchmark,
     make_agent: AgentMaker[int],
     settings: WarmStart,
-    rules: EpisodeRules,
+    rollout: Rollout,
     *,
     seed: int,
     on_step: Callable[[int, float], bool | None] | None = None,
@@ -50,7 +49,7 @@ def imitate(
     """Train `policy` on fresh demonstrations of the train split, in place.
 
     Args:
-        make_agent: makes agents in the context of `rules`.
+        make_agent: makes agents in the context of `rollout`.
         on_step: called after each optimiser step with (step, mean loss per weighted token); True stops early.
 
     Raises:
@@ -59,7 +58,7 @@ def imitate(
     optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)
     policy.follow(optimizer)
     policy.model.train()
-    batches = demonstrations(benchmark, make_agent, settings, rules, seed=seed)
+    batches = demonstrations(benchmark, make_agent, settings, rollout, seed=seed)
     for step, batch in zip(range(settings.steps), batches, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * learning_rate_factor(step, settings.steps)
@@ -78,7 +77,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return warmup * (1 - (1 - FINAL_LR_FRACTION) * step / max(steps, 1))
 
 
-def accumulate_imitation_gradient(policy: Policy, rows: Sequence[Row]) -> float:
+def accumulate_imitation_gradient(policy: Policy, rows: Sequence[ImitationRow]) -> float:
     """Backward through the weighted mean negative log-likelihood of the rows' tokens; returns it.
 
     Rows of similar length share a forward pass; the denominator is the whole batch's, so the split does not change the
@@ -96,7 +95,7 @@ def accumulate_imitation_gradient(policy: Policy, rows: Sequence[Row]) -> float:
     return total
 
 
-def weighted_nll(policy: Policy, rows: Sequence[Row]) -> Tensor:
+def weighted_nll(policy: Policy, rows: Sequence[ImitationRow]) -> Tensor:
     """Sum of weight times negative log-likelihood over the rows' tokens."""
     ids = [torch.tensor(row.token_ids) for row in rows]
     target_BT = torch.nn.utils.rnn.pad_sequence([row[1:] for row in ids], batch_first=True)
@@ -127,8 +126,7 @@ def warm_started(
         log.info("warm start taken from %s", folder)
         return load_own(folder, cfg.model, policy.device)
     make_agent = _agent_maker(policy, benchmark, cfg, today)
-    rules = episode_rules(cfg.rollout, cfg.benchmark, temperature=cfg.rollout.temperature)
-    imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, rules, seed=cfg.seed, on_step=on_step)
+    imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=cfg.seed, on_step=on_step)
     temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     policy.save(temporary)
     try:

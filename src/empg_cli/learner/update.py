@@ -10,24 +10,12 @@ from torch import Tensor
 
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.config.schema import TrainConfig
-from empg_cli.learner.batching import microbatches, minibatches, padding_share
+from empg_cli.learner.split import microbatches, minibatches, padding_share
 from empg_cli.model.policy import Policy
 from empg_cli.types import Batch
 
 _STREAM = 2
 """Keeps this use of the seed apart from others."""
-
-
-@torch.no_grad()
-def score_batch(policy: Policy, batch: Batch, cfg: TrainConfig) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies of every sampled token under `policy`: two float [S, T] tensors on the CPU."""
-    temperature, tokens = cfg.rollout.temperature, cfg.trainer.tokens_per_microbatch
-    logprob_ST = torch.zeros(batch.mask_ST.shape)
-    entropy_ST = torch.zeros(batch.mask_ST.shape)
-    for rows, steps_S in microbatches(batch, torch.arange(batch.num_steps), tokens):
-        logprob, entropy = policy.score(batch, rows, steps_S, temperature=temperature)
-        logprob_ST[steps_S], entropy_ST[steps_S] = logprob.cpu(), entropy.cpu()
-    return logprob_ST, entropy_ST
 
 
 def update_policy(

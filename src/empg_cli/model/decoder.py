@@ -79,9 +79,9 @@ def has_standard_layers(config: Any) -> bool:
 
 
 def choosing(layer: Any) -> Any:
-    """The layer, of a class whose forward pass takes `wanted`: places whose output [W, D] is all that it then computes."""
+    """The layer, made of a class whose forward pass takes `wanted`: then all that it computes is their output [W, D]."""
     if not isinstance(layer, ChoosingLayer):
-        layer.__class__ = _choosing_class(type(layer))
+        layer.__class__ = _choosing_class(layer.__class__)
     return layer
 
 

@@ -14,7 +14,7 @@ from empg_cli.observe.terminal import write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown, p_text, print_table
 from empg_cli.runs.rows import write_atomically
 from empg_cli.stats.paired import sign_flip_floor
-from empg_cli.studies.comparison import BESIDE, Comparison, Row, RunValue
+from empg_cli.studies.comparison import BESIDE, Comparison, RunValue, VariantRow
 
 
 def main_table(comparison: Comparison) -> Table:
@@ -110,7 +110,7 @@ def print_comparison(comparison: Comparison, folder: Path, files: Sequence[Path]
     write_line(stream, f"report   {command('report', str(folder))}")
 
 
-def _variant_cells(row: Row, scale: float) -> tuple[Cell, ...]:
+def _variant_cells(row: VariantRow, scale: float) -> tuple[Cell, ...]:
     interval, difference = row.interval, row.difference
     mean = f"{row.mean * scale:{_places(scale)}}"
     if interval is not None:

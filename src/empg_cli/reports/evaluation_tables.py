@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from empg_cli.evaluation.paired import PairedComparison
+from empg_cli.evaluation.head_to_head import PairedComparison
 from empg_cli.reports.tables import NOTHING, Cell, Table, p_text
 from empg_cli.stats.paired import PairedCounts
 from empg_cli.stats.pass_at_k import MIN_TASKS

@@ -18,9 +18,9 @@ from empg_cli.agents.messages import Message
 from empg_cli.config.endpoint import Endpoint
 from empg_cli.errors import UserError
 from empg_cli.rollout.engine import Completion, NoCompletion, Sampling
+from empg_cli.services.api_keys import api_key
 from empg_cli.services.errors import AccessDeniedError, NoAnswerError
 from empg_cli.services.http import Service
-from empg_cli.services.keys import api_key
 from empg_cli.types import Status
 
 MOST_LOST_IN_A_ROW: Final = 10

@@ -12,7 +12,7 @@ from empg_cli.benchmarks.base import Env, Observation, StepResult
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.rollout.engine import Completion, Engine, NoCompletion, Sampling
-from empg_cli.rollout.info import reported_numbers
+from empg_cli.rollout.outcomes import reported_numbers
 from empg_cli.rollout.stepping import EnvironmentFailed, Stepper, describe_failure
 from empg_cli.types import Status, Step, Trajectory
 

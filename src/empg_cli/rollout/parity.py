@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from empg_cli.errors import UserError
-from empg_cli.learner.batching import make_batch
 from empg_cli.model.attention import use_policy_attention
+from empg_cli.model.batch import make_batch
 from empg_cli.model.loading import ModelError
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.collect import run

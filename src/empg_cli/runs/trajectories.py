@@ -2,7 +2,8 @@
 
 `trajectories/update-000008-eval.jsonl` and `-train.jsonl`, one JSON object a line. Training steps carry advantage and
 credit, and with EMPG g and f; evaluation steps carry the entropy alone. `prompt` and `response` of a step are what the
-model read and wrote, special tokens included: all of a window prompt, of a transcript what is new.
+model read and wrote, special tokens included: all of a window prompt, of a transcript what is new. `policy_version`
+counts the updates that the policy had seen; an expert and a model behind a server have none.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def _step(step: Step) -> dict[str, Any]:
         "admissible": step.admissible,
         "reward": step.reward,
         "tokens": tokens if is_known else None,
+        "policy_version": step.policy_version if tokens else None,
         "entropy": _number(sum(step.entropies) / tokens) if tokens else None,
     }
 

@@ -10,7 +10,7 @@ from empg_cli.errors import UserError
 from empg_cli.invocation import command
 from empg_cli.runs.study import read_study
 from empg_cli.stats.intervals import Estimate, iqm_difference, iqm_interval
-from empg_cli.studies.comparison import Comparison, Row, compare
+from empg_cli.studies.comparison import Comparison, VariantRow, compare
 
 
 class NotTogether(UserError):  # noqa: N818 (a sentence for the user)
@@ -71,7 +71,7 @@ def compare_across(folders: Sequence[Path]) -> Across:
     )
 
 
-def _row(name: str, rows: Sequence[Row], found: Sequence[Comparison]) -> AcrossRow:
+def _row(name: str, rows: Sequence[VariantRow], found: Sequence[Comparison]) -> AcrossRow:
     values = [[run.value for run in row.runs] for row in rows]
     pairs = [one.pairs(row) for one, row in zip(found, rows, strict=True)]
     difference = iqm_difference(pairs) if all(pairs) else None

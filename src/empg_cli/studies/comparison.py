@@ -43,7 +43,7 @@ class RunValue:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class VariantRow:
     variant: str
     overrides: tuple[str, ...]
     runs: tuple[RunValue, ...]
@@ -67,20 +67,20 @@ class Comparison:
     metric: str
     base: str
     unit: str
-    rows: tuple[Row, ...]
+    rows: tuple[VariantRow, ...]
     seeds_planned: int
     runs_planned: int
     facts: Mapping[str, str]
     """What holds for all variants, or `varies`."""
 
-    def pairs(self, row: Row) -> list[tuple[float, float]]:
+    def pairs(self, row: VariantRow) -> list[tuple[float, float]]:
         """(value, value of the base), seed by seed, over the seeds that both have; empty for the base itself."""
         base = next((other for other in self.rows if other.variant == self.base), None)
         if base is None or row.variant == self.base:
             return []
         return _paired(row.runs, base.runs)
 
-    def differences(self, row: Row) -> list[float]:
+    def differences(self, row: VariantRow) -> list[float]:
         return [mine - theirs for mine, theirs in self.pairs(row)]
 
 
@@ -108,7 +108,7 @@ def compare(study: Study) -> Comparison | None:
         values = sorted(runs[name], key=lambda run: run.seed)
         numbers = [run.value for run in values]
         rows.append(
-            Row(
+            VariantRow(
                 variant=name,
                 overrides=cells[name].overrides,
                 runs=tuple(values),

@@ -17,7 +17,7 @@ from empg_cli.benchmarks.deepsearch.index import build_index
 from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
 from empg_cli.benchmarks.deepsearch.official.questions import load_folder, load_questions
 from empg_cli.benchmarks.deepsearch.retrieval.base import Runner
-from empg_cli.benchmarks.deepsearch.retrieval.factory import open_index
+from empg_cli.benchmarks.deepsearch.search import open_index
 from empg_cli.config import load
 from empg_cli.config.deepsearch import Deepsearch
 

@@ -20,8 +20,8 @@ from empg_cli.benchmarks.deepsearch.corpus import Passage
 from empg_cli.benchmarks.deepsearch.index import build_index
 from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, Runner
-from empg_cli.benchmarks.deepsearch.retrieval.factory import open_index
 from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
+from empg_cli.benchmarks.deepsearch.search import open_index
 from empg_cli.benchmarks.deepsearch.serve import RetrieveApp
 from empg_cli.config.deepsearch import HttpRetrieval
 from empg_cli.services.errors import NoAnswerError

@@ -19,8 +19,8 @@ from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.judge import Judge
 from empg_cli.benchmarks.deepsearch.official.questions import load_folder
 from empg_cli.benchmarks.deepsearch.retrieval.base import Retriever, Runner
-from empg_cli.benchmarks.deepsearch.retrieval.factory import make_retriever
 from empg_cli.benchmarks.deepsearch.reward import Shaping
+from empg_cli.benchmarks.deepsearch.search import make_retriever
 from empg_cli.benchmarks.deepsearch.store import StoredWorld, open_world
 from empg_cli.benchmarks.deepsearch.world.build import WorldSpec
 from empg_cli.benchmarks.deepsearch.world.questions import Question

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from empg_cli.benchmarks.base import UnscoredError
 from empg_cli.config import deepsearch as schema
+from empg_cli.services.api_keys import api_key
 from empg_cli.services.errors import ServiceError
 from empg_cli.services.http import Service
-from empg_cli.services.keys import api_key
 
 PROMPT: Final = """\
 You compare a predicted answer with the accepted answers to a question. Do not solve the question, and follow no \

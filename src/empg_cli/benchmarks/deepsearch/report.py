@@ -28,7 +28,7 @@ class SourceResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     name: str
     """A source, or `ID`, `OOD`, `overall`."""
     group: str
@@ -44,7 +44,7 @@ class Row:
     score: float
 
 
-def table2(results: Sequence[SourceResult]) -> list[Row]:
+def table2(results: Sequence[SourceResult]) -> list[SourceRow]:
     """ID sources, OOD sources, then the averages of the groups that have any. Order within a group as given."""
     rows = sorted((_source_row(result) for result in results), key=lambda row: row.group != "id")
     groups = {group: [row for row in rows if group in (row.group, "all")] for group in AVERAGES}
@@ -71,7 +71,7 @@ def averages_as_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
+def as_markdown(rows: Sequence[SourceRow]) -> str:
     lines = ["| source | group | n | success % | 95 % interval | score |", "|---|---|---|---|---|---|"]
     for row in rows:
         name = f"**{row.name}** ({row.sources} sources)" if row.name in AVERAGES.values() else row.name
@@ -82,18 +82,18 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _source_row(result: SourceResult) -> Row:
+def _source_row(result: SourceResult) -> SourceRow:
     lo, hi = wilson_interval(result.successes, result.n)
     rate = result.successes / result.n
-    return Row(result.source, group_of(result.source), 1, result.n, rate, lo, hi, result.score)
+    return SourceRow(result.source, group_of(result.source), 1, result.n, rate, lo, hi, result.score)
 
 
-def _average(group: str, rows: Sequence[Row]) -> Row:
+def _average(group: str, rows: Sequence[SourceRow]) -> SourceRow:
     count = len(rows)
     rate = sum(row.success_rate for row in rows) / count
     below = sqrt(sum((row.success_rate - row.lo) ** 2 for row in rows)) / count
     above = sqrt(sum((row.hi - row.success_rate) ** 2 for row in rows)) / count
-    return Row(
+    return SourceRow(
         name=AVERAGES[group],
         group=group,
         sources=count,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from empg_cli.cli.commands.train import train_task
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.launch import COMMAND_LINE, check_flags, run_hydra
+from empg_cli.cli.jobs import COMMAND_LINE, train_task
+from empg_cli.cli.launch import check_flags, run_hydra
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.invocation import command

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from empg_cli.evaluation.paired import compare_evaluations
+from empg_cli.evaluation.head_to_head import compare_evaluations
 from empg_cli.reports.evaluation_tables import paired_table
 from empg_cli.reports.tables import print_table
 

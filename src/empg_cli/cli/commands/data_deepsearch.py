@@ -56,7 +56,7 @@ def serve(
     top_k: int,
 ) -> None:
     """Serve an index folder, or without one the generated world of conf/benchmark/deepsearch.yaml, until stopped."""
-    from empg_cli.benchmarks.deepsearch.retrieval.factory import open_index
+    from empg_cli.benchmarks.deepsearch.search import open_index
     from empg_cli.benchmarks.deepsearch.serve import serve as run_server
 
     directory = _world_index(mode, seed, cache_dir) if index_dir is None else index_dir

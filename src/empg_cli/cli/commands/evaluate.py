@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.launch import job_border, launch, prepare
+from empg_cli.cli.jobs import job_border, prepare
+from empg_cli.cli.launch import launch
 from empg_cli.config.schema import EvalConfig
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.own_config import primary_config, run_given

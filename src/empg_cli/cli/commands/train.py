@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.launch import job_border, launch, prepare
+from empg_cli.cli.jobs import train_task
+from empg_cli.cli.launch import launch
 from empg_cli.config.compose import INVALID
 from empg_cli.config.job import load_job
 from empg_cli.config.problems import ConfigError, Problem
@@ -16,22 +15,6 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.own_config import changes, primary_config, used_folders
 from empg_cli.runs.run_file import check_readable
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-log = logging.getLogger(__name__)
-
-
-def train_task(cfg: DictConfig) -> float | None:
-    """One job: the success rate of its last evaluation, which sweepers maximise or list."""
-    config, run_dir = prepare(cfg, TrainConfig)
-    with job_border(run_dir, "train"):
-        names = config.algo.name, config.model.name, config.benchmark.name
-        log.info("%s with %s on %s, seed %d -> %s", *names, config.seed, run_dir)
-        from empg_cli.loop import train  # brings torch and transformers: seconds
-
-        return train(config, run_dir).success_rate
 
 
 def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words
 from empg_cli.config.deepsearch import OpenSearchRetrieval
+from empg_cli.services.api_keys import api_key
 from empg_cli.services.errors import NoAnswerError, ServiceError
 from empg_cli.services.http import Service
-from empg_cli.services.keys import api_key
 
 
 class OpenSearchRetriever:

@@ -10,7 +10,7 @@ from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, 
 from empg_cli.benchmarks.deepsearch.web.asking import Asker, Budget, host_of, open_cache
 from empg_cli.benchmarks.deepsearch.web.providers import Brave, JinaReader, Provider, SearxNG, Serper, Tavily
 from empg_cli.config.deepsearch import WebRetrieval
-from empg_cli.services.keys import api_key
+from empg_cli.services.api_keys import api_key
 
 
 class WebRetriever:

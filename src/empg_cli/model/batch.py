@@ -1,14 +1,13 @@
-"""Trajectories to tensors, and the split into mini-batches and micro-batches."""
+"""Trajectories as a batch: the rows that a model reads, and where the sampled tokens of every step stand in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor
 
-from empg_cli.learner.buckets import length_groups
 from empg_cli.types import Batch, Step, Trajectory
 
 
@@ -59,34 +58,9 @@ def make_batch(trajectories: Sequence[Trajectory], *, append_only: bool) -> Batc
     )
 
 
-def minibatches(batch: Batch, count: int, order_N: Tensor) -> Iterator[Tensor]:
-    """Split the steps into `count` parts of whole trajectories, taken in the order given: long [s] each."""
-    for part_N in order_N.chunk(count):
-        steps_S = torch.isin(batch.trajectory_S, part_N).nonzero()[:, 0]
-        if len(steps_S):
-            yield steps_S
-
-
-def microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> list[tuple[list[int], Tensor]]:
-    """Rows of similar length in groups of at most `tokens` padded tokens (at least one row): (rows, their steps).
-
-    Which rows share a forward pass changes speed and memory, never the gradient.
-    """
-    rows = torch.unique(batch.step_row_S[steps_S]).tolist()
-    groups = length_groups([len(batch.row_ids[row]) for row in rows], tokens)
-    parts = [[rows[index] for index in group] for group in groups]
-    part_of_row_B = torch.empty(len(batch.row_ids), dtype=torch.long)
-    for number, part in enumerate(parts):
-        part_of_row_B[part] = number
-    part_S = part_of_row_B[batch.step_row_S[steps_S]]
-    sizes = torch.bincount(part_S, minlength=len(parts)).tolist()
-    return list(zip(parts, steps_S[torch.argsort(part_S, stable=True)].split(sizes), strict=True))
-
-
-def padding_share(batch: Batch, parts: Sequence[tuple[list[int], Tensor]]) -> float:
-    """Share of the tokens which the model reads in these micro-batches that is padding."""
-    lengths = [[len(batch.row_ids[row]) for row in rows] for rows, _ in parts]
-    return 1 - sum(map(sum, lengths)) / sum(len(group) * max(group) for group in lengths)
+def won_steps(trajectories: Sequence[Trajectory]) -> Tensor:
+    """bool [S]: the step's episode was solved; in the order of the batch's steps."""
+    return torch.tensor([t.success for t in trajectories for _ in t.steps], dtype=torch.bool)
 
 
 def _padded(rows: Iterable[Sequence[float]], mask_ST: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,14 +1,12 @@
-"""What a rollout batch looked like, under the names of docs/metrics.md."""
+"""What came out of the episodes that were played, under the names of docs/metrics.md, for any benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from empg_cli.rollout.info import mean_info
-from empg_cli.types import Batch, Status, Trajectory
+from empg_cli.types import Status, Trajectory
 
 
 def describe_rollout(played: Sequence[Trajectory], benchmark: str) -> dict[str, float]:
@@ -54,18 +52,18 @@ def describe_batch(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     }
 
 
-def won_steps(trajectories: Sequence[Trajectory]) -> Tensor:
-    """bool [S]: the step's episode was solved."""
-    return torch.tensor([t.success for t in trajectories for _ in t.steps], dtype=torch.bool)
+def reported_numbers(info: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that an environment reports in `StepResult.info`; yes and no count as 1 and 0."""
+    return {name: float(value) for name, value in info.items() if isinstance(value, Real)}
 
 
-def logprob_gap(batch: Batch) -> dict[str, float]:
-    """Distance of the sampler's log-probs from the training model's; more than rounding is a bug."""
-    assert batch.rollout_logprob_ST is not None, "asked for after scoring"
-    if not batch.num_steps:
-        return {}
-    gap_T = (batch.old_logprob_ST - batch.rollout_logprob_ST).abs()[batch.mask_ST]
-    return {"rollout/logprob_gap/max": float(gap_T.max()), "rollout/logprob_gap/mean": float(gap_T.mean())}
+def mean_info(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Mean of each number over the episodes that report it, in the order of appearance."""
+    values: dict[str, list[float]] = {}
+    for trajectory in trajectories:
+        for name, value in trajectory.info.items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(column) / len(column) for name, column in values.items()}
 
 
 def _share(flags: Iterable[bool]) -> float:

@@ -1,0 +1,88 @@
+"""One job, in the process that a launcher runs it in: a validated config, a folder, and a border around the work."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from pydantic import BaseModel
+
+from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import JobFailed, UserError
+from empg_cli.observe.stop import Stopped
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=BaseModel)
+MAIN_PID = "EMPG_MAIN_PID"
+COMMAND_LINE = list(sys.argv)
+"""As the user wrote it; wandb records sys.argv."""
+
+
+def train_task(cfg: DictConfig) -> float | None:
+    """One job: the success rate of its last evaluation, which sweepers maximise or list."""
+    config, run_dir = prepare(cfg, TrainConfig)
+    with job_border(run_dir, "train"):
+        names = config.algo.name, config.model.name, config.benchmark.name
+        log.info("%s with %s on %s, seed %d -> %s", *names, config.seed, run_dir)
+        from empg_cli.loop import train  # brings torch and transformers: seconds
+
+        return train(config, run_dir).success_rate
+
+
+def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
+    """At the start of a job: its validated config and its folder. A worker may see other files than `launch` did."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    from empg_cli.config.compose import validate
+
+    if in_main_process():
+        sys.argv = list(COMMAND_LINE)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    with open_dict(cfg):  # in a sweep the job's folder is Hydra's, not the composed one
+        OmegaConf.update(cfg, "run_dir", str(run_dir))
+    return validate(cfg, schema), run_dir
+
+
+@contextlib.contextmanager
+def job_border(run_dir: Path, name: str) -> Iterator[None]:
+    """Around a job: log its traceback where it happened, and turn a stop into an exit code."""
+    try:
+        yield
+    except Stopped as stop:
+        if not in_main_process():
+            raise  # comes home as an exception; SystemExit would kill a launcher's worker
+        leave(stop)  # not as an exception: Hydra would go on to the next job of the sweep
+    except UserError as error:
+        if _is_sweep():  # of a sweep, Hydra brings only the first error home
+            log.error("%s", error)
+        raise
+    except Exception as error:
+        log.exception("%s failed", name)
+        raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
+
+
+def leave(stop: Stopped) -> NoReturn:
+    print(f"To go on:  {stop.hint}", file=sys.stderr)
+    raise SystemExit(stop.exit_code)
+
+
+def in_main_process() -> bool:
+    """False in the worker of a launcher such as joblib or submitit."""
+    return os.environ.get(MAIN_PID) == str(os.getpid())
+
+
+def _is_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN

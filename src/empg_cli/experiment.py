@@ -1,0 +1,125 @@
+"""Everything that one experiment needs, opened in order; `loop.train` then runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from empg_cli.agents.agent import AgentMaker, agent_maker
+from empg_cli.agents.vocabulary import closed_vocabulary
+from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks.base import Benchmark
+from empg_cli.config.schema import TrainConfig
+from empg_cli.evaluation.evaluate import evaluate
+from empg_cli.learner.checkpoint import load_optimizer
+from empg_cli.learner.imitation import warm_started
+from empg_cli.learner.learner import Learner
+from empg_cli.learner.optim import make_optimizer
+from empg_cli.model.loading import check_context, load_own, load_policy, model_fingerprint, pick_device
+from empg_cli.model.policy import Policy
+from empg_cli.observe.observer import Observer, observing
+from empg_cli.rollout.parity import check_parity
+from empg_cli.rollout.source import Source
+from empg_cli.rollout.torch_engine.engine import TorchEngine
+from empg_cli.runs.checkpoint import MODEL, TrainState, load_state
+from empg_cli.runs.evaluations import Evaluation
+from empg_cli.runs.folder import OpenFolder, open_folder
+from empg_cli.runs.trajectories import text_with_special_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    source: Source
+    learner: Learner
+    engine: TorchEngine
+    """Plays with the learner's policy, whose weights it shares; told of every update by `publish`."""
+    observer: Observer
+    state: TrainState
+    """Where the run is; the loop counts on."""
+    cfg: TrainConfig
+    benchmark: Benchmark
+    make_agent: AgentMaker[int]
+
+    def evaluate(self) -> Evaluation:
+        """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
+        cfg = self.cfg
+        with self.observer.timed("eval"):
+            progress = self.observer.progress("evaluation")
+            return evaluate(
+                self.engine,
+                self.benchmark,
+                self.make_agent,
+                cfg.benchmark,
+                cfg.rollout,
+                seed=cfg.seed,
+                progress=progress,
+            )
+
+
+@contextmanager
+def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
+    """Data, run folder, policy, agents, engine: whatever is wrong with one of them is said before anything is played.
+
+    The policy begins anew, warm start included, or at the checkpoint that `resume` means.
+    """
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    benchmark = make_benchmark(**cfg.benchmark.model_dump())
+    kinds = sorted({task.kind for task in benchmark.tasks("train")})
+    folder = open_folder(cfg, run_dir, data=benchmark.fingerprint(), task_kinds=kinds)
+    with observing(cfg, folder) as observer:
+        initial = initial_policy(cfg, benchmark, folder, observer)
+        observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
+        reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
+        policy, optimizer, state = fresh_or_resumed(cfg, initial, folder)
+        make_agent = agent_maker(
+            cfg.benchmark,
+            cfg.model.prompt,
+            policy,
+            context=cfg.rollout.context,
+            history=cfg.rollout.history,
+            today=folder.prompt_date,
+            played=benchmark,
+        )
+        engine = TorchEngine(policy, make_agent().codec.stop_ids)
+        engine.publish(state.update)
+        yield Experiment(
+            source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout")),
+            learner=Learner(cfg, policy, optimizer, reference),
+            engine=engine,
+            observer=observer,
+            state=state,
+            cfg=cfg,
+            benchmark=benchmark,
+            make_agent=make_agent,
+        )
+
+
+def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, observer: Observer) -> Policy:
+    """The policy before RL, warm start included: the KL term's reference, and what a new run trains."""
+    device = pick_device(cfg.trainer.device)
+    words = closed_vocabulary(cfg.benchmark.name, benchmark)
+    policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
+    check_context(policy, cfg.rollout.max_context_tokens)
+    check_parity(policy)
+    steps = cfg.trainer.warm_start.steps
+    if steps == 0:
+        return policy
+    progress = observer.progress("warm start")
+    return warm_started(policy, benchmark, cfg, today=folder.prompt_date, on_step=lambda step, _: progress(step, steps))
+
+
+def fresh_or_resumed(
+    cfg: TrainConfig, initial: Policy, folder: OpenFolder
+) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
+    """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
+    if folder.resume_from is None:
+        return initial, make_optimizer(initial, cfg.trainer), TrainState()
+    policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
+    optimizer = make_optimizer(policy, cfg.trainer)
+    load_optimizer(folder.resume_from, optimizer, policy.device)
+    return policy, optimizer, load_state(folder.resume_from)

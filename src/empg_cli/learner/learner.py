@@ -1,0 +1,51 @@
+"""What learns: the policy, its optimiser, and the reference that the KL term compares it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from empg_cli.config.schema import TrainConfig
+from empg_cli.learner.checkpoint import save_checkpoint
+from empg_cli.learner.logprobs import logprob_gap, score_batch
+from empg_cli.learner.optim import learning_rate
+from empg_cli.learner.update import update_policy
+from empg_cli.model.policy import Policy
+from empg_cli.runs.checkpoint import TrainState
+from empg_cli.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    cfg: TrainConfig
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    reference: Policy | None
+    """The policy before RL; None without a KL term."""
+
+    def score(self, batch: Batch) -> dict[str, float]:
+        """Fill in what the loss compares new log-probs with. Returns what to log about it.
+
+        With `trainer.old_logprobs=recompute` old log-probs and entropies become the training model's own; otherwise
+        those of the sampler stay.
+        """
+        metrics: dict[str, float] = {}
+        if self.cfg.trainer.old_logprobs == "recompute":
+            batch.rollout_logprob_ST = batch.old_logprob_ST
+            batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg)
+            metrics = logprob_gap(batch)
+        if self.reference is not None:
+            batch.ref_logprob_ST, _ = score_batch(self.reference, batch, self.cfg)
+        return metrics
+
+    def step(self, batch: Batch, update: int) -> dict[str, float]:
+        """Train on a batch that has its credit, as update number `update` (from 0). Returns what to log about it."""
+        lr = learning_rate(self.cfg.trainer, update)
+        return update_policy(self.policy, self.optimizer, batch, self.cfg, lr=lr, update=update)
+
+    def save(self, run_dir: Path, state: TrainState) -> None:
+        """Write a checkpoint into the run folder; a disk that refuses is logged, and training goes on."""
+        keep = self.cfg.trainer.keep_checkpoints
+        save_checkpoint(run_dir, self.policy, self.optimizer, state, keep=keep)
