@@ -11,7 +11,9 @@ turn, padded on the left, with its dynamic cache within the turn and sdpa attent
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import asyncio
+import copy
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,11 +26,12 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from common import Report, argument_parser, interleaved, ratio
 from empg_cli.model.attention import POLICY_ATTENTION
 from empg_cli.model.policy import Policy
+from empg_cli.rollout.engine import Sampling
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 
 VOCABULARY, PAD = 2048, 0
 GROUP = 8
-CASES = ("turns12", "turns50", "single8", "single64", "window", "prefix", "step8", "step64")
+CASES = ("turns12", "turns50", "single8", "single64", "window", "ragged", "prefix", "step8", "step64")
 
 Prompts = list[list[int]]
 
@@ -51,6 +54,8 @@ def main() -> None:
     hf, ours = models()
     with torch.inference_mode():
         against_generate(report, options, hf, ours)
+        if "ragged" in options.only:
+            ragged_answers(report, options)
         if "prefix" in options.only:
             prefix_sharing(report, options, ours)
         rows = [decode_step(size, ours) for size in (8, 64) if f"step{size}" in options.only]
@@ -65,13 +70,22 @@ def main() -> None:
 
 
 def models() -> tuple[Qwen2ForCausalLM, Policy]:
+    """Two of the same weights: for `generate`, and for the engine."""
+    ours = model_of(VOCABULARY, hidden=128, layers=4, mlp=384)
+    hf = Qwen2ForCausalLM(copy.deepcopy(ours.model.config)).eval()
+    hf.set_attn_implementation("sdpa")
+    hf.load_state_dict(ours.model.state_dict())
+    return hf, ours
+
+
+def model_of(vocabulary: int, *, hidden: int, layers: int, mlp: int) -> Policy:
     config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        num_hidden_layers=4,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        intermediate_size=384,
+        intermediate_size=mlp,
         max_position_embeddings=8192,
         tie_word_embeddings=True,
         pad_token_id=PAD,
@@ -79,11 +93,9 @@ def models() -> tuple[Qwen2ForCausalLM, Policy]:
         eos_token_id=None,
     )
     torch.manual_seed(0)
-    hf = Qwen2ForCausalLM(config).eval()
     network = Qwen2ForCausalLM(config).eval()
-    network.load_state_dict(hf.state_dict())
     network.set_attn_implementation(POLICY_ATTENTION)
-    return hf, Policy(network, None, torch.device("cpu"))
+    return Policy(network, None, torch.device("cpu"))
 
 
 def against_generate(report: Report, options: argparse.Namespace, hf: Qwen2ForCausalLM, ours: Policy) -> None:
@@ -155,13 +167,105 @@ def single(generator: np.random.Generator, rows: int) -> list[Turn]:
 
 
 def with_engine(policy: Policy, turns: Sequence[Turn], *, append_only: bool, share: bool = True) -> None:
-    size = len(turns[0].prompts)
-    session = TorchEngine(policy, [], share_prefixes=share).start(size, append_only=append_only)
+    engine = TorchEngine(policy, [], share_prefixes=share)
     generator = np.random.default_rng(0)
-    for turn in turns:
-        draws = [generator.random(turn.new_tokens) for _ in range(size)]
-        responses = session.respond(turn.prompts, draws, max_new_tokens=turn.new_tokens, temperature=1.0)
-        assert all(len(response.token_ids) == turn.new_tokens for response in responses)
+    draws = [[generator.random(turn.new_tokens) for _ in turn.prompts] for turn in turns]
+
+    async def episode(row: int) -> None:
+        past: list[int] = []
+        for turn, drawn in zip(turns, draws, strict=True):
+            prompt = [*past, *turn.prompts[row]]
+            sampling = Sampling(temperature=1.0, max_new_tokens=turn.new_tokens)
+            answer = await engine.generate(prompt, episode=row, draws=drawn[row], sampling=sampling)
+            assert len(answer.response) == turn.new_tokens
+            past = [*prompt, *answer.response] if append_only else []
+        engine.close(row)
+
+    asyncio.run(all_of([episode(row) for row in range(len(turns[0].prompts))]))
+
+
+async def all_of(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*coroutines)
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Episodes whose answers differ in length: an answer ends with probability 1 / mean at each token."""
+
+    label: str
+    mean: int
+    cap: int
+    opening: int
+    observed: tuple[int, int]
+    """Tokens of a turn after the first, from and to."""
+
+
+RAGGED_VOCABULARY, RAGGED_ROWS, RAGGED_TURNS = 912, 64, 12
+EPISODES = 4 * RAGGED_ROWS
+RAGGED = (
+    Ragged("answers of 8 tokens on average, 2 to 6 observed", 8, 24, 24, (2, 6)),
+    Ragged("answers of 16 tokens on average, 10 to 20 observed", 16, 48, 60, (10, 20)),
+)
+
+
+def ragged_answers(report: Report, options: argparse.Namespace) -> None:
+    """A turn that waits for nobody, against one that waits for the longest answer of all 64 rows."""
+    policy = model_of(RAGGED_VOCABULARY, hidden=96, layers=3, mlp=192)
+    rows = []
+    for case in RAGGED:
+        tokens = play_ragged(policy, case, in_step=False)
+        assert tokens == play_ragged(policy, case, in_step=True), "the same draws give the same answers"
+        times = interleaved(
+            {
+                "in step": lambda case=case: play_ragged(policy, case, in_step=True),  # type: ignore[misc]
+                "ours": lambda case=case: play_ragged(policy, case, in_step=False),  # type: ignore[misc]
+            },
+            repeats=2 * options.repeats,
+        )
+        slow, fast = times["in step"], times["ours"]
+        rows.append([case.label, slow.cpu, fast.cpu, tokens / slow.cpu, tokens / fast.cpu, ratio(slow, fast)])
+    report.table(
+        "Answers that differ in length: nobody waits for the longest",
+        ["case", "in step CPU s", "empg CPU s", "in step tokens / CPU s", "empg tokens / CPU s", "ratio"],
+        rows,
+        f"{EPISODES} episodes of {RAGGED_TURNS} turns, {RAGGED_ROWS} at once, answers cut at three times their "
+        "mean; the shape of the shipped ALFWorld agent.",
+    )
+
+
+def play_ragged(policy: Policy, case: Ragged, *, in_step: bool) -> int:
+    """Tokens that all episodes sampled together."""
+    generator = np.random.default_rng(0)
+    openings = [random_tokens(generator, case.opening, case.opening) for _ in range(EPISODES // GROUP)]
+    turns = [
+        [openings[row // GROUP], *(random_tokens(generator, *case.observed) for _ in range(RAGGED_TURNS - 1))]
+        for row in range(EPISODES)
+    ]
+    # A random model likes all tokens about as well.
+    engine = TorchEngine(policy, range(round(RAGGED_VOCABULARY / case.mean)))
+    sampling = Sampling(temperature=1.0, max_new_tokens=case.cap)
+    tokens = 0
+
+    async def episode(row: int, places: asyncio.Semaphore, barrier: asyncio.Barrier | None) -> None:
+        nonlocal tokens
+        rng, past = np.random.default_rng([1, row]), list[int]()
+        async with places:
+            for new in turns[row]:
+                past += [1 + token % (RAGGED_VOCABULARY - 1) for token in new]
+                answer = await engine.generate(past, episode=row, draws=rng.random(case.cap), sampling=sampling)
+                past += answer.response
+                tokens += len(answer.response)
+                if barrier:
+                    await barrier.wait()
+            engine.close(row)
+
+    async def play() -> None:
+        places = asyncio.Semaphore(RAGGED_ROWS)
+        barrier = asyncio.Barrier(RAGGED_ROWS) if in_step else None
+        await all_of([episode(row, places, barrier) for row in range(EPISODES)])
+
+    asyncio.run(play())
+    return tokens
 
 
 def with_generate(model: Any, turns: Sequence[Turn], *, append_only: bool) -> None:
@@ -217,15 +321,25 @@ def decode_step(size: int, ours: Policy, *, columns: int = 384, steps: int = 24)
     """CPU milliseconds of one step at `columns` columns on average, and the shares of its parts."""
     generator = np.random.default_rng(2)
     start = columns - steps // 2
-    session = TorchEngine(ours, []).start(size, append_only=True)
     prompts = [random_tokens(generator, start, start) for _ in range(size)]
-    session.respond(prompts, [generator.random(1) for _ in prompts], max_new_tokens=1, temperature=1.0)
+    first = Turn(prompts, new_tokens=1)
+    engine = TorchEngine(ours, [])
+    past: Prompts = [[] for _ in prompts]
+
+    def play(turn: Turn) -> None:
+        async def row(number: int) -> None:
+            past[number] += turn.prompts[number]
+            sampling = Sampling(temperature=1.0, max_new_tokens=turn.new_tokens)
+            draws = generator.random(turn.new_tokens)
+            answer = await engine.generate(past[number], episode=number, draws=draws, sampling=sampling)
+            past[number] += answer.response
+
+        asyncio.run(all_of([row(number) for number in range(size)]))
 
     def respond() -> None:
-        prompts = [[1] for _ in range(size)]
-        draws = [generator.random(steps) for _ in prompts]
-        session.respond(prompts, draws, max_new_tokens=steps, temperature=1.0)
+        play(Turn([[1]] * size, new_tokens=steps))
 
+    play(first)
     respond()
     seconds = interleaved({"step": respond}, repeats=5, warmup=0)["step"].cpu / steps
     with profile(activities=[ProfilerActivity.CPU]) as profiler, torch.profiler.record_function("whole"):

@@ -79,7 +79,7 @@ def has_standard_layers(config: Any) -> bool:
 
 
 def choosing(layer: Any) -> Any:
-    """The layer, made of a class whose forward pass takes `wanted`: then all that it computes is their output [W, D]."""
+    """The layer, of a class whose forward pass takes `wanted` and then computes their output [W, D] alone."""
     if not isinstance(layer, ChoosingLayer):
         layer.__class__ = _choosing_class(layer.__class__)
     return layer

@@ -141,7 +141,9 @@ class EpisodeCache:
 
             def of_tokens(chunks: Sequence[Chunk]) -> Reading:
                 overhead = read_overhead(device, bytes_per_column=bytes_per_column)
-                if is_plain and device.type == "cpu" and saved_columns(chunks) > EXTRA_CALLS * overhead:
+                enough = EXTRA_CALLS * overhead
+                could_save = is_plain and device.type == "cpu" and sum(chunk.shared for chunk in chunks) > enough
+                if could_save and saved_columns(chunks) > enough:
                     return PrefixReading(chunks, overhead, keys.dtype)
                 return TokenReading(chunks, overhead, keys.dtype, device, window)
 

@@ -38,7 +38,12 @@ class Chunk:
 
 def positions(chunks: Sequence[Chunk]) -> np.ndarray:
     """Position (= column) of every token of the chunks, one chunk after the other."""
-    return np.concatenate([np.arange(chunk.start, chunk.stop) for chunk in chunks])
+    start_N, stop_N = np.array([(chunk.start, chunk.stop) for chunk in chunks]).T
+    size_N = stop_N - start_N
+    end_N = size_N.cumsum()
+    if end_N[-1] == len(chunks):
+        return start_N
+    return np.arange(end_N[-1]) + np.repeat(stop_N - end_N, size_N)
 
 
 @dataclass(slots=True)
@@ -203,6 +208,9 @@ def kernel(
 def plan_runs(chunks: Sequence[Chunk], overhead: int) -> list[Run]:
     """Cut slots in ascending order into runs: a slot joins the run before it if the columns that are then read in vain
     are fewer than `overhead`."""
+    first, last, longest = chunks[0].slot, chunks[-1].slot, max(chunk.stop for chunk in chunks)
+    if (last - first + 1) * longest <= sum(chunk.stop for chunk in chunks) + overhead:
+        return [Run(first, last, longest)]
     runs: list[Run] = []
     for chunk in chunks:
         if runs:
