@@ -44,5 +44,5 @@ def nucleus(prob_BV: Tensor, top_p: float) -> Tensor:
 
 
 def _described(token_B: Tensor, logprob_BV: Tensor, prob_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    entropy_B11 = -torch.bmm(prob_BV[:, None], logprob_BV[:, :, None])  # one kernel, and no third [B, V] tensor
-    return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0], entropy_B11[:, 0, 0]
+    entropy_B = -torch.linalg.vecdot(prob_BV, logprob_BV)  # one kernel, and no third [B, V] tensor
+    return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0], entropy_B
