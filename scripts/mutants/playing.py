@@ -5,6 +5,7 @@ from __future__ import annotations
 from scripts.mutants.mutant import Mutant
 
 _AGENTS = ("unit/test_agents.py", "unit/test_webshop_agents.py")
+_SCHEDULE = ("unit/test_continuous_batching.py",)
 _ROLLOUT = ("unit/test_collect.py", "unit/test_rollout_failures.py", "parity/test_torch_engine.py")
 
 PLAYING = (
@@ -79,6 +80,54 @@ PLAYING = (
         "[*stream, trajectory.group - first_group]",
         "all attempts at a task draw the same numbers",
         ("unit/test_sampling.py",),
+    ),
+    Mutant(
+        "turns-in-step",
+        "src/empg_cli/rollout/torch_engine/engine.py",
+        "self._patience > 0 and len(self._waiting) < READ_TOGETHER * len(self._reader)",
+        "True",
+        "every turn waits for the longest answer of all episodes",
+        _SCHEDULE,
+    ),
+    Mutant(
+        "prompts-wait-for-ever",
+        "src/empg_cli/rollout/torch_engine/engine.py",
+        "self._patience > 0 and ",
+        "",
+        "a single prompt waits for others as long as they decode",
+        _SCHEDULE,
+    ),
+    Mutant(
+        "moved-row-without-its-keys",
+        "src/empg_cli/rollout/torch_engine/reader.py",
+        "self._cache.copy(last.slot, [gone.slot], 0, len(last.read))",
+        "",
+        "an episode goes on with the keys of another one that is over",
+        _SCHEDULE,
+    ),
+    Mutant(
+        "stale-version",
+        "src/empg_cli/rollout/episode.py",
+        "step.policy_version = completion.policy_version",
+        "step.policy_version = 0",
+        "steps do not say which policy sampled them",
+        ("unit/test_loop.py",),
+    ),
+    Mutant(
+        "network-steps-one-by-one",
+        "src/empg_cli/rollout/stepping.py",
+        "2 * len(self._waiting) < self._episodes",
+        "False",
+        "environments that wait for a network make a call each",
+        ("unit/test_stepping.py",),
+    ),
+    Mutant(
+        "network-steps-of-all",
+        "src/empg_cli/rollout/stepping.py",
+        "2 * len(self._waiting) < self._episodes",
+        "len(self._waiting) < self._episodes",
+        "a network step waits for the slowest episode",
+        ("unit/test_stepping.py",),
     ),
     Mutant(
         "sampling-at-temperature-one",

@@ -26,7 +26,7 @@ READ_LAYERS = frozenset({"full_attention", "sliding_attention"})
 READ_TOGETHER = 1 / 8
 """Of the open episodes; so many prompts are worth a pass that is no longer one of single tokens."""
 LONGEST_WAIT = 8
-"""Tokens of the others that a prompt waits for at most."""
+"""Passes; a prompt is read in the last of them at the latest."""
 
 
 @dataclass(slots=True, eq=False)

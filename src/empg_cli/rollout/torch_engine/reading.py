@@ -38,12 +38,14 @@ class Chunk:
 
 def positions(chunks: Sequence[Chunk]) -> np.ndarray:
     """Position (= column) of every token of the chunks, one chunk after the other."""
-    start_N, stop_N = np.array([(chunk.start, chunk.stop) for chunk in chunks]).T
+    start_N: np.ndarray = np.array([chunk.start for chunk in chunks])
+    stop_N: np.ndarray = np.array([chunk.stop for chunk in chunks])
     size_N = stop_N - start_N
     end_N = size_N.cumsum()
     if end_N[-1] == len(chunks):
         return start_N
-    return np.arange(end_N[-1]) + np.repeat(stop_N - end_N, size_N)
+    position_N: np.ndarray = np.arange(end_N[-1]) + np.repeat(stop_N - end_N, size_N)
+    return position_N
 
 
 @dataclass(slots=True)
