@@ -159,6 +159,24 @@ def test_an_error_of_the_model_reaches_every_episode(policy: Policy, monkeypatch
     assert len(play(say(engine, 0, 5))[0].response) == 5  # and the engine can go on
 
 
+def test_an_episode_that_is_cancelled_leaves_the_others_alone(policy: Policy) -> None:
+    engine = Watched(policy)
+
+    async def leaves(episode: int) -> None:
+        try:
+            async with asyncio.timeout(0):  # its first chance to be noticed is after a token
+                await say(engine, episode, 9)
+        except TimeoutError:
+            engine.close(episode)
+
+    async def stays(episode: int) -> list[int]:
+        return (await say(engine, episode, 6)).response
+
+    *_, last = play(leaves(0), leaves(1), stays(2), stays(3))
+    assert engine.passes[-1] == [2, 3]
+    assert last == play(stays(3))[0]
+
+
 def test_a_rollout_can_be_called_where_an_event_loop_runs(policy: Policy) -> None:
     """In a notebook there is one already."""
     engine, answers = TorchEngine(policy, stop_ids=()), list[Completion[int]]()

@@ -94,6 +94,9 @@ class TorchEngine:
                 new = self._taken(going)
                 going = self._advance(going, new)
                 await asyncio.sleep(0)  # episodes whose answers have ended step their environments and ask again
+                # A cancelled episode has closed its row, whose slot may be another's by now.
+                going = [(row, request) for row, request in going if not request.answer.done()]
+                self._waiting = [request for request in self._waiting if not request.answer.done()]
         except BaseException as error:
             for request in [*(request for _, request in going), *new, *self._waiting]:
                 if not request.answer.done():
@@ -147,10 +150,7 @@ class TorchEngine:
         sampled = len(request.logprobs)
         ended = request.context[-1] in self._stop_ids
         if not ended and sampled < request.sampling.max_new_tokens:
-            return request.answer.done()  # cancelled
-        if not request.answer.done():
-            response = request.context[len(request.context) - sampled :]
-            request.answer.set_result(
-                Completion(response, request.logprobs, request.entropies, ended, self.policy_version)
-            )
+            return False
+        response = request.context[len(request.context) - sampled :]
+        request.answer.set_result(Completion(response, request.logprobs, request.entropies, ended, self.policy_version))
         return True
