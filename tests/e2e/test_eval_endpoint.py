@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,6 +138,24 @@ def test_a_server_that_dies_ends_the_evaluation(empg: Empg, server: FakeServer) 
     server.handler = lambda request: Reply(hang_up=True) if len(chats(server)) > 12 else says(ANSWERS["alfworld"])
     result = empg("eval", *words(server, tasks=24), code=2)
     assert "tried 3 times" in result.stderr and "is the server running" in result.stderr
+
+
+def test_fast_refusals_do_not_hide_slow_answers(empg: Empg, server: FakeServer) -> None:
+    """Twelve of 24 first requests are refused at once, before any of the others is answered."""
+    seen: list[int] = []
+
+    def answer(request: Request) -> Reply:
+        if request.method == "POST" and len(request.json["messages"]) == 1:
+            seen.append(len(seen))
+            if seen[-1] % 2:
+                return Reply({"error": "refused by the content filter"}, 400)
+            time.sleep(0.5)
+        return says(ANSWERS["alfworld"])
+
+    server.handler = answer
+    result = empg("eval", *words(server, tasks=24), "endpoint.concurrency=24", "--json")
+    shown = json.loads(result.stdout)["total"]
+    assert (shown["n"], shown["not_judged"]) == (12, 12)
 
 
 def test_a_busy_server_is_asked_again_when_it_says(empg: Empg, server: FakeServer) -> None:

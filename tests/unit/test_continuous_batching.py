@@ -177,6 +177,61 @@ def test_an_episode_that_is_cancelled_leaves_the_others_alone(policy: Policy) ->
     assert last == play(stays(3))[0]
 
 
+def test_a_request_that_is_cancelled_before_its_first_pass_is_nobodys_error(policy: Policy) -> None:
+    engine = TorchEngine(policy, stop_ids=())
+
+    async def rollout() -> list[int]:
+        gone, stays = (asyncio.create_task(say(engine, episode, 1)) for episode in (0, 1))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return (await stays).response
+
+    assert len(asyncio.run(rollout())) == 1
+
+
+def test_an_interrupt_before_the_first_pass_does_not_stop_the_next_rollout(policy: Policy) -> None:
+    engine = TorchEngine(policy, stop_ids=())
+
+    async def interrupted() -> None:
+        asyncio.create_task(say(engine, 0, 3))  # noqa: RUF006 (it is not to be waited for)
+        await asyncio.sleep(0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted())
+    assert [len(one.response) for one in play(say(engine, 1, 3))] == [3]
+
+
+def test_no_memory_for_a_larger_cache_is_what_the_episodes_say(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TorchEngine(policy, stop_ids=())
+
+    async def episode(number: int) -> None:
+        try:
+            await say(engine, number, 4, prompt=30)
+        finally:
+            engine.close(number)
+
+    async def rollout() -> list[Any]:
+        await say(engine, 0, 4)
+
+        def refuse(*_: Any) -> Any:
+            raise torch.OutOfMemoryError("no memory left")
+
+        monkeypatch.setattr(torch.Tensor, "new_empty", refuse)
+        return await asyncio.gather(*(episode(number) for number in range(1, 4)), return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(rollout())] == ["no memory left"] * 3
+
+
+def test_an_error_of_a_rollout_has_no_other_before_it() -> None:
+    async def failing() -> None:
+        raise LookupError("of the rollout")
+
+    with pytest.raises(LookupError) as raised:
+        run(failing())
+    assert raised.value.__context__ is None
+
+
 def test_a_rollout_can_be_called_where_an_event_loop_runs(policy: Policy) -> None:
     """In a notebook there is one already."""
     engine, answers = TorchEngine(policy, stop_ids=()), list[Completion[int]]()

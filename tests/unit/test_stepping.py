@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,12 +103,69 @@ def test_a_benchmark_that_does_not_wait_is_stepped_in_place() -> None:
     assert asyncio.run(one_step()) == "in place: a"
 
 
-def test_a_call_that_fails_as_a_whole_fails_each_of_its_episodes() -> None:
+def test_a_call_that_fails_as_a_whole_ends_the_rollout() -> None:
     class Broken(Networked):
         def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Any:
             raise OSError("no route")
 
-    assert play(Broken(), [["a"], ["b"]]) == [["no route"], ["no route"]]
+    with pytest.raises(OSError, match="no route"):
+        play(Broken(), [["a"], ["b"]])
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_result_too_few_is_an_error_and_no_silence(in_order: bool) -> None:
+    class Short(Networked):
+        def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Any:
+            return super().step_many(envs, actions)[:-1]
+
+    with pytest.raises(ValueError, match="gave 1 results for 2 environments"):
+        play(Short(), [["a"], ["b"]], in_order=in_order)
+
+
+def test_calls_do_not_overlap() -> None:
+    """While two of four wait for a slow call, the others ask too: they are the next call."""
+    busy, most = 0, 0
+
+    class Slow(Networked):
+        def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Any:
+            nonlocal busy, most
+            busy += 1
+            most = max(most, busy)
+            time.sleep(0.05)
+            busy -= 1
+            return super().step_many(envs, actions)
+
+    benchmark = Slow()
+    play(benchmark, [["a"], ["b"], ["think", "c"], ["think", "d"]], in_order=False)
+    assert (most, benchmark.calls) == (1, [["a", "b"], ["c", "d"]])
+
+
+@pytest.mark.parametrize("way", ["in place", "together"])
+def test_an_environment_may_run_an_event_loop_of_its_own(way: str) -> None:
+    async def inner(action: str) -> StepResult:
+        await asyncio.sleep(0)
+        return answer(f"own loop: {action}")
+
+    class Own(Networked):
+        waits = way == "together"
+
+        def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Any:
+            return [asyncio.run(inner(action)) for action in actions]
+
+    class Env:
+        def step(self, action: str) -> StepResult:
+            return asyncio.run(inner(action))
+
+        def reset(self) -> Any:
+            return asyncio.run(inner("reset"))
+
+    async def one_episode() -> list[str]:
+        stepper, env = Stepper(Own(), in_order=True), Env()
+        with stepper.episode():
+            first: Any = stepper.reset(env)  # type: ignore[arg-type]
+            return [first.text, (await stepper.step(env, "a")).text]  # type: ignore[arg-type]
+
+    assert asyncio.run(one_episode()) == ["own loop: reset", "own loop: a"]
 
 
 def test_an_interrupt_is_no_failure_of_an_environment() -> None:

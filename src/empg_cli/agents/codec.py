@@ -13,7 +13,7 @@ from empg_cli.model.tiny import ACT, END
 from empg_cli.types import Step
 
 P = TypeVar("P")
-"""What prompts and responses are made of: token ids, or messages."""
+"""What prompts and responses are made of: token ids, or messages of a server that takes texts (`agents.messages`)."""
 
 
 class Codec(Protocol[P]):

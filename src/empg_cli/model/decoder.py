@@ -86,7 +86,8 @@ def choosing(layer: Any) -> Any:
 
 
 class ChoosingLayer:
-    """What a decoder layer's class gets in front of it. The layer keeps its parameters, hooks and name in the model."""
+    """What a decoder layer's class gets in front of it. The layer keeps its parameters, hooks and name in the model; it
+    can be copied and saved, and not pickled."""
 
     def forward(self, hidden_states: Tensor, *arguments: Any, wanted: Places | None = None, **named: Any) -> Any:
         if wanted is None:

@@ -1,4 +1,4 @@
-"""The one door to a network: whoever wants numbers of it calls this module, so that hooks on it and inside it run."""
+"""The one door to a network: passes that play, score or train go through it, so hooks on it and inside it run."""
 
 from __future__ import annotations
 

@@ -83,24 +83,45 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run to the end from synchronous code, also inside a notebook, whose own event loop cannot wait for another."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(coroutine)
+    loop = asyncio.new_event_loop()
+    if asyncio._get_running_loop() is None:
+        _run_in(loop, coroutine)
         return
     raised: list[BaseException] = []
 
     def beside() -> None:
         try:
-            asyncio.run(coroutine)
+            _run_in(loop, coroutine)
         except BaseException as error:
             raised.append(error)
 
     thread = threading.Thread(target=beside)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:  # the cell was interrupted: the rollout must not play on behind it
+        loop.call_soon_threadsafe(_cancel_all, loop)
+        thread.join()
+        raise
     if raised:
         raise raised[0]
+
+
+def _run_in(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Without the signal handler of `asyncio.run`, which would make Ctrl-C wait for what blocks."""
+    try:
+        loop.run_until_complete(loop.create_task(coroutine))
+    finally:
+        if left := _cancel_all(loop):
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    return left
 
 
 class NothingFits(UserError):  # noqa: N818 (a sentence for the user)

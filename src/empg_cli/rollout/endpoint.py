@@ -10,6 +10,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Coroutine, Hashable, Sequence
+from itertools import count
 from typing import Any, Final
 
 import numpy as np
@@ -45,10 +46,14 @@ class EndpointEngine:
         self._key = api_key(settings.api_key_env, "the endpoint")
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else None
         self._service = Service.of(self._where, settings, headers)
-        self._lost_in_a_row = self._in_flight = 0
+        self._asked = count()
+        self._in_flight: set[int] = set()
+        """Numbers of the requests that wait for an answer."""
+        self._lost_in_a_row, self._first_after_loss = 0, 0
         # Connections live in one event loop, and every rollout has its own.
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
+        self._thread.start()
         self.usage = {"requests": 0, "answered": 0, "prompt_tokens": 0, "completion_tokens": 0}
 
     def __enter__(self) -> EndpointEngine:
@@ -57,6 +62,8 @@ class EndpointEngine:
     def __exit__(self, *_: object) -> None:
         self._wait_for(self._service.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     @property
     def retries(self) -> int:
@@ -96,28 +103,37 @@ class EndpointEngine:
             body["top_p"] = sampling.top_p
         if self.settings.send_seed:
             body["seed"] = int(draws[0] * 2**31)
-        self._in_flight += 1
+        number = next(self._asked)
+        self._in_flight.add(number)
         try:
             asked = asyncio.run_coroutine_threadsafe(self._ask(body | self.settings.extra_body), self._loop)
             completion = await asyncio.wrap_future(asked)
         except NoCompletion as none:
-            self._note_loss(none, others=self._in_flight - 1)
+            self._in_flight.discard(number)
+            self._note_loss(none)
             raise
         finally:
-            self._in_flight -= 1
+            self._in_flight.discard(number)
         self._lost_in_a_row = 0
         return completion
 
     def close(self, episode: Hashable) -> None:
         """Nothing is held here."""
 
-    def _note_loss(self, none: NoCompletion, *, others: int) -> None:
-        """Raise EndpointError when this tells that the server is gone: all that was asked so far is lost, or many."""
+    def _note_loss(self, none: NoCompletion) -> None:
+        """Raise EndpointError when the server is gone: all that was asked so far is lost, or much in a row. What was
+        asked before the row began may yet be answered: a refusal can be faster than an answer."""
         if none.status is not Status.ENV_ERROR:
+            self._lost_in_a_row = 0  # the server is there
             return
+        if not self._lost_in_a_row:
+            self._first_after_loss = max(self._in_flight, default=-1) + 1
         self._lost_in_a_row += 1
-        all_are_lost = not self.usage["answered"] and not others
-        if all_are_lost or self._lost_in_a_row >= MOST_LOST_IN_A_ROW:
+        all_are_lost = not self.usage["answered"] and not self._in_flight
+        are_many = self._lost_in_a_row >= MOST_LOST_IN_A_ROW
+        if all_are_lost or (
+            are_many and min(self._in_flight, default=self._first_after_loss) >= self._first_after_loss
+        ):
             raise self._gone(none.reason) from None
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, None]) -> None:

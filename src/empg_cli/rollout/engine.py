@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
 
 import numpy as np
 
+from empg_cli.agents.codec import P
 from empg_cli.types import Status
-
-P = TypeVar("P")
-"""What prompts and responses are made of: token ids, or messages of a server that takes texts (`agents.messages`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class EnvironmentFailed(Exception):  # noqa: N818 (it failed, whatever the reason)
     """What an environment raised; it ends one episode."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -36,7 +36,7 @@ class Stepper:
         self._in_order = in_order
         self._episodes = 0
         self._waiting: list[tuple[Env, str, asyncio.Future[StepResult]]] = []
-        self._calls: set[asyncio.Task[None]] = set()
+        self._call: asyncio.Task[None] | None = None
 
     @contextmanager
     def episode(self) -> Iterator[None]:
@@ -49,8 +49,10 @@ class Stepper:
             self._plan()
 
     def reset(self, env: Env) -> Observation:
+        """Raises EnvironmentFailed."""
         try:
-            return env.reset()
+            with _no_event_loop():
+                return env.reset()
         except Exception as error:
             raise EnvironmentFailed(error) from error
 
@@ -64,43 +66,65 @@ class Stepper:
         return await answer
 
     def _plan(self) -> None:
-        if self._waiting:
-            call = asyncio.create_task(self._step_those_that_wait())
-            self._calls.add(call)  # asyncio itself holds tasks weakly
-            call.add_done_callback(self._calls.discard)
+        if self._waiting and (self._call is None or self._call.done()):
+            self._call = asyncio.create_task(self._step_those_that_wait())
 
     async def _step_those_that_wait(self) -> None:
-        await asyncio.sleep(0)  # others may be about to ask
-        if not self._waiting or 2 * len(self._waiting) < self._episodes:
-            return
+        """Call after call, one at a time, as long as enough episodes wait."""
+        while True:
+            await asyncio.sleep(0)  # others may be about to ask
+            self._waiting = [asked for asked in self._waiting if not asked[2].done()]  # cancelled
+            if not self._waiting or 2 * len(self._waiting) < self._episodes:
+                return
+            asked, self._waiting = self._waiting, []
+            try:
+                results = await self._results([env for env, _, _ in asked], [action for _, action, _ in asked])
+            except BaseException as error:  # of the call as a whole: a fault of the benchmark, which ends the rollout
+                for _, _, answer in asked:
+                    if not answer.done():
+                        answer.set_exception(error)
+                return
+            for (_, _, answer), result in zip(asked, results, strict=True):
+                if answer.done():
+                    continue
+                if isinstance(result, Exception | asyncio.CancelledError):
+                    answer.set_exception(EnvironmentFailed(result))
+                elif isinstance(result, BaseException):
+                    answer.set_exception(result)
+                else:
+                    answer.set_result(result)
+
+    async def _results(self, envs: Sequence[Env], actions: Sequence[str]) -> Sequence[StepResult | BaseException]:
         assert self._together is not None, "only such benchmarks wait"
-        asked, self._waiting = self._waiting, []
-        envs, actions = [env for env, _, _ in asked], [action for _, action, _ in asked]
-        try:
-            results: Sequence[StepResult | BaseException]
-            if self._in_order:
+        if self._in_order:
+            with _no_event_loop():
                 results = self._together.step_many(envs, actions)
-            else:
-                results = await asyncio.to_thread(self._together.step_many, envs, actions)
-        except Exception as error:
-            results = [error] * len(asked)
-        for (_, _, answer), result in zip(asked, results, strict=True):
-            if answer.done():  # cancelled
-                continue
-            if isinstance(result, Exception):
-                answer.set_exception(EnvironmentFailed(result))
-            elif isinstance(result, BaseException):
-                answer.set_exception(result)
-            else:
-                answer.set_result(result)
+        else:
+            results = await asyncio.to_thread(self._together.step_many, envs, actions)
+        if len(results) != len(envs):
+            raise ValueError(f"step_many gave {len(results)} results for {len(envs)} environments")
+        return results
 
 
 def step_in_place(env: Env, action: str) -> StepResult:
     """Raises EnvironmentFailed."""
     try:
-        return env.step(action)
+        with _no_event_loop():
+            return env.step(action)
     except Exception as error:
         raise EnvironmentFailed(error) from error
+
+
+@contextmanager
+def _no_event_loop() -> Iterator[None]:
+    """An environment need not know that a rollout is a coroutine: it may call `asyncio.run` or what refuses to work
+    where a loop runs. Nothing of ours runs meanwhile."""
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(running)
 
 
 def describe_failure(error: BaseException, task: Task) -> str:

@@ -46,20 +46,19 @@ class EpisodeCache:
 
     def reserve(self, *, slots: int = 0, columns: int = 0) -> None:
         """Make room; columns grow by half at least, so the copies stay linear in the final length."""
-        old_slots, old_columns = self.slots, self.columns
-        if slots <= old_slots and columns <= old_columns:
+        if slots <= self.slots and columns <= self.columns:
             return
-        self.slots = max(slots, old_slots)
-        if columns > old_columns:
-            self.columns = max(columns, old_columns + old_columns // 2)
+        slots = max(slots, self.slots)
+        columns = max(columns, self.columns + self.columns // 2) if columns > self.columns else self.columns
         for tensors in (self.keys, self.values):
             for layer, tensor in tensors.items():
                 _, heads, _, head_dim = tensor.shape
-                larger = tensor.new_empty(self.slots, heads, self.columns, head_dim)
-                larger[:old_slots, :, :old_columns] = tensor
-                larger[old_slots:] = 0
-                larger[:old_slots, :, old_columns:] = 0
+                larger = tensor.new_empty(slots, heads, columns, head_dim)
+                larger[: self.slots, :, : self.columns] = tensor
+                larger[self.slots :] = 0
+                larger[: self.slots, :, self.columns :] = 0
                 tensors[layer] = larger
+        self.slots, self.columns = slots, columns  # not before there is memory for it
 
     def copy(self, source: int, targets: Sequence[int], start: int, stop: int) -> None:
         """Give the target slots the columns start..stop of the source slot."""

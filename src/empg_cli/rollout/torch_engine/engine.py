@@ -1,8 +1,8 @@
 """Sampling with the training model itself: every token, one batch of all episodes that have something to say.
 
 Batching is continuous: between two tokens the engine takes the prompts that wait, and an answer that has ended goes to
-its episode at once, so no turn waits for the longest answer of the others. Passes run while every episode waits for
-one, in the order in which they asked; on one process a rollout is therefore the same bit for bit each time.
+its episode at once, so no turn waits for the longest answer of the others. Nothing depends on a clock: on one process a
+rollout is the same bit for bit each time.
 """
 
 from __future__ import annotations
@@ -78,9 +78,10 @@ class TorchEngine:
         self, prompt: Sequence[int], *, episode: Hashable, draws: np.ndarray, sampling: Sampling
     ) -> Completion[int]:
         answer: asyncio.Future[Completion[int]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(episode, list(prompt), draws, sampling, answer))
-        if self._running is None:
+        if self._running is None or self._running.done():  # an interrupt may have ended it with requests unread
+            self._waiting = []
             self._running = asyncio.create_task(self._run())
+        self._waiting.append(_Request(episode, list(prompt), draws, sampling, answer))
         return await answer
 
     def close(self, episode: Hashable) -> None:
@@ -89,23 +90,21 @@ class TorchEngine:
     async def _run(self) -> None:
         """Pass after pass while anybody waits for a token."""
         going: list[tuple[Row, _Request]] = []
+        new: list[_Request] = []
         try:
-            while going or self._waiting:
-                new = self._taken(going)
-                going = self._advance(going, new)
-                await asyncio.sleep(0)  # episodes whose answers have ended step their environments and ask again
+            while True:
                 # A cancelled episode has closed its row, whose slot may be another's by now.
                 going = [(row, request) for row, request in going if not request.answer.done()]
                 self._waiting = [request for request in self._waiting if not request.answer.done()]
-        except BaseException as error:
+                if not going and not self._waiting:
+                    return
+                new = self._taken(going)
+                going = self._advance(going, new)
+                await asyncio.sleep(0)  # episodes whose answers have ended step their environments and ask again
+        except BaseException as error:  # each episode raises it
             for request in [*(request for _, request in going), *new, *self._waiting]:
                 if not request.answer.done():
                     request.answer.set_exception(error)
-            self._waiting.clear()
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._running = None
 
     def _taken(self, going: Sequence[object]) -> list[_Request]:
         """The prompts to read now. Reading some costs a pass more than their number, so they wait for one another, but
@@ -138,7 +137,9 @@ class TorchEngine:
         uniform_B = torch.tensor([request.draws[len(request.logprobs)] for request in requests], device=self._device)
         samplings = {(request.sampling.temperature, request.sampling.top_p) for request in requests}
         if len(samplings) == 1:
-            return list(zip(*(part.tolist() for part in sample(logit_BV, uniform_B, *samplings.pop())), strict=True))
+            parts = sample(logit_BV, uniform_B, *samplings.pop())
+            drawn_3B = torch.stack([part.double() for part in parts]).tolist()  # one copy from the device
+            return [(int(token), logprob, entropy) for token, logprob, entropy in zip(*drawn_3B, strict=True)]
         return [
             drawn
             for number, request in enumerate(requests)

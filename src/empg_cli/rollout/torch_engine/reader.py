@@ -83,8 +83,9 @@ class Reader:
             room: columns for what will be sampled after the longest prompt.
         """
         new = [episode for episode, _ in prompts if episode not in self._rows]
+        longest = max(len(prompt) for _, prompt in prompts)
+        self._cache.reserve(slots=len(self._rows) + len(new), columns=longest + room)
         self._rows |= {episode: Row(slot) for slot, episode in enumerate(new, len(self._rows))}
-        self._cache.reserve(slots=len(self._rows), columns=max(len(prompt) for _, prompt in prompts) + room)
         for episode, prompt in prompts:
             self._rows[episode].forget_beyond(prompt, share=self._share)
         return [self._rows[episode] for episode, _ in prompts]
