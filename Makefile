@@ -27,7 +27,7 @@ LOWEST := build/lowest/bin/python
 LOWEST_TESTS := tests/e2e/test_wandb_train.py tests/e2e/test_cli_report.py tests/e2e/test_eval_endpoint.py \
 	tests/e2e/test_cli_help.py tests/unit/test_config_composition.py tests/unit/test_policy_loading.py \
 	tests/parity/test_torch_engine.py tests/unit/deepsearch/test_deepsearch_env.py
-BENCHES := credit envs webshop_catalogue startup rollout update memory end_to_end
+BENCHES := credit envs webshop_catalogue startup rollout update memory against end_to_end
 PARITY_ENV := $(VENV)-parity
 # The version whose functions tests/parity/test_verl_parity.py calls; its own pins of torch and transformers are old.
 VERL ?= verl==0.9.1

@@ -1,6 +1,6 @@
 """Is this checkout as fast as another commit? Updates of the same training, in processes that take turns.
 
-    python scripts/bench/against.py 032f7dc                          # or any other commit, tag, HEAD~3
+    python scripts/bench/against.py                                  # the commit before
     python scripts/bench/against.py 032f7dc experiment=webshop --repeats 5
 
 The commit is checked out under build/bench/. CPU seconds are those of the whole command, start included; rollouts and
@@ -35,7 +35,7 @@ PARTS = {"CPU s": "cpu", "rollouts s": "timing_s/rollout", "updates s": "timing_
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("commit", help="what to compare with")
+    parser.add_argument("commit", nargs="?", default="HEAD~1", help="what to compare with (HEAD~1)")
     parser.add_argument("overrides", nargs="*", default=["experiment=demo"], help="what to train (experiment=demo)")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -59,7 +59,9 @@ def main() -> None:
 
 
 def checkout(commit: str) -> Path:
-    folder = ROOT / "build" / "bench" / commit.replace("/", "-")
+    asked = ["git", "rev-parse", "--short=12", commit]
+    name = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    folder = ROOT / "build" / "bench" / name
     if not folder.is_dir():
         subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder), commit], cwd=ROOT, check=True)
     return folder
