@@ -11,7 +11,7 @@ import torch
 
 from empg_cli.agents.agent import AgentMaker, agent_maker
 from empg_cli.agents.vocabulary import closed_vocabulary
-from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import evaluate
@@ -70,7 +70,7 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         torch.set_num_threads(cfg.trainer.threads)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     kinds = sorted({task.kind for task in benchmark.tasks("train")})
-    folder = open_folder(cfg, run_dir, data=benchmark.fingerprint(), task_kinds=kinds)
+    folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
     with observing(cfg, folder) as observer:
         initial = initial_policy(cfg, benchmark, folder, observer)
         observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))

@@ -109,6 +109,22 @@ def test_the_sink_got_its_settings_and_every_row(place: Path) -> None:
     assert (run / "lines.txt").read_text().splitlines() == expected
 
 
+def test_several_passes_and_a_comparison(here: Empg, place: Path) -> None:
+    words = ["run=runs/lamps", "benchmark.target=lamps:Lamps", "benchmark.eval_tasks=2"]
+    tables = here("eval", *words, "samples=2", "run_dir=runs/twice").stdout
+    assert "lamps (generated data), valid" in tables
+    assert "pass@k: lamps" in tables
+    assert json.loads((place / "runs" / "twice" / "run.json").read_text())["data"]["name"] == "lamps"
+    assert "lamps (generated data), valid" in here("eval", "--compare", "runs/lamps", "runs/lamps").stdout
+
+
+def test_an_evaluation_opens_no_sink(here: Empg, place: Path) -> None:
+    words = ["run=runs/lamps", "benchmark.target=lamps:Lamps", "logger.sinks=['extras:Lines']", "run_dir=runs/sink"]
+    result = here("eval", *words, code=2)
+    assert "logger.sinks: must be empty: evaluations log no rows" in " ".join(result.stderr.split())
+    assert not (place / "runs" / "sink").exists()
+
+
 def test_the_mistakes_of_the_page(here: Empg) -> None:
     (block,) = re.findall(r"```text\n(\$ empg.*?)```", PAGE, re.DOTALL)
     shown = list(zip(*[iter(block.splitlines())] * 2, strict=True))
@@ -234,6 +250,18 @@ def test_a_sweep_and_a_study_vary_its_keys(here: Empg, place: Path) -> None:
     here("train", "-m", target, "benchmark.width=2,3", *small, "run_dir=runs/sweep")
     saved = [yaml.safe_load(path.read_text()) for path in sorted((place / "runs" / "sweep").glob("*/config.yaml"))]
     assert [one["benchmark"]["width"] for one in saved] == [2, 3]
+    assert sorted(path.name for path in (place / "runs" / "sweep").iterdir() if path.is_dir()) == [
+        "0-benchmark.width=2", "1-benchmark.width=3"]  # fmt: skip
+    (place / "two.py").write_text("from lamps import Lamps, Settings\nclass Other(Lamps): ...\n")
+    here("train", "-m", "benchmark.target=two:Lamps,two:Other", *small, "run_dir=runs/targets")
+    names = sorted(path.name for path in (place / "runs" / "targets").iterdir() if path.is_dir())
+    assert names == ["0-benchmark.target=two:Lamps", "1-benchmark.target=two:Other"]
+    assert (
+        yaml.safe_load((place / "runs" / "targets" / names[1] / "config.yaml").read_text())["benchmark"]["name"]
+        == "two"
+    )
+    result = here("train", "-m", "benchmark.target=two:Lamps,two:Othr", *small, "run_dir=runs/no", code=2)
+    assert "in the job: benchmark.target=two:Othr" in result.stderr
     (place / "mine" / "ablation").mkdir()
     (place / "mine" / "ablation" / "width.yaml").write_text(
         "name: width\nmetric: eval/lamps/lit\nbase: two\n"

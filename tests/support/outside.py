@@ -134,3 +134,13 @@ class Noted:
 
 def no_sink(run: SinkRun) -> object:
     return object()
+
+
+class NamedAsOurs(Noted):
+    name = "csv"
+
+
+def noted_as_wandb(run: SinkRun) -> Noted:
+    sink = Noted(run)
+    sink.name = "wandb"
+    return sink

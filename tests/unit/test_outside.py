@@ -20,7 +20,7 @@ from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.algorithms.brought import CreditError
 from empg_cli.algorithms.table import StepTable
-from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Observation
 from empg_cli.cli.commands import doctor
 from empg_cli.cli.completion import complete_word
@@ -105,6 +105,10 @@ def test_defaults_are_found_inside_a_hydra_job_and_leave_it_as_it_was() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="known: alfworld, webshop, deepsearch; or give target="):
         make_benchmark("nosuch")
+    with pytest.raises(ValueError, match=r"unknown benchmark 'alfwrld'; did you mean alfworld\? known: alfworld"):
+        make_benchmark("alfwrld")
+    with pytest.raises(ValueError, match="needs a name .* or target=package.module:factory"):
+        make_benchmark()
 
 
 def test_a_benchmark_from_outside_gets_its_settings() -> None:
@@ -112,7 +116,7 @@ def test_a_benchmark_from_outside_gets_its_settings() -> None:
     assert isinstance(made, theirs.Coin)
     given = made.settings_given
     assert (given.name, given.side, given.max_steps, given.split) == ("coin", "tails", 3, "test")
-    assert make_benchmark(target="tests.support.outside:Coin").name == "custom"
+    assert make_benchmark(target="tests.support.outside:Coin").name == load([COIN, SCRATCH]).benchmark.name
     with pytest.raises(ConfigError, match=r"benchmark\.sode: unknown key .*did you mean benchmark\.side\?"):
         make_benchmark(target="tests.support.outside:Coin", sode="tails")
 
@@ -120,7 +124,7 @@ def test_a_benchmark_from_outside_gets_its_settings() -> None:
 @pytest.mark.parametrize(
     ("keys", "answer"),
     [
-        ({"lacks": "name"}, "its name is 'another', not that of its settings, 'custom'"),
+        ({"lacks": "name"}, "its name is 'another', not that of its settings, 'outside'"),
         ({"lacks": "train"}, "it has no split train, only test"),
         ({"split": "dev"}, "it has no split dev, only train, test"),
         ({"lacks": "tasks"}, "its split train has no tasks"),
@@ -157,6 +161,14 @@ def test_the_warm_start_of_other_code_is_another() -> None:
         assert warm_start_key(policy, benchmark, cfg) != before
 
 
+def test_the_recorded_data_says_whose_it_is() -> None:
+    """Else a comparison would take tasks of two benchmarks for the same."""
+    coin = make_benchmark(target="tests.support.outside:Coin")
+    assert data_facts(coin) == {"name": "outside", "source": "generated", "tasks": {"train": 1}}
+    ours = make_benchmark("alfworld", train_games=1)
+    assert data_facts(ours) == ours.fingerprint()
+
+
 def test_the_digest_is_of_the_whole_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "digested"
     package.mkdir()
@@ -186,6 +198,15 @@ def test_the_digest_is_of_the_whole_package(tmp_path: Path, monkeypatch: pytest.
             ["benchmark=custom", "benchmark.name=mine", "benchmark.target=a:C", "+benchmark.x=1", "~benchmark.y"],
         ),
         (["benchmark=custom", "benchmark.x=1,2"], ["benchmark=custom", "++benchmark.x=1,2"]),
+        (
+            ["benchmark.target=a.b:C,a.b:D"],
+            ["benchmark=custom", "benchmark.name=b", "++benchmark.target=a.b:C,a.b:D"],
+        ),
+        (["benchmark.target=a:C,b:D"], ["benchmark=custom", "++benchmark.target=a:C,b:D"]),
+        (
+            ["algo=grpo", "algo.credit.target=a:f,a:g"],
+            ["algo.credit.kind=custom", "algo.name=grpo_custom", "algo=grpo", "++algo.credit.target=a:f,a:g"],
+        ),
         (["benchmark.target=webshop:C"], ["benchmark=custom", "++benchmark.target=webshop:C"]),
         (["benchmark=webshop", "benchmark.target=a:C"], ["benchmark=webshop", "benchmark.target=a:C"]),
         (
@@ -360,6 +381,17 @@ def test_a_sink_that_is_none_is_left_out_with_what_it_lacks(tmp_path: Path, capl
 def test_a_sink_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"logger\.sinks\[0\]: .*has no Nothing"):
         sinks(tmp_path, {"target": "tests.support.outside:Nothing"})
+
+
+@pytest.mark.parametrize("target", ["NamedAsOurs", "noted_as_wandb"])
+def test_a_sink_may_not_take_the_name_of_one_of_ours(target: str, tmp_path: Path) -> None:
+    answer = r"logger\.sinks\[0\]: its sink is named (csv|wandb), as one of ours"
+    with pytest.raises(ConfigError, match=answer):
+        sinks(tmp_path, {"target": f"tests.support.outside:{target}"})
+    assert not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text()
+    if target == "NamedAsOurs":  # before anything is made
+        with pytest.raises(ConfigError, match=answer):
+            load([f"logger.sinks=['tests.support.outside:{target}']"])
 
 
 # --- entry points ---------------------------------------------------------------------------------

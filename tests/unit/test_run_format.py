@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 from pydantic import BaseModel
 
 from empg_cli import config
 from empg_cli.config.keys import readers
+from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
+from empg_cli.runs.checkpoint import TrainState, write_checkpoint
 from empg_cli.runs.config_file import saved_config, saved_values
+from empg_cli.runs.folder import OpenFolder, open_folder
 from empg_cli.runs.format import ADDED, FORMAT, FromTheFuture, Like, lookup, migrated
+from empg_cli.runs.own_config import primary_config
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from tests.support.schema_keys import schema_keys
 from tests.support.tiny import tiny_config
@@ -103,19 +109,21 @@ def test_a_configuration_without_the_new_keys_becomes_the_one_with_them(words: l
             lookup(old, above).pop(name, None)
     assert old != full
     health = full["trainer"].pop("health")
-    found = migrated(old, since=1)
+    found = migrated(old)
     watched = found["trainer"].pop("health")
     assert found == full
     assert watched == {**health, "preflight": "off", "warn": False}  # nobody watched
     assert "health" not in old["trainer"], "what is given is left as it was"
 
 
-def test_nothing_is_added_to_a_configuration_of_today(tmp_path: Path) -> None:
-    assert migrated({"model": {"dtype": "bfloat16"}}, since=FORMAT) == {"model": {"dtype": "bfloat16"}}
+def test_keys_are_filled_in_where_they_are_absent_whatever_the_format(tmp_path: Path) -> None:
+    """A commit between two keys of a format has made folders without the later one."""
     (tmp_path / "config.yaml").write_text("model: {dtype: bfloat16}\n")
     assert saved_values(tmp_path) == {"model": {"dtype": "bfloat16", "param_dtype": "bfloat16"}}
     update_run_file(tmp_path, format=FORMAT)
-    assert saved_values(tmp_path) == {"model": {"dtype": "bfloat16"}}
+    assert saved_values(tmp_path) == {"model": {"dtype": "bfloat16", "param_dtype": "bfloat16"}}
+    given = {"model": {"dtype": "bfloat16", "param_dtype": "float32"}, "logger": {"sinks": ["a:b"]}}
+    assert migrated(given) == given
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1.0e-05", "2.5e5", "-1E3"])
@@ -131,8 +139,60 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert saved_config(tmp_path) == cfg
 
 
-@pytest.mark.parametrize("stated", [FORMAT + 1, "two"])
-def test_a_folder_from_the_future_is_neither_read_nor_written(stated: int | str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stated", ["two", True, 0, -1, 2.0, None])
+def test_a_format_is_a_number_from_1_on(stated: Any, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"format": stated}))
+    with pytest.raises(UserError, match=rf"run\.json says format {stated!r}, which is no format"):
+        read_run_file(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
+def test_a_broken_run_file_is_one_message(content: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"run\.json (is not readable JSON|must hold a JSON object)"):
+        read_run_file(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["a: [", "a: b: c", "\xff"])
+def test_a_broken_configuration_is_one_message(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"config\.yaml: is not readable YAML"):
+        saved_values(tmp_path)
+
+
+def test_a_saved_configuration_may_lack_the_logger(tmp_path: Path) -> None:
+    values = yaml.safe_load((OLD_RUN / "config.yaml").read_text())
+    del values["logger"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    name = primary_config("eval", tmp_path, [])
+    assert "logger" not in ConfigStore.instance().load(f"{name}.yaml").node
+
+
+def opened(cfg: TrainConfig, folder: Path, resume: str | None, digest: str | None) -> OpenFolder:
+    data = {"name": "alfworld", "source": "official", "digest": digest}
+    return open_folder(cfg.model_copy(update={"resume": resume}), folder, data=data, task_kinds=["a"])
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = tiny_config()
+    opened(cfg, tmp_path, None, "one")
+    checkpoint = write_checkpoint(tmp_path, TrainState(update=1), lambda folder: None, keep=1)
+    opened(cfg, tmp_path, str(checkpoint), "one")
+    assert "data_before" not in read_run_file(tmp_path)
+    assert caplog.text == ""
+    for digest, earlier in (("two", ["one"]), ("two", ["one"]), ("three", ["one", "two"])):
+        caplog.clear()
+        opened(cfg, tmp_path, str(checkpoint), digest)
+        facts = read_run_file(tmp_path)
+        assert facts["data"]["digest"] == digest
+        assert [data["digest"] for data in facts["data_before"]] == earlier
+    assert "digest two, now three: the run mixes two data sets" in caplog.text
+    opened(cfg, tmp_path / "other", str(checkpoint), "four")  # a run that goes on elsewhere
+    assert [data["digest"] for data in read_run_file(tmp_path / "other")["data_before"]] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("stated", [FORMAT + 1])
+def test_a_folder_from_the_future_is_neither_read_nor_written(stated: int, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"format": stated}))
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     for use in (read_run_file, saved_values, lambda folder: update_run_file(folder, seed=1)):

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from empg_cli.errors import UserError
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.sinks import Fan, open_sinks
 from empg_cli.runs.file_sinks import CsvSink
@@ -164,7 +165,7 @@ def test_run_file_keeps_what_it_does_not_change(tmp_path):
     update_run_file(tmp_path, wandb_id="def")
     assert read_run_file(tmp_path) == {"wandb_id": "def", "seed": 3}
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json is not readable JSON"):
+    with pytest.raises(UserError, match=r"run\.json is not readable JSON"):
         read_run_file(tmp_path)
 
 

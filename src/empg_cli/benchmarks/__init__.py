@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from empg_cli.benchmarks.base import Benchmark
-from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.errors import UserError
 
 _BELONGS_ELSEWHERE = frozenset({"split", "eval_tasks", "invalid_action_penalty", "invalid_action_scope"})
@@ -17,14 +17,22 @@ def make_benchmark(name: str | None = None, *, target: str | None = None, **keys
     """A benchmark with these keys of conf/benchmark/<name>.yaml; those left out are as that file has them.
 
     Args:
-        target: package.module:factory, for a benchmark from outside (docs/adding-a-benchmark.md); `name` is then free.
+        target: package.module:factory, for a benchmark from outside (docs/adding-a-benchmark.md); `name` is then free,
+            and by default that of the module, as on the command line.
 
     Raises:
         ConfigError: a key is unknown, or a value is out of range.
+        ValueError: there is no such benchmark.
     """
     if target is not None:
-        return _from_outside({**keys, "name": name or "custom", "target": target})
+        from empg_cli.config.targets import default_name
+
+        return _from_outside({**keys, "name": name or default_name(target) or "custom", "target": target})
     match name:
+        case None:
+            raise ValueError(
+                "a benchmark needs a name (alfworld, webshop, deepsearch) or target=package.module:factory"
+            )
         case "alfworld":
             from empg_cli.benchmarks.alfworld.benchmark import AlfworldBenchmark
 
@@ -42,8 +50,16 @@ def make_benchmark(name: str | None = None, *, target: str | None = None, **keys
 
             if name in (others := installed(BENCHMARKS)):
                 return _from_outside({**keys, "name": name, "target": name})
-            known = ", ".join(["alfworld", "webshop", "deepsearch", *others])
-            raise ValueError(f"unknown benchmark {name!r}; known: {known}; or give target=package.module:factory")
+            known = ["alfworld", "webshop", "deepsearch", *others]
+            near = f"{question} " if (question := did_you_mean(name, known)) else ""
+            raise ValueError(
+                f"unknown benchmark {name!r}; {near}known: {', '.join(known)}; or give target=package.module:factory"
+            )
+
+
+def data_facts(benchmark: Benchmark) -> dict[str, Any]:
+    """The fingerprint with the benchmark's name, as runs and evaluations record it."""
+    return {"name": benchmark.name, **benchmark.fingerprint()}
 
 
 def _own(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,10 +96,10 @@ def run_hydra(
 
 def _folder_overrides(sweep: Sweep) -> list[str]:
     """Sub folders named by what the sweep varies; the user's own hydra.sweep.* still wins, as it comes later."""
-    hidden = ",".join(key for key in sweep.other_keys if not key.startswith(("~", "hydra")))
+    hidden = ",".join(key for key in sweep.unnamed_keys if not key.startswith("hydra"))
     overrides = [f"hydra.job.config.override_dirname.exclude_keys=[{hidden}]"]
-    if not sweep.naming_keys:
-        overrides.append("hydra.sweep.subdir=${hydra.job.num}")
+    if sweep.subdir is not None:
+        overrides.append(f"hydra.sweep.subdir='{sweep.subdir}'")
     if sweep.run_dir is not None:
         overrides.append(f"hydra.sweep.dir={sweep.run_dir}")
     return overrides

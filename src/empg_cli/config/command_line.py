@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from pydantic import BaseModel
 
-from empg_cli.config.compose import INVALID, compose_job, hydra_session, parse, validate
+from empg_cli.config.compose import INVALID, compose_job, hydra_session, is_group, parse, unescaped, validate
 from empg_cli.config.problems import ConfigError, Problem
 
 MAX_COMBINATIONS = 32  # composed in full; a larger sweep is checked by axis, about 0.15 CPU-s a job
@@ -23,9 +23,10 @@ LONGEST_NAME = 40
 class Sweep:
     """What the command line says about a sweep, for Hydra's folder settings."""
 
-    naming_keys: tuple[str, ...]
-    """Swept keys whose values can be part of a folder's name."""
-    other_keys: tuple[str, ...]
+    subdir: str | None
+    """The name of each job's folder, an interpolation; None for Hydra's own, made of the words that vary."""
+    unnamed_keys: tuple[str, ...]
+    """Keys and groups that do not vary, or whose values cannot be part of a folder's name."""
     run_dir: str | None
     """The user's own `run_dir=...`, as written."""
 
@@ -58,16 +59,17 @@ def check_command_line(
             except ConfigError as error:
                 for problem in error.problems:
                     failed_in.setdefault(problem, []).append(name)
-    if failed_in:
-        in_some = [names for names in failed_in.values() if 0 < len(names) < len(jobs)]
-        where = f"in the job: {in_some[0][0]}" if in_some else None
-        raise ConfigError(INVALID, list(failed_in), where)
-    return _sweep(words)
+        if failed_in:
+            in_some = [names for names in failed_in.values() if 0 < len(names) < len(jobs)]
+            where = f"in the job: {in_some[0][0]}" if in_some else None
+            raise ConfigError(INVALID, list(failed_in), where)
+        return _sweep(words, session.loader)
 
 
 def _sweep_without_flag(word: Override) -> Problem:
-    hint = f"add -m for a sweep; a list is {word.get_key_element()}=[...]"
-    return Problem(word.get_key_element(), "has several values but this is a single run", word.get_value_string(), hint)
+    key = word.get_key_element().lstrip("+")
+    hint = f"add -m for a sweep; a list is {key}=[...]"
+    return Problem(key, "has several values but this is a single run", unescaped(word.get_value_string()), hint)
 
 
 def _jobs(words: Sequence[Override], loader: ConfigLoader) -> Iterator[tuple[list[Override], str]]:
@@ -78,7 +80,9 @@ def _jobs(words: Sequence[Override], loader: ConfigLoader) -> Iterator[tuple[lis
     combinations = _all_or_by_axis(axes)
     parser = OverridesParser.create(config_loader=loader)
     for combination in combinations:
-        name = " ".join(word for word, is_swept in zip(combination, swept, strict=True) if is_swept)
+        name = " ".join(
+            unescaped(word.lstrip("+")) for word, is_swept in zip(combination, swept, strict=True) if is_swept
+        )
         yield parser.parse_overrides(list(combination)), name
 
 
@@ -100,11 +104,25 @@ def _all_or_by_axis(axes: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys([*combinations[:MAX_COMBINATIONS], *by_axis]))
 
 
-def _sweep(words: Sequence[Override]) -> Sweep:
-    naming = tuple(word.get_key_element() for word in words if _can_name_a_folder(word))
-    other = tuple(word.get_key_element() for word in words if not _can_name_a_folder(word))
+def _sweep(words: Sequence[Override], loader: ConfigLoader) -> Sweep:
+    naming = [word for word in words if _can_name_a_folder(word)]
+    other = tuple(str(word.key_or_group) for word in words if not _can_name_a_folder(word))
     folders: list[Any] = [word.get_value_string() for word in words if word.key_or_group == "run_dir"]
-    return Sweep(naming, other, folders[-1] if folders else None)
+    return Sweep(_subdir(naming, loader), other, folders[-1] if folders else None)
+
+
+def _subdir(naming: Sequence[Override], loader: ConfigLoader) -> str | None:
+    """Hydra names a folder by words as they are written, `++a.b=c\\:d`; where one has a plus, name it by keys and values."""
+    if not naming:
+        return "${hydra.job.num}"
+    if not any(word.get_key_element().startswith("+") for word in naming):
+        return None
+    parts = []
+    for word in naming:
+        key = str(word.key_or_group)
+        value = f"hydra.runtime.choices.{key}" if is_group(word, loader) else key
+        parts.append(f"{key}=${{{value}}}")
+    return "${hydra.job.num}-" + ",".join(sorted(parts))
 
 
 def _can_name_a_folder(word: Override) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override
                 Problem(word, "is not a KEY=VALUE override", hint="quote special characters: 'key=\"a, b\"'")
             )
     return parsed, problems
+
+
+def unescaped(value: str) -> str:
+    """A value as Hydra writes it (`a\\:b`), as it was meant."""
+    return re.sub(r"\\(.)", r"\1", value)
 
 
 def compose_job(

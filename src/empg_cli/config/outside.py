@@ -23,6 +23,16 @@ RESERVED = ("target", "kind")
 """Keys of a configuration that say which code reads it."""
 
 
+OUR_SINKS = ("jsonl", "csv", "summary", "histograms", "wandb")
+"""Names under which warnings and the end of a run speak of a sink."""
+
+
+def refuse_name_of_ours(place: str, target: str, name: object) -> None:
+    """A sink from outside that takes the name of one of ours."""
+    if name in OUR_SINKS:
+        raise refused(place, f"its sink is named {name}, as one of ours", target, f"choose another name; see {PAGE}")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a configuration names code from outside."""
@@ -167,6 +177,8 @@ def _brought(place: Place) -> tuple[Callable[..., Any], type[BaseModel]]:
         return called, own or _annotated(place, parameters[0])
     positional = ["advantage_S", "entropy_S", "next_S"] if place.key == "algo.credit" else ["run"]
     _try_call(place, called, positional, keywords)
+    if place.group == SINKS:
+        refuse_name_of_ours(place.where, place.target, getattr(called, "name", None))
     return called, own or _made_of(place, keywords)
 
 

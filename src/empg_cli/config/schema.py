@@ -289,6 +289,12 @@ class EvalConfig(Node):
     trainer: Trainer
     logger: Logger
 
+    @model_validator(mode="after")
+    def evaluations_open_no_sinks(self) -> EvalConfig:
+        if self.logger.sinks:
+            raise ValueError("logger.sinks must be empty: evaluations log no rows, so none is opened; leave it out")
+        return self
+
     @property
     def seed_list(self) -> list[int]:
         match self.seeds:

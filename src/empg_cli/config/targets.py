@@ -37,6 +37,14 @@ def is_address(target: str) -> bool:
     return ":" in target
 
 
+def default_name(target: str) -> str | None:
+    """What a benchmark is named where nobody names it: its module, or its entry point. None for a name of ours."""
+    from empg_cli.config.benchmarks import OURS
+
+    name = target.partition(":")[0].rpartition(".")[2]
+    return None if name in OURS else name
+
+
 def load(target: str, group: str | None, key: str) -> Any:
     """What a target names. Importing runs its code.
 

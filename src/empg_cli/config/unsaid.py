@@ -10,10 +10,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from empg_cli.config.benchmarks import OURS
-from empg_cli.config.compose import REFUSALS, hydra_session, parse
+from empg_cli.config.compose import REFUSALS, hydra_session, parse, unescaped
 from empg_cli.config.keys import Choice, presets
 from empg_cli.config.local_model import with_local_model
 from empg_cli.config.problems import INVALID, ConfigError, Problem
+from empg_cli.config.targets import default_name
 
 NODES = ("benchmark", "algo.credit")
 """Where keys stand that no file of ours knows."""
@@ -33,7 +34,7 @@ def with_outside_keys(
 ) -> tuple[list[str], list[str]]:
     """`benchmark.target=M:F benchmark.key=1` as `benchmark=custom ++benchmark.target=M:F ++benchmark.key=1`.
 
-    Benchmark and algorithm are named after the code, where nobody names them. What a run, an experiment or a file of
+    Benchmark and algorithm are named after the code, where nobody names them; swept targets share a name. What a run, an experiment or a file of
     the user's says stays. Imports nothing: it looks at what the other words compose to.
 
     Args:
@@ -89,45 +90,45 @@ def _may_be_from_outside(overrides: Sequence[str], config_name: str, config_dir:
 
 def _benchmark(composed: DictConfig, said: dict[str, Override]) -> list[str] | None:
     """What to add for `benchmark.target=...`; None if no target reads the keys."""
-    target = _target("benchmark", said)
+    targets = _targets("benchmark", said)
     node = composed.get("benchmark")
     is_custom = node is not None and "target" in node
-    if not is_custom and (target is None or "benchmark" in said):
+    if not is_custom and (not targets or "benchmark" in said):
         return None
     added = [] if is_custom else ["benchmark=custom"]
     is_unnamed = not is_custom or (node.target is None and node.name == "custom")
-    if target is not None and is_unnamed and "benchmark.name" not in said:
-        name = target.partition(":")[0].rpartition(".")[2]
-        added += [f"benchmark.name={name}"] if name not in OURS else []
+    if targets and is_unnamed and "benchmark.name" not in said:
+        names = {default_name(target) for target in targets}
+        added += [f"benchmark.name={name}" for name in names if name is not None and len(names) == 1]
     return added
 
 
 def _credit(composed: DictConfig, said: dict[str, Override]) -> list[str] | None:
-    target = _target("algo.credit", said)
+    targets = _targets("algo.credit", said)
     kind = OmegaConf.select(composed, "algo.credit.kind")
     if kind == "custom" or ("algo.credit.kind" in said and said["algo.credit.kind"].value() == "custom"):
         return []
-    if target is None or kind is None or "algo.credit.kind" in said:
+    if not targets or kind is None or "algo.credit.kind" in said:
         return None
     if kind != "none":
         ways = ", ".join(presets(Choice("algo.credit.kind", "none")))
         what = f"would take the place of another credit: algo={composed.algo.name} has algo.credit.kind={kind}"
-        raise ConfigError(INVALID, [Problem("algo.credit.target", what, target, f"choose one of: {ways}")])
+        raise ConfigError(INVALID, [Problem("algo.credit.target", what, ",".join(targets), f"choose one of: {ways}")])
     added = ["algo.credit.kind=custom"]
     if "algo.name" not in said:
-        added.append(f"algo.name={composed.algo.name}_{target.rpartition(':')[2].rpartition('.')[2]}")
+        names = {target.rpartition(":")[2].rpartition(".")[2] for target in targets}
+        added.append(f"algo.name={composed.algo.name}_{names.pop() if len(names) == 1 else 'custom'}")
     return added
 
 
-def _target(node: str, said: dict[str, Override]) -> str | None:
+def _targets(node: str, said: dict[str, Override]) -> list[str]:
+    """The target; all of them, where they are swept."""
     word = said.get(f"{node}.target")
-    value = word.value() if word is not None and not word.is_sweep_override() else None
-    return None if value is None else str(value)
+    if word is None or (word.is_sweep_override() and not word.is_discrete_sweep()):
+        return []
+    values = map(unescaped, word.sweep_string_iterator()) if word.is_sweep_override() else [word.value()]
+    return [str(value) for value in values if value is not None]
 
 
 def _node_of(word: Override) -> str | None:
     return next((node for node in NODES if str(word.key_or_group).startswith(f"{node}.")), None)
-
-
-def _is_plain(word: Override) -> bool:
-    return not str(word.input_line).startswith(("+", "~"))

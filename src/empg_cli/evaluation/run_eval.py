@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from empg_cli.agents.agent import Agent, agent_maker, wording_maker
 from empg_cli.agents.messages import MessageCodec
 from empg_cli.agents.vocabulary import closed_vocabulary
-from empg_cli.benchmarks import make_benchmark
+from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_tasks
@@ -29,12 +30,16 @@ from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, find_checkpoint, load_state
 from empg_cli.runs.evaluations import Evaluation
-from empg_cli.runs.facts import PROMPT_DATE, prompt_date
+from empg_cli.runs.config_file import find_run_folder
+from empg_cli.runs.facts import DATA, PROMPT_DATE, are_other_data, prompt_date
 from empg_cli.runs.format import FORMAT
 from empg_cli.runs.rows import write_atomically
-from empg_cli.runs.run_file import update_run_file
+from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
 from empg_cli.types import Progress
+
+
+log = logging.getLogger(__name__)
 
 
 def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
@@ -49,7 +54,8 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     run_dir.mkdir(parents=True, exist_ok=True)
-    data = benchmark.fingerprint()
+    data = data_facts(benchmark)
+    _compare_with_training(cfg, data)
     which = passes(cfg)
     per_pass = len(evaluation_tasks(benchmark, cfg.benchmark))
     title = f"evaluating {cfg.run or cfg.policy} on {cfg.benchmark.name} ({data['source']} data)"
@@ -80,6 +86,17 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
         }
         _write(run_dir / "evaluation.json", {**result, "passes": [one.name for one in which]})
     return result
+
+
+def _compare_with_training(cfg: EvalConfig, data: dict[str, Any]) -> None:
+    """Say it where the data is of the same kind as that the run was trained on, and yet other."""
+    if cfg.run is None:
+        return
+    trained = read_run_file(find_run_folder(Path(cfg.run))).get(DATA) or {}
+    is_same_kind = all(trained.get(key) == data[key] for key in ("name", "source"))
+    if is_same_kind and are_other_data(trained, data):
+        said = "the data is not what the run was trained on: digest %s then, %s now"
+        log.warning(said, trained["digest"], data["digest"])
 
 
 class Player(Protocol):

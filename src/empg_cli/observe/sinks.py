@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from empg_cli.errors import UserError
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.runs.file_sinks import CsvSink, JsonlSink, SummaryFileSink
 from empg_cli.runs.histograms import FILE as HISTOGRAMS
@@ -144,7 +145,7 @@ def open_sinks(
         brought: `logger.sinks`, from outside the package.
 
     Raises:
-        ConfigError: one of those cannot be imported.
+        ConfigError: one of those cannot be imported, or has the name of one of ours.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     metrics_path, histograms_path = run_dir / "metrics.jsonl", run_dir / HISTOGRAMS
@@ -184,7 +185,7 @@ def open_sinks(
 
 def _opener(number: int, spec: Mapping[str, Any], run: SinkRun) -> Callable[[], Sink]:
     """Of a sink from outside. What cannot be imported stops the run here, before anything is played."""
-    from empg_cli.config.outside import function_of
+    from empg_cli.config.outside import function_of, refuse_name_of_ours
 
     settings = {key: value for key, value in spec.items() if key != "target"}
     factory, keywords = function_of(f"logger.sinks[{number}]", spec["target"], settings)
@@ -195,6 +196,7 @@ def _opener(number: int, spec: Mapping[str, Any], run: SinkRun) -> Callable[[], 
         lacks += [part for part in ("name", "pointer") if not isinstance(getattr(sink, part, None), str)]
         if lacks:
             raise TypeError(f"what it has made, {type(sink).__name__}, lacks {', '.join(lacks)}")
+        refuse_name_of_ours(f"logger.sinks[{number}]", spec["target"], sink.name)
         return sink
 
     return open_sink
@@ -205,12 +207,17 @@ def wandb_is_wanted(asked: str) -> bool:
     return asked != "disabled" and not (asked == "auto" and os.environ.get("WANDB_MODE") == "disabled")
 
 
-def _open_all(openers: Mapping[str, Callable[[], Sink]]) -> Iterable[Sink]:
+def _open_all(openers: Mapping[str, Callable[[], Sink]]) -> list[Sink]:
+    opened: list[Sink] = []
     for name, open_sink in openers.items():
         try:
-            yield open_sink()
+            opened.append(open_sink())
+        except UserError:
+            Fan(opened).close(1)
+            raise
         except Exception as error:  # the same border as in Fan
             log.warning("%s logging is off (it could not start: %s: %s)", name, type(error).__name__, error)
+    return opened
 
 
 def _set_aside(path: Path) -> None:

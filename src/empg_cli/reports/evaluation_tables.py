@@ -14,7 +14,7 @@ from empg_cli.stats.pass_at_k import MIN_TASKS
 def evaluation_tables(result: Mapping[str, Any]) -> Iterator[Table]:
     """The tables of a result that has `temperatures`, one temperature after the other."""
     data = result["data"]
-    where = f"{data['name']} ({data['source']} data), {result['split']}"
+    where = f"{_played(data)}, {result['split']}"
     for entry in result["temperatures"]:
         title = f"{where}, temperature {entry['temperature']:g}"
         yield _by_type(title, entry)
@@ -86,10 +86,14 @@ def paired_table(comparison: PairedComparison) -> Table:
         notes.append(f"The temperatures differ: {a.temperature:g} in A, {b.temperature:g} in B.")
     if comparison.not_judged:
         notes.append(f"{comparison.not_judged} tasks left out: the environment failed in A or in B.")
-    source = str(a.data["source"])
-    title = f"{a.data['name']} ({source} data), {a.split}"
+    title = f"{_played(a.data)}, {a.split}"
     rows = (*(_paired_cells(row) for row in comparison.kinds), _paired_cells(comparison.total, may_be_bold=True))
     return Table(title, header, rows, tuple(notes))
+
+
+def _played(data: Mapping[str, Any]) -> str:
+    """Some older evaluations of benchmarks from outside do not say its name."""
+    return f"{data.get('name', 'a benchmark')} ({data['source']} data)"
 
 
 def _paired_cells(row: PairedCounts, *, may_be_bold: bool = False) -> tuple[Cell, ...]:

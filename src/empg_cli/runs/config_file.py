@@ -35,13 +35,18 @@ def saved_values(folder: Path) -> dict[str, Any]:
     """The saved configuration as plain data, with the keys of today.
 
     Raises:
+        ConfigError: the file is broken.
         FromTheFuture: a newer empg has made the folder.
     """
-    since = check_readable(folder)
-    values = yaml.load((folder / CONFIG_FILE).read_text(encoding="utf-8"), _Loader)
+    check_readable(folder)
+    try:
+        values = yaml.load((folder / CONFIG_FILE).read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = f"is not readable YAML ({' '.join(str(error).split())})"
+        raise ConfigError("Not a run", [Problem(str(folder / CONFIG_FILE), what)]) from error
     if not isinstance(values, dict):
         raise ConfigError("Not a run", [Problem(str(folder / CONFIG_FILE), "is not a configuration")])
-    return migrated(values, since)
+    return migrated(values)
 
 
 def saved_config(folder: Path) -> TrainConfig:

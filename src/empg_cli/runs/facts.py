@@ -24,6 +24,8 @@ PROMPT_DATE = "prompt_date"
 """Key of run.json."""
 OUTSIDE = "outside"
 """Key of run.json: the code from outside the package that the run is made by."""
+DATA, DATA_BEFORE = "data", "data_before"
+"""Keys of run.json: the fingerprint of the data, and those of data that a run was trained on before it went on."""
 PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
 
 
@@ -79,6 +81,12 @@ def prompt_date(run: str | Path | None) -> date:
     return date.fromisoformat(recorded) if recorded else date.today()
 
 
+def are_other_data(trained: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    """Two fingerprints have digests, and these differ."""
+    before, after = (trained or {}).get("digest"), now.get("digest")
+    return before is not None and after is not None and before != after
+
+
 def run_facts(cfg: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     """
     Args:
@@ -92,7 +100,7 @@ def run_facts(cfg: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
         "commit": source_commit(),
         "platform": platform.platform(),
         OUTSIDE: outside.facts(cfg.model_dump()),
-        "data": dict(data),
+        DATA: dict(data),
         "loss_weighting": cfg.algo.loss.weighting,
         "advantage": cfg.algo.advantage.model_dump(),
         "old_logprobs": cfg.trainer.old_logprobs,

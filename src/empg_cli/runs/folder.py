@@ -16,7 +16,15 @@ from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.checkpoint import find_checkpoint, load_state, newest_good_checkpoint, remove_leftovers
 from empg_cli.runs.config_file import CONFIG_FILE
 from empg_cli.runs.evaluations import drop_evaluations
-from empg_cli.runs.facts import OUTSIDE, PROMPT_DATE, prompt_date, run_facts
+from empg_cli.runs.facts import (
+    DATA,
+    DATA_BEFORE,
+    OUTSIDE,
+    PROMPT_DATE,
+    are_other_data,
+    prompt_date,
+    run_facts,
+)
 from empg_cli.runs.run_file import check_readable, read_run_file, update_run_file
 from empg_cli.runs.trajectories import drop_trajectories
 
@@ -75,8 +83,24 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
     facts, earlier = run_facts(cfg, data), read_run_file(run_dir).get(OUTSIDE)
     if resume_from and earlier not in (None, facts[OUTSIDE]):
         log.warning("the code from outside is not what this run began with: %s, now %s", earlier, facts[OUTSIDE])
+    if resume_from:
+        facts |= _data_before(read_run_file(resume_from.resolve().parents[1]), data)
     update_run_file(run_dir, **facts, **{PROMPT_DATE: today.isoformat()})
     return OpenFolder(run_dir, resume_from, done, str(data["source"]), tuple(task_kinds), today)
+
+
+def _data_before(resumed: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that the run was trained on up to here, where some of it is not that of today.
+
+    Args:
+        resumed: run.json of the run that goes on.
+    """
+    earlier, trained = list(resumed.get(DATA_BEFORE, [])), resumed.get(DATA)
+    if are_other_data(trained, data):
+        said = "the data is not what this run was trained on: digest %s, now %s: the run mixes two data sets"
+        log.warning(said, resumed[DATA]["digest"], data["digest"])
+        earlier.append(trained)
+    return {DATA_BEFORE: earlier} if earlier else {}
 
 
 def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Path | None:

@@ -78,10 +78,15 @@ def refuse_the_future(folder: Path, facts: Mapping[str, Any]) -> int:
         facts: what its run.json holds.
 
     Raises:
+        UserError: what it says is no format.
         FromTheFuture: this version would misread the folder.
     """
     found = facts.get(KEY, 1)
-    if not isinstance(found, int) or found > FORMAT:
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise UserError(
+            f"{folder / 'run.json'} says format {found!r}, which is no format: a format is a number from 1 on"
+        )
+    if found > FORMAT:
         raise FromTheFuture(
             f"{folder} is a run folder of format {found}, made by a newer empg; this one reads formats up to {FORMAT}: "
             "update empg (nothing in the folder was changed)"
@@ -89,15 +94,15 @@ def refuse_the_future(folder: Path, facts: Mapping[str, Any]) -> int:
     return found
 
 
-def migrated(config: Mapping[str, Any], since: int) -> dict[str, Any]:
+def migrated(config: Mapping[str, Any]) -> dict[str, Any]:
     """A saved configuration as one of today; parts of it that are not there stay away.
 
-    Args:
-        since: the format of its folder.
+    Keys are filled in where they are absent, whatever the folder's format: commits between two keys of one format have
+    made folders that lack the later one.
     """
     values = copy.deepcopy(dict(config))
-    for number, added in sorted(ADDED.items()):
-        for one in added if number > since else ():
+    for _, added in sorted(ADDED.items()):
+        for one in added:
             _add(values, one)
     return values
 

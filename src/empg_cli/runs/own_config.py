@@ -62,7 +62,7 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     if "experiment" in chosen:
         hint = "give its settings one by one"
         raise ConfigError(INVALID, [Problem("experiment", f"cannot be laid over the run {folder}", hint=hint)])
-    if command == "eval":
+    if command == "eval" and isinstance(saved.get("logger"), dict):
         saved["logger"]["sinks"] = []  # evaluations log no rows
     sections = [name for name in SECTIONS[command] if name not in chosen and name in saved]
     refuse_unasked({name: saved[name] for name in sections}, words, folder)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from empg_cli.errors import UserError
 from empg_cli.runs.format import refuse_the_future
 from empg_cli.runs.rows import write_atomically
 
@@ -19,6 +20,7 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     """The facts; empty when there are none yet.
 
     Raises:
+        UserError: the file is broken.
         FromTheFuture: a newer empg has made the folder.
     """
     path = run_dir / RUN_FILE
@@ -27,11 +29,11 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not readable JSON ({error}); restore it, or delete it to start its facts anew"
         ) from error
     if not isinstance(facts, dict):
-        raise ValueError(f"{path} must hold a JSON object, found {type(facts).__name__}")
+        raise UserError(f"{path} must hold a JSON object, found {type(facts).__name__}")
     refuse_the_future(run_dir, facts)
     return facts
 
