@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from empg_cli.config import load
-from empg_cli.config.command_line import Sweep, check_command_line
+from empg_cli.config.command_line import Sweep, _sweep, check_command_line
+from empg_cli.config.compose import hydra_session, parse
 from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
 
@@ -151,9 +152,28 @@ def test_a_big_sweep_still_checks_every_value_of_every_axis(monkeypatch: pytest.
 
 def test_ranges_globs_and_hydra_mode_count_as_sweeps() -> None:
     overrides = ["seed=range(0,2)", "algo=glob(*empg)", "hydra.mode=MULTIRUN", "run_dir=here/x"]
-    assert check_command_line("train", overrides, TrainConfig) == Sweep(
-        ("seed", "algo"), ("hydra.mode", "run_dir"), "here/x"
-    )
+    assert check_command_line("train", overrides, TrainConfig) == Sweep(None, ("hydra.mode", "run_dir"), "here/x")
+
+
+@pytest.mark.parametrize(
+    ("words", "subdir", "unnamed"),
+    [
+        (["seed=1", "model.path=/a,/b"], "${hydra.job.num}", ("seed", "model.path")),
+        (["seed=1,2", "++trainer.lr=1"], None, ("trainer.lr",)),
+        (
+            ["algo=grpo,dapo", "++trainer.lr=1,2", "~rollout", "+a=1"],
+            "${hydra.job.num}-algo=${hydra.runtime.choices.algo},trainer.lr=${trainer.lr}",
+            ("rollout", "a"),
+        ),
+    ],
+    ids=" ".join,
+)
+def test_a_job_is_named_by_what_varies_without_pluses(
+    words: list[str], subdir: str | None, unnamed: tuple[str, ...]
+) -> None:
+    with hydra_session("train") as session:
+        parsed, _ = parse(words, session.loader)
+        assert _sweep(parsed, session.loader) == Sweep(subdir, unnamed, None)
 
 
 def test_samplers_of_a_sweep_are_left_to_the_sweeper() -> None:

@@ -107,7 +107,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         make_benchmark("nosuch")
     with pytest.raises(ValueError, match=r"unknown benchmark 'alfwrld'; did you mean alfworld\? known: alfworld"):
         make_benchmark("alfwrld")
-    with pytest.raises(ValueError, match="needs a name .* or target=package.module:factory"):
+    with pytest.raises(ValueError, match=r"needs a name .* or target=package.module:factory"):
         make_benchmark()
 
 

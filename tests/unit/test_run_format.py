@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from empg_cli import config
 from empg_cli.config.keys import readers
 from empg_cli.config.problems import ConfigError
-from empg_cli.config.schema import TrainConfig
+from empg_cli.config.schema import EvalConfig, TrainConfig
 from empg_cli.errors import UserError
+from empg_cli.evaluation.run_eval import compare_with_training
 from empg_cli.runs.checkpoint import TrainState, write_checkpoint
 from empg_cli.runs.config_file import saved_config, saved_values
 from empg_cli.runs.folder import OpenFolder, open_folder
@@ -189,6 +190,18 @@ def test_a_run_that_goes_on_with_other_data_says_so(tmp_path: Path, caplog: pyte
     assert "digest two, now three: the run mixes two data sets" in caplog.text
     opened(cfg, tmp_path / "other", str(checkpoint), "four")  # a run that goes on elsewhere
     assert [data["digest"] for data in read_run_file(tmp_path / "other")["data_before"]] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(("digest", "source", "warns"), [
+    ("two", "official", True), ("one", "official", False), ("two", "generated", False), (None, "official", False),
+])  # fmt: skip
+def test_an_evaluation_on_other_data_than_the_runs_says_so(
+    digest: str | None, source: str, warns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(tiny_config(), tmp_path, None, "one")
+    cfg = EvalConfig.model_construct(run=str(tmp_path))
+    compare_with_training(cfg, {"name": "alfworld", "source": source, "digest": digest})
+    assert ("not what the run was trained on: digest one then, two now" in caplog.text) == warns
 
 
 @pytest.mark.parametrize("stated", [FORMAT + 1])

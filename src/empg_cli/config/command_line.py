@@ -112,7 +112,7 @@ def _sweep(words: Sequence[Override], loader: ConfigLoader) -> Sweep:
 
 
 def _subdir(naming: Sequence[Override], loader: ConfigLoader) -> str | None:
-    """Hydra names a folder by words as they are written, `++a.b=c\\:d`; where one has a plus, name it by keys and values."""
+    """Hydra names a folder by the words as written, `++a.b=c\\:d`; where one has a plus, name it by keys and values."""
     if not naming:
         return "${hydra.job.num}"
     if not any(word.get_key_element().startswith("+") for word in naming):

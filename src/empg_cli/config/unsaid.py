@@ -34,8 +34,8 @@ def with_outside_keys(
 ) -> tuple[list[str], list[str]]:
     """`benchmark.target=M:F benchmark.key=1` as `benchmark=custom ++benchmark.target=M:F ++benchmark.key=1`.
 
-    Benchmark and algorithm are named after the code, where nobody names them; swept targets share a name. What a run, an experiment or a file of
-    the user's says stays. Imports nothing: it looks at what the other words compose to.
+    Benchmark and algorithm are named after the code, where nobody names them; swept targets share a name. What a run,
+    an experiment or a file of the user's says stays. Imports nothing: it looks at what the other words compose to.
 
     Args:
         after: words that stand before these, and stay as they are.

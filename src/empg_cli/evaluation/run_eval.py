@@ -29,15 +29,14 @@ from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, find_checkpoint, load_state
-from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.config_file import find_run_folder
+from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import DATA, PROMPT_DATE, are_other_data, prompt_date
 from empg_cli.runs.format import FORMAT
 from empg_cli.runs.rows import write_atomically
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
 from empg_cli.types import Progress
-
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
         torch.set_num_threads(cfg.trainer.threads)
     run_dir.mkdir(parents=True, exist_ok=True)
     data = data_facts(benchmark)
-    _compare_with_training(cfg, data)
+    compare_with_training(cfg, data)
     which = passes(cfg)
     per_pass = len(evaluation_tasks(benchmark, cfg.benchmark))
     title = f"evaluating {cfg.run or cfg.policy} on {cfg.benchmark.name} ({data['source']} data)"
@@ -88,7 +87,7 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
     return result
 
 
-def _compare_with_training(cfg: EvalConfig, data: dict[str, Any]) -> None:
+def compare_with_training(cfg: EvalConfig, data: dict[str, Any]) -> None:
     """Say it where the data is of the same kind as that the run was trained on, and yet other."""
     if cfg.run is None:
         return
