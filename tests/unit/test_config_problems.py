@@ -166,7 +166,7 @@ def test_ranges_globs_and_hydra_mode_count_as_sweeps() -> None:
             ("rollout", "a"),
         ),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_job_is_named_by_what_varies_without_pluses(
     words: list[str], subdir: str | None, unnamed: tuple[str, ...]
