@@ -15,9 +15,9 @@ from empg_cli import config
 from empg_cli.errors import UserError
 from empg_cli.evaluation.run_eval import run_eval
 from empg_cli.loop import train
-from empg_cli.model import decoder, language_model
+from empg_cli.model import decoder
 from empg_cli.model.attention import POLICY_ATTENTION, use_policy_attention
-from empg_cli.model.head import Head, head_of
+from empg_cli.model.head import Head
 from empg_cli.model.loading import ModelError, load_folder, packaged_agent
 from empg_cli.model.policy import Policy
 from empg_cli.rollout import parity
@@ -107,19 +107,19 @@ def test_the_shipped_agent_passes_and_stays_as_it_was(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["granite", "cohere", "phi", "gemma2"])
-def test_a_head_without_its_scale_bias_or_cap_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_without_its_scale_bias_or_cap_is_noticed(name: str) -> None:
     policy = policy_of(name)
     check_parity(policy)
-    monkeypatch.setattr(language_model, "head_of", lambda network: Head(head_of(network).weight_VD))
+    policy.lm._head = Head(policy.head.weight_VD)
     with pytest.raises(ModelError, match="log-probs and entropies of the rollout differ from the model's own"):
         check_parity(policy)
 
 
-def test_half_precision_is_noticed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_is_noticed_too() -> None:
     policy = policy_of("cohere")
     policy.model.to(torch.bfloat16)
     check_parity(policy)
-    monkeypatch.setattr(language_model, "head_of", lambda network: Head(head_of(network).weight_VD))
+    policy.lm._head = Head(policy.head.weight_VD)
     with pytest.raises(ModelError, match="of the rollout differ"):
         check_parity(policy)
 

@@ -17,11 +17,14 @@ class LanguageModel(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
+        self._head = head_of(network)
 
     @property
     def head(self) -> Head:
-        """Made anew each time: sharding exchanges the weight that it is made from."""
-        return head_of(self.network)
+        """Made anew when the weight is another tensor, as sharding exchanges it."""
+        if self._head.weight_VD is not self.network.get_output_embeddings().weight:
+            self._head = head_of(self.network)
+        return self._head
 
     def forward(
         self,

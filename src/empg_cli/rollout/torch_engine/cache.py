@@ -41,6 +41,7 @@ class EpisodeCache:
         self.values: dict[int, Tensor] = {}
         self._chunks: Sequence[Chunk] = ()
         self._longest, self._is_decoding = 0, False
+        self._position_N = np.empty(0, dtype=np.int64)
         self._index: dict[int, Tensor] = {}
         self._readings: dict[tuple[object, ...], Reading] = {}
 
@@ -74,9 +75,10 @@ class EpisodeCache:
         There must be room for them (`reserve`).
         """
         self._chunks = chunks
-        self._longest = max(chunk.stop for chunk in chunks)
+        self._longest = max([chunk.stop for chunk in chunks])
         assert self._longest <= self.columns, "a token without a column would land in another slot"
-        self._is_decoding = all(chunk.is_token for chunk in chunks)
+        self._position_N = positions(chunks)
+        self._is_decoding = len(self._position_N) == len(chunks)
         self._index.clear()
         self._readings.clear()
 
@@ -123,7 +125,7 @@ class EpisodeCache:
         if heads not in self._index:
             chunks = self._chunks
             slot_N = np.repeat([chunk.slot for chunk in chunks], [chunk.stop - chunk.start for chunk in chunks])
-            row_NH = (slot_N[:, None] * heads + np.arange(heads)) * self.columns + positions(chunks)[:, None]
+            row_NH = (slot_N[:, None] * heads + np.arange(heads)) * self.columns + self._position_N[:, None]
             self._index[heads] = torch.from_numpy(row_NH.ravel()).to(device)
         return self._index[heads]
 
@@ -141,7 +143,7 @@ class EpisodeCache:
             def of_tokens(chunks: Sequence[Chunk]) -> Reading:
                 overhead = read_overhead(device, bytes_per_column=bytes_per_column)
                 enough = EXTRA_CALLS * overhead
-                could_save = is_plain and device.type == "cpu" and sum(chunk.shared for chunk in chunks) > enough
+                could_save = is_plain and device.type == "cpu" and sum([chunk.shared for chunk in chunks]) > enough
                 if could_save and saved_columns(chunks) > enough:
                     return PrefixReading(chunks, overhead, keys.dtype)
                 return TokenReading(chunks, overhead, keys.dtype, device, window)

@@ -210,8 +210,9 @@ def kernel(
 def plan_runs(chunks: Sequence[Chunk], overhead: int) -> list[Run]:
     """Cut slots in ascending order into runs: a slot joins the run before it if the columns that are then read in vain
     are fewer than `overhead`."""
-    first, last, longest = chunks[0].slot, chunks[-1].slot, max(chunk.stop for chunk in chunks)
-    if (last - first + 1) * longest <= sum(chunk.stop for chunk in chunks) + overhead:
+    stops = [chunk.stop for chunk in chunks]
+    first, last, longest = chunks[0].slot, chunks[-1].slot, max(stops)
+    if (last - first + 1) * longest <= sum(stops) + overhead:
         return [Run(first, last, longest)]
     runs: list[Run] = []
     for chunk in chunks:
