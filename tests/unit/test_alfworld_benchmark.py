@@ -126,7 +126,7 @@ def test_compiled_games_are_shared_and_bounded(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"name": "alfworlds"}, "unknown benchmark 'alfworlds'; known: alfworld"),
+        ({"name": "alfworlds"}, r"unknown benchmark 'alfworlds'; did you mean alfworld\? known: alfworld"),
         ({"task_types": ["cook"]}, r"benchmark.task_types must be some of .* got \['cook'\]"),
         ({"task_types": []}, "got none"),
     ],
