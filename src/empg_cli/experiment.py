@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from empg_cli.agents.agent import AgentMaker, agent_maker
+from empg_cli.agents.agent import AgentMaker, agents_of
 from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
@@ -76,15 +76,7 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
         policy, optimizer, state = fresh_or_resumed(cfg, initial, folder)
-        make_agent = agent_maker(
-            cfg.benchmark,
-            cfg.model.prompt,
-            policy,
-            context=cfg.rollout.context,
-            history=cfg.rollout.history,
-            today=folder.prompt_date,
-            played=benchmark,
-        )
+        make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
         engine = TorchEngine(policy, make_agent().codec.stop_ids)
         engine.publish(state.update)
         yield Experiment(

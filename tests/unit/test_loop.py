@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from empg_cli import experiment, loop
+from empg_cli.errors import UserError
 from empg_cli.rollout.engine import Completion
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from tests.support.tiny import tiny_config
@@ -46,6 +47,20 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         patch.setattr(experiment, "TorchEngine", BlindEngine)
         loop.train(cfg, folder)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_entropies_that_nobody_knows_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = tiny_config(
+        "algo=empg",
+        "trainer.old_logprobs=rollout",
+        "trainer.updates=1",
+        "trainer.tasks_per_update=1",
+        "trainer.eval_before=false",
+        "logger.wandb.mode=disabled",
+    )
+    monkeypatch.setattr(experiment, "TorchEngine", BlindEngine)
+    with pytest.raises(UserError, match=r"set trainer\.old_logprobs=recompute"):
+        loop.train(cfg, tmp_path / "run")
 
 
 def test_recomputed_entropies_replace_the_samplers(rows: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.deepsearch.rules import Reader
 from empg_cli.config.benchmarks import Alfworld, Benchmark, CustomBenchmark, Webshop
 from empg_cli.config.deepsearch import Deepsearch
+from empg_cli.config.schema import EvalConfig, TrainConfig
 
 
 class Agent(Generic[P]):
@@ -75,6 +76,21 @@ class Speaker(Protocol):
     tokenizer: Any
     model: Any
     """Its generation config names tokens that end a turn."""
+
+
+def agents_of(
+    cfg: TrainConfig | EvalConfig, policy: Speaker, played: base.Benchmark, *, today: date | None
+) -> AgentMaker[int]:
+    """`agent_maker` as a configuration asks for it."""
+    return agent_maker(
+        cfg.benchmark,
+        cfg.model.prompt,
+        policy,
+        context=cfg.rollout.context,
+        history=cfg.rollout.history,
+        today=today,
+        played=played,
+    )
 
 
 def agent_maker(

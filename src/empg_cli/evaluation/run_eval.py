@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from empg_cli.agents.agent import Agent, agent_maker, wording_maker
+from empg_cli.agents.agent import Agent, agents_of, wording_maker
 from empg_cli.agents.messages import MessageCodec
 from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import data_facts, make_benchmark
@@ -157,15 +157,7 @@ class _Model:
 
     def play(self, which: Pass, progress: Progress) -> Evaluation:
         cfg, rollout = self.cfg, self.cfg.rollout
-        make_agent = agent_maker(
-            cfg.benchmark,
-            cfg.model.prompt,
-            self.policy,
-            context=rollout.context,
-            history=rollout.history,
-            today=self.today,
-            played=self.benchmark,
-        )
+        make_agent = agents_of(cfg, self.policy, self.benchmark, today=self.today)
         engine = TorchEngine(self.policy, make_agent().codec.stop_ids)
         engine.publish(self.version)
         return evaluate(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from empg_cli.agents.agent import agent_maker
+from empg_cli.agents.agent import agents_of
 from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.algorithms.empg import step_entropy
 from empg_cli.algorithms.logit_gradient import logit_gradient
@@ -117,15 +117,7 @@ def play(
     cfg: EvalConfig, policy: Policy, benchmark: Benchmark, episodes: int, progress: Progress | None
 ) -> PlayedSteps:
     """One episode on each of the first tasks of the split, sampled as in training."""
-    make_agent = agent_maker(
-        cfg.benchmark,
-        cfg.model.prompt,
-        policy,
-        context=cfg.rollout.context,
-        history=cfg.rollout.history,
-        today=prompt_date(cfg.run),
-        played=benchmark,
-    )
+    make_agent = agents_of(cfg, policy, benchmark, today=prompt_date(cfg.run))
     trajectories = collect(
         TorchEngine(policy, make_agent().codec.stop_ids),
         benchmark,

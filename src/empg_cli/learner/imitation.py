@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import empg_cli
-from empg_cli.agents.agent import AgentMaker, agent_maker
+from empg_cli.agents.agent import AgentMaker, agents_of
 from empg_cli.agents.chat_template import shows_date
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config import outside
@@ -125,7 +125,7 @@ def warm_started(
     if (folder / "config.json").is_file():
         log.info("warm start taken from %s", folder)
         return load_own(folder, cfg.model, policy.device)
-    make_agent = _agent_maker(policy, benchmark, cfg, today)
+    make_agent = agents_of(cfg, policy, benchmark, today=today)
     imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=cfg.seed, on_step=on_step)
     temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     policy.save(temporary)
@@ -134,18 +134,6 @@ def warm_started(
     except OSError:  # another process was faster; its result is the same
         shutil.rmtree(temporary)
     return policy
-
-
-def _agent_maker(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, today: date | None) -> AgentMaker[int]:
-    return agent_maker(
-        cfg.benchmark,
-        cfg.model.prompt,
-        policy,
-        context=cfg.rollout.context,
-        history=cfg.rollout.history,
-        today=today,
-        played=benchmark,
-    )
 
 
 def warm_start_key(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, today: date | None = None) -> str:

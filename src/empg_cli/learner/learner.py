@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
 from empg_cli.learner.checkpoint import save_checkpoint
 from empg_cli.learner.logprobs import logprob_gap, score_batch
 from empg_cli.learner.optim import learning_rate
@@ -30,12 +31,19 @@ class Learner:
 
         With `trainer.old_logprobs=recompute` old log-probs and entropies become the training model's own; otherwise
         those of the sampler stay.
+
+        Raises:
+            UserError: they are to stay, and the engine gave no entropies.
         """
         metrics: dict[str, float] = {}
         if self.cfg.trainer.old_logprobs == "recompute":
             batch.rollout_logprob_ST = batch.old_logprob_ST
             batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg)
             metrics = logprob_gap(batch)
+        elif batch.entropy_ST.isnan().any():
+            raise UserError(
+                "the rollout engine does not see the entropies of what it samples: set trainer.old_logprobs=recompute"
+            )
         if self.reference is not None:
             batch.ref_logprob_ST, _ = score_batch(self.reference, batch, self.cfg)
         return metrics
