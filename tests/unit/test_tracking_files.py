@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empg_cli.errors import UserError
+from empg_cli.files import write_atomically
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.sinks import Fan, open_sinks
 from empg_cli.runs.file_sinks import CsvSink
-from empg_cli.runs.rows import clean_row, read_rows, without_wall_clock, write_atomically
+from empg_cli.runs.rows import clean_row, read_rows, without_wall_clock
 from empg_cli.runs.run_file import read_run_file, update_run_file
 
 IDENTITY = RunIdentity.of_seed("alfworld-empg", 0)

@@ -16,7 +16,8 @@ from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation, StepResult
-from empg_cli.config.schema import Rollout, WarmStart
+from empg_cli.config.schema import Rollout
+from empg_cli.config.trainer import WarmStart
 from empg_cli.experiment import fresh_or_resumed
 from empg_cli.learner import imitation as warm_start
 from empg_cli.learner.checkpoint import save_checkpoint

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from empg_cli.runs.rows import write_atomically
+from empg_cli.files import write_atomically
 from empg_cli.stats.intervals import Estimate
 
 FOLDER = "diagnostics"

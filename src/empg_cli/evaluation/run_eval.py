@@ -22,6 +22,7 @@ from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_tasks
 from empg_cli.evaluation.head_to_head import PASSES
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
+from empg_cli.files import write_atomically
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
 from empg_cli.observe.dashboard import Dashboard
@@ -33,7 +34,6 @@ from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import DATA, PROMPT_DATE, are_other_data, prompt_date
 from empg_cli.runs.format import FORMAT
-from empg_cli.runs.rows import write_atomically
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
 from empg_cli.types import Progress

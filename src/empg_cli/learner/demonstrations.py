@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.benchmarks.base import Benchmark, Observation
-from empg_cli.config.schema import Rollout, WarmStart
+from empg_cli.config.schema import Rollout
+from empg_cli.config.trainer import WarmStart
 from empg_cli.errors import UserError
 from empg_cli.types import Task
 

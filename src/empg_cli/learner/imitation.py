@@ -20,7 +20,8 @@ from empg_cli.agents.agent import AgentMaker, agents_of
 from empg_cli.agents.chat_template import shows_date
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config import outside
-from empg_cli.config.schema import Rollout, TrainConfig, WarmStart
+from empg_cli.config.schema import Rollout, TrainConfig
+from empg_cli.config.trainer import WarmStart
 from empg_cli.learner.demonstrations import ImitationRow, demonstrations
 from empg_cli.model.loading import load_own, model_fingerprint
 from empg_cli.model.policy import Policy

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from empg_cli.config.schema import Trainer
+from empg_cli.config.trainer import Trainer
 from empg_cli.model.policy import Policy
 
 FINAL_FRACTION = 0.1

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from empg_cli.config.schema import Health
+from empg_cli.config.trainer import Health
 from empg_cli.errors import UserError
 from empg_cli.observe.detectors import (
     Alarm,

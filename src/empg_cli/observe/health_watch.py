@@ -12,7 +12,7 @@ import torch
 
 from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.algorithms.kl import kl_estimate
-from empg_cli.config.schema import Health
+from empg_cli.config.trainer import Health
 from empg_cli.observe.health import FILE, Finding, HealthMonitor, HealthStop, first_batch, preflight_faults
 from empg_cli.runs.rows import Row, drop_rows_from
 from empg_cli.runs.trajectories import trajectory_record

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
+from empg_cli.files import write_atomically
 from empg_cli.invocation import command
 from empg_cli.observe.terminal import write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown, p_text, print_table
-from empg_cli.runs.rows import write_atomically
 from empg_cli.stats.paired import sign_flip_floor
 from empg_cli.studies.comparison import BESIDE, Comparison, RunValue, VariantRow
 

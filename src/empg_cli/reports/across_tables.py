@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from empg_cli.files import write_atomically
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown
-from empg_cli.runs.rows import write_atomically
 from empg_cli.stats.intervals import Estimate
 from empg_cli.studies.across import Across
 

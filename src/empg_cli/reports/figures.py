@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
+from empg_cli.files import write_atomically
 from empg_cli.reports.axes import Axis
 from empg_cli.reports.configurations import look
 from empg_cli.reports.curves import PANELS, Panel, band_note, curves_of, line_chart, panels_of
 from empg_cli.reports.entropy_change import Change, change_axes, changes
 from empg_cli.reports.tables import csv_text
 from empg_cli.runs.reading import RunFolder
-from empg_cli.runs.rows import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
+from empg_cli.files import sync
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], N
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _fsync(root)
+        sync(root)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         log.error("checkpoint %d was not saved: %s; older ones are kept", state.update, error.strerror or error)
@@ -142,20 +143,12 @@ def _write_manifest(folder: Path) -> None:
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-        _fsync(file)
+        sync(file)
     (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1))
-    _fsync(folder / MANIFEST)
-    _fsync(folder)
+    sync(folder / MANIFEST)
+    sync(folder)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from empg_cli.runs.rows import write_atomically
+from empg_cli.files import write_atomically
 from empg_cli.types import Trajectory
 
 FOLDER = "evaluations"

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from empg_cli.runs.rows import Row, write_atomically
+from empg_cli.files import write_atomically
+from empg_cli.runs.rows import Row
 
 
 class JsonlSink:

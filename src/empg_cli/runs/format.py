@@ -14,7 +14,7 @@ from typing import Any
 
 from empg_cli.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 """What this version writes, under `format` in run.json; a folder that does not say has format 1."""
 KEY = "format"
 
@@ -67,6 +67,7 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
             },
         ),
     ),
+    3: (),
 }
 """Format -> the keys that its configurations have and those of the format before do not."""
 

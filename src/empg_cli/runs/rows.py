@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from empg_cli.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -88,16 +89,3 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 log.warning("%s line %d is not a row of metrics and is left out: %s", path, number, error)
                 continue
             yield line, record
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Readers see the old file or the new one, never half of one, whenever the process or the machine dies."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
+from empg_cli.files import write_atomically
 from empg_cli.runs.format import refuse_the_future
-from empg_cli.runs.rows import write_atomically
 
 RUN_FILE = "run.json"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from empg_cli.algorithms.assemble import CreditParts
-from empg_cli.runs.rows import write_atomically
+from empg_cli.files import write_atomically
 from empg_cli.types import Step, Trajectory
 
 FOLDER = "trajectories"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.extras import install_command
+from empg_cli.files import write_atomically
 from empg_cli.reports.configurations import COLOURS
 from empg_cli.reports.curves import Curve, Panel, band_note, curves_of, left_out_notes, line_chart, panels_of
 from empg_cli.reports.figures import MissingExtra
@@ -23,7 +24,6 @@ from empg_cli.reports.page.svg import drawn_lines
 from empg_cli.reports.page.tiles import tiles_of
 from empg_cli.reports.tables import NOTHING, Cell, Table
 from empg_cli.runs.reading import RunFolder
-from empg_cli.runs.rows import write_atomically
 
 MOST_BYTES = 1_900_000
 """Of the page, so that it stays below 2 MB."""

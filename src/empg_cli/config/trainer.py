@@ -1,0 +1,95 @@
+"""How a run is trained, watched, stopped and saved: the settings under `trainer`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from empg_cli.config.node import Node
+
+
+class WarmStart(Node):
+    """Imitation of the expert before RL."""
+
+    steps: NonNegativeInt
+    """Optimiser steps; 0 = off."""
+    batch_size: PositiveInt
+    """Demonstrations in a step, each a new task; one that fails is replaced."""
+    lr: PositiveFloat
+    mistakes: float = Field(ge=0, le=1)
+    """Probability of a random admissible action in a demonstration; the expert recovers. Mistakes never train."""
+    prompt_weight: float = Field(ge=0, le=1)
+    """Weight of the loss on observation tokens; 0 = actions only."""
+    keep_failed: bool
+    """Imitate episodes that the expert failed, too: a demonstrator with a habit to unlearn (benchmark.expert_haste)."""
+
+
+class Health(Node):
+    """What is watched while a run trains (docs/health.md). Nothing here changes a number that trains."""
+
+    preflight: Literal["off", "warn", "stop"]
+    """Judge the first rollout batch, before the first update: below a floor, warn or stop with advice."""
+    preflight_episodes: PositiveInt
+    """A first batch of fewer episodes is not judged."""
+    min_success_rate: float = Field(ge=0, le=1)
+    """Floor of solved / played; 0 = none."""
+    min_valid_actions: float = Field(ge=0, le=1)
+    """Floor of well-formed and accepted actions / steps; 0 = none."""
+    min_signal_groups: float = Field(ge=0, le=1)
+    """Floor of groups whose members got different rewards / groups; 0 = none."""
+    warn: bool
+    """Watch for spikes and collapse; every detector warns once a run."""
+    stop: bool
+    """End the run with a checkpoint and exit code 3 at the first such warning."""
+    spike_factor: NonNegativeFloat
+    """KL loss or gradient norm above this many times its reference is a spike; 0 = off."""
+    kl_floor: NonNegativeFloat
+    """Nats; a KL loss below it is no spike."""
+    entropy_ratio: float = Field(ge=0, lt=1)
+    """Policy entropy below this share of its start has collapsed; 0 = off."""
+    success_ratio: float = Field(ge=0, lt=1)
+    """Training success below this share of its best has collapsed; 0 = off."""
+    malformed_rise: float = Field(ge=0, le=1)
+    """Rise of the share of malformed responses above its lowest; 0 = off."""
+    no_signal_updates: NonNegativeInt
+    """Updates in a row without a single group with a signal; 0 = off."""
+
+    @model_validator(mode="after")
+    def stop_needs_warnings(self) -> Health:
+        if self.stop and not self.warn:
+            raise ValueError("stop is not read when warn=false; set warn=true, or leave stop=false")
+        return self
+
+
+class Trainer(Node):
+    updates: NonNegativeInt
+    tasks_per_update: PositiveInt
+    lr: PositiveFloat
+    lr_warmup: NonNegativeInt
+    """Updates over which the learning rate grows from 0; 0 = none."""
+    lr_schedule: Literal["constant", "linear", "cosine"]
+    """After the warm-up: constant, or decaying to a tenth at the last update."""
+    weight_decay: NonNegativeFloat
+    max_grad_norm: PositiveFloat
+    epochs: PositiveInt
+    """Passes over each rollout batch."""
+    minibatches: PositiveInt
+    """Optimiser steps in a pass."""
+    tokens_per_microbatch: PositiveInt
+    """Padded tokens in one forward and backward; changes memory and speed, never the gradient."""
+    old_logprobs: Literal["rollout", "recompute"]
+    """Take old log-probs and entropies from the sampler, or from a scoring pass of the training model."""
+    eval_every: NonNegativeInt
+    """Updates between evaluations; 0 = only before and after. An evaluation always ends a run."""
+    eval_before: bool
+    """Evaluate the initial policy."""
+    checkpoint_every: NonNegativeInt
+    """Updates between checkpoints; 0 = only at the end."""
+    keep_checkpoints: PositiveInt
+    device: str = Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    """auto (cuda when there is one, else cpu), cpu, cuda, cuda:1 ..."""
+    threads: NonNegativeInt
+    """Torch CPU threads; 0 = leave torch's own choice."""
+    warm_start: WarmStart
+    health: Health
