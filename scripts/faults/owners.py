@@ -23,5 +23,5 @@ def twins(folder: Path) -> None:
         refused(forked(*SHORT, folder=folder), "run")
         succeeded(first.wait())
     rows = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    check(len(rows) == 8, f"{len(rows)} rows of 6 updates and 2 evaluations")
+    check(len(rows) == 7, f"{len(rows)} rows of 6 updates and the evaluation before")
     check(first.is_over and signal.SIGKILL > 0, "the first run goes on")
