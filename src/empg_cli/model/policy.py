@@ -113,4 +113,6 @@ class Policy:
     def save(self, folder: Path) -> None:
         """Write a Hugging Face model folder (safetensors weights as they are kept, config, tokenizer)."""
         self.trained.save_pretrained(folder)
+        for where_from in ("is_local", "local_files_only"):  # equal policies are equal files, wherever they were loaded
+            self.tokenizer.init_kwargs.pop(where_from, None)
         self.tokenizer.save_pretrained(folder)
