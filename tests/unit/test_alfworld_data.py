@@ -373,7 +373,7 @@ def test_a_dangling_link_is_named(tmp_path: Path) -> None:
     game = data / f"json_2.1.1/train/{PLACE}/trial_a/game.tw-pddl"
     game.unlink()
     game.symlink_to(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"trial_a/game\.tw-pddl cannot be read"):
+    with pytest.raises(DataError, match=r"trial_a/game\.tw-pddl: cannot be read"):
         open_games(str(data))
 
 

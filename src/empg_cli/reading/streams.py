@@ -20,7 +20,7 @@ LONGEST_LINE: Final = 64 << 20
 """Bytes of a line of text."""
 MOST_AT_ONCE: Final = 1 << 30
 """Bytes of a file that is read whole."""
-DAMAGED: Final = "it may be cut off or damaged: get it again"
+DAMAGED: Final = "It may be cut off or damaged: get it again"
 _BUFFER = 1 << 18
 _MAGIC: Final[dict[bytes, Callable[[Any], Any]]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
