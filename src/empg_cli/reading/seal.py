@@ -27,7 +27,7 @@ _PIECE = 1 << 20
 
 
 def seal(folder: Path, name: str, facts: Mapping[str, Any], *, sized_only: Collection[str] = ()) -> None:
-    """Write the manifest of a folder whose files are complete.
+    """Write the manifest of a folder whose files are complete. Empty ones (locks) are left out.
 
     Args:
         name: of the manifest.
@@ -35,7 +35,7 @@ def seal(folder: Path, name: str, facts: Mapping[str, Any], *, sized_only: Colle
         sized_only: files whose bytes are checked otherwise, piece by piece as they are used.
     """
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size):
         below = path.relative_to(folder).as_posix()
         if below != name:
             crc = None if below in sized_only else crc32(path)
