@@ -34,7 +34,7 @@ VERL ?= verl==0.9.1
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-lowest mutants faults parity bench check lint types layers format build constraints clean
+.PHONY: help install demo test test-lowest mutants faults fuzz parity bench check lint types layers format build constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ mutants: $(DEV_ENV)  ## Plant faults in a copy of the code, one at a time: the t
 
 faults: $(DEV_ENV)  ## Kill, fill, cut, flip and mistype around the real command line: nothing may be lost
 	$(BIN)/python -m scripts.faults
+
+fuzz: $(DEV_ENV)  ## Every reader and parser on inputs nobody would write, FUZZ_SECONDS (600) for each
+	$(BIN)/python -m scripts.fuzz
 
 $(PARITY_ENV)/.done: pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "installing empg, torch, TRL and verl into $(PARITY_ENV) ..."

@@ -94,6 +94,8 @@ class Trajectory:
     error: str | None = None
     info: dict[str, float] = field(default_factory=dict)
     """The numbers in the environment's `info` at the last step that it answered."""
+    has_no_env: bool = False
+    """Nobody can play the task: making or resetting its environment raised (`ENV_ERROR`)."""
     tokens_needed: int = 0
     """Context tokens that the step which did not fit asked for, a full response included (`CONTEXT_OVERFLOW`)."""
 

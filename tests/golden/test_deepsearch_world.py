@@ -188,7 +188,10 @@ def test_a_damaged_cache_says_what_to_delete(tmp_path: Path) -> None:
     open_benchmark("fictional", tmp_path, *small)
     (questions_file,) = tmp_path.rglob("questions.jsonl")
     lines = questions_file.read_text().splitlines(keepends=True)
-    for damage, message in ((lines[:-1], "not complete"), ([*lines[:-1], lines[-1][:20]], "is damaged")):
+    for damage, message in (
+        (lines[:-1], "bytes instead of"),
+        ([*lines[:-1], lines[-1].replace("1", "2")], "not what was"),
+    ):
         questions_file.write_text("".join(damage))
         with pytest.raises(DataError, match=message) as caught:
             open_benchmark("fictional", tmp_path, *small)

@@ -197,7 +197,7 @@ def test_skipped_games_are_logged_and_in_the_fingerprint(tmp_path: Path, caplog:
     official(tmp_path, f"valid_seen/{BOOK}-2", f"train/{BOOK}", solvable=False)
     bench = make(data_dir=str(tmp_path))
     assert bench.fingerprint()["skipped"] == {"train": {"unsolvable": 1}, "valid_seen": {"unsolvable": 1}}
-    assert f"{tmp_path}: skipped, as ALFWorld does: train: 1 unsolvable; valid_seen: 1 unsolvable" in caplog.text
+    assert f"{tmp_path}: games are skipped: train: 1 unsolvable; valid_seen: 1 unsolvable" in caplog.text
     assert len(bench.tasks("valid_seen")) == 1
     with pytest.raises(DataError, match=r"no game in the split 'train' can be played \(1 unsolvable\)"):
         bench.tasks("train")

@@ -269,7 +269,7 @@ def test_a_broken_game_is_named_with_what_to_do(
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (json.dumps(GAME)[:300], "not valid JSON, it may be cut off"),
+        (json.dumps(GAME)[:300], r"not valid JSON .*It may be cut off"),
         ("", "not valid JSON"),
         ("[1, 2]", "holds a JSON list, not a game"),
     ],
@@ -373,7 +373,7 @@ def test_a_dangling_link_is_named(tmp_path: Path) -> None:
     game = data / f"json_2.1.1/train/{PLACE}/trial_a/game.tw-pddl"
     game.unlink()
     game.symlink_to(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"trial_a/game\.tw-pddl cannot be read"):
+    with pytest.raises(DataError, match=r"trial_a/game\.tw-pddl: cannot be read"):
         open_games(str(data))
 
 
@@ -446,7 +446,7 @@ def test_broken_bytes_inside_a_zip_are_reported(tmp_path: Path) -> None:
     start = content.index(b"trial_b/game.tw-pddl") + 60
     content[start : start + 40] = bytes(40)
     archive.write_bytes(content)
-    with pytest.raises(DataError, match=r"trial_b/game\.tw-pddl cannot be read"):
+    with pytest.raises(DataError, match=r"trial_b/game\.tw-pddl: broken"):
         open_games(str(archive))
 
 

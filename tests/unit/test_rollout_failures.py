@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 from empg_cli.agents.agent import Agent
 from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
-from empg_cli.benchmarks.base import Observation, StepResult, UnscoredError
+from empg_cli.benchmarks.base import DataError, Observation, StepResult, UnscoredError
+from empg_cli.evaluation.evaluate import evaluate_expert, summarise
+from empg_cli.learner.demonstrations import demonstrations
 from empg_cli.model.tiny import word_tokenizer
+from empg_cli.rollout.masking import TasksBroken, count_masked
 from empg_cli.rollout.outcomes import reported_numbers
 from empg_cli.types import Status, Task
 from tests.support.scripted import scripted_rollout
+from tests.support.tiny import tiny_config
 
 
 class FragileEnv:
@@ -40,9 +45,16 @@ class FragileEnv:
             raise error
 
 
+def make(task: Task) -> FragileEnv:
+    """Step -1 is the making."""
+    if task.data and task.data[0] == -1:
+        raise task.data[1]
+    return FragileEnv(task)
+
+
 def play(*broken: tuple[int, Exception] | None) -> Any:
     tasks = [Task(f"t{number}", "look", "train", data) for number, data in enumerate(broken)]
-    benchmark = SimpleNamespace(make_env=FragileEnv)
+    benchmark = SimpleNamespace(make_env=make)
     codec = CompactCodec(word_tokenizer(vocabulary()))
     return scripted_rollout(
         benchmark,
@@ -79,3 +91,74 @@ def test_a_broken_environment_ends_its_own_episode(caplog: pytest.LogCaptureFixt
 def test_reported_numbers() -> None:
     found = reported_numbers({"em": 1.0, "searches": 2, "well_formed": True, "answer": "7", "none": None, "t": (1,)})
     assert found == {"em": 1.0, "searches": 2.0, "well_formed": 1.0}
+
+
+def test_a_task_whose_environment_cannot_be_made_ends_its_own_episode(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        broken, fine, reset, also = play(
+            (-1, DataError("a.json: no game")), None, (0, KeyError("x")), (-1, DataError("b.json: no game"))
+        )
+    assert [t.status for t in (broken, fine, reset, also)] == ["env_error", "success", "env_error", "env_error"]
+    assert [t.has_no_env for t in (broken, fine, reset, also)] == [True, False, True, True]
+    assert (broken.error, reset.error) == ("a.json: no game", "KeyError: 'x'")
+    # What is wrong with the data needs no traceback, and is said once.
+    assert [(r.getMessage(), bool(r.exc_info)) for r in caplog.records] == [
+        ("t0 cannot be played: a.json: no game", False),
+        ("the environment failed on t2", True),
+    ]
+
+
+def test_a_run_goes_on_without_some_tasks_and_not_without_most() -> None:
+    trajectories = play((-1, DataError("a: no game")), None, None, (-1, DataError("b: no game")))
+    assert count_masked(trajectories[:3]) == 3  # a single episode of a group trains nothing
+    with pytest.raises(TasksBroken, match=r"1 of 1 tasks cannot be played, such as t0: a: no game\n.* 50%"):
+        count_masked(trajectories[:1])
+    count_masked(trajectories)  # half
+    with pytest.raises(TasksBroken, match="2 of 3 tasks"):
+        count_masked([*trajectories[:2], trajectories[3]])
+    with pytest.raises(TasksBroken, match="2 of 3 tasks"):
+        summarise([*trajectories[:2], trajectories[3]], benchmark="b", split="s", temperature=0.0)
+
+
+class Outside:
+    """A benchmark that is not ours; tasks and experts that break as `task.data` says."""
+
+    name, splits = "outside", ("train",)
+
+    def tasks(self, split: str) -> list[Task]:
+        broken = {1: (-1, OSError("no such file")), 2: (0, IndexError("empty")), 3: (2, RuntimeError("lost"))}
+        return [Task(f"t{number}", "k", split, broken.get(number)) for number in range(8)]
+
+    make_env = staticmethod(make)
+
+    def expert(self, env: Any, rng: Any = None) -> Iterator[str]:
+        yield "look"
+        if env.task.task_id == "t4":
+            raise StopAsyncIteration
+        yield from ["look"] * 2
+
+
+def test_the_expert_is_judged_on_what_can_be_played() -> None:
+    settings: Any = SimpleNamespace(split="train", eval_tasks=None)
+    evaluation = evaluate_expert(Outside(), settings, seed=0)  # type: ignore[arg-type]
+    errors = {t.task.task_id: t.error for t in evaluation.trajectories if not t.is_scored}
+    assert errors == {
+        "t1": "OSError: no such file",
+        "t2": "IndexError: empty",
+        "t3": "RuntimeError: lost",
+        "t4": "StopAsyncIteration: ",
+    }
+    assert (evaluation.total.n, evaluation.total.not_judged, evaluation.total.success_rate) == (4, 4, 1.0)
+
+
+def test_demonstrations_pass_over_what_cannot_be_played() -> None:
+    cfg = tiny_config("trainer.warm_start.steps=1", "trainer.warm_start.batch_size=6", "trainer.warm_start.mistakes=0")
+    codec = CompactCodec(word_tokenizer(vocabulary()))
+    batches = demonstrations(
+        Outside(),  # type: ignore[arg-type]
+        lambda: Agent(AlfworldCompact(), codec, context="transcript", history=0),
+        cfg.trainer.warm_start,
+        cfg.rollout,
+        seed=0,
+    )
+    assert [shown.success for shown in next(batches)] == [True] * 6

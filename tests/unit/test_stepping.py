@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from empg_cli.benchmarks.base import StepResult
-from empg_cli.rollout.stepping import EnvironmentFailed, Stepper
+from empg_cli.benchmarks.border import EnvironmentFailed
+from empg_cli.rollout.stepping import Stepper
+from empg_cli.types import Task, Trajectory
 
 
 def answer(text: str) -> StepResult:
@@ -152,6 +154,10 @@ def test_an_environment_may_run_an_event_loop_of_its_own(way: str) -> None:
         def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Any:
             return [asyncio.run(inner(action)) for action in actions]
 
+        def make_env(self, task: Task) -> Any:
+            asyncio.run(inner("make"))
+            return Env()
+
     class Env:
         def step(self, action: str) -> StepResult:
             return asyncio.run(inner(action))
@@ -160,10 +166,10 @@ def test_an_environment_may_run_an_event_loop_of_its_own(way: str) -> None:
             return asyncio.run(inner("reset"))
 
     async def one_episode() -> list[str]:
-        stepper, env = Stepper(Own(), in_order=True), Env()
+        stepper = Stepper(Own(), in_order=True)  # type: ignore[arg-type]
         with stepper.episode():
-            first: Any = stepper.reset(env)  # type: ignore[arg-type]
-            return [first.text, (await stepper.step(env, "a")).text]  # type: ignore[arg-type]
+            env, first = stepper.begin(Trajectory(Task("t", "k", "train"), 0, 0))
+            return [first.text, (await stepper.step(env, "a")).text]
 
     assert asyncio.run(one_episode()) == ["own loop: reset", "own loop: a"]
 

@@ -87,7 +87,7 @@ def test_the_checksum_after_the_array_is_read(tmp_path: Path, monkeypatch: pytes
     packed = compress(tmp_path / ITEMS)
     assert read(tmp_path) == products
     flip(packed, -6)
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="near byte"):
         read(tmp_path)
 
 
@@ -98,22 +98,22 @@ def test_the_checksum_after_the_array_is_read(tmp_path: Path, monkeypatch: pytes
         (lambda d: (d / INSTRUCTIONS).unlink(), "lacks items_ins_v2_1000.json"),
         (lambda d: cut(d / ITEMS, 0.7), "ends inside product"),
         (lambda d: cut(d / INSTRUCTIONS, 0.7), "not valid JSON"),
-        (lambda d: cut(compress(d / ITEMS), 0.7), "not a whole gzip file"),
-        (lambda d: cut(compress(d / INSTRUCTIONS), 0.7), "not a whole gzip file"),
-        (lambda d: flip(compress(d / ITEMS), -6), "not a whole gzip file"),  # a bit of its CRC
-        (lambda d: flip(compress(d / INSTRUCTIONS), -6), "not a whole gzip file"),
+        (lambda d: cut(compress(d / ITEMS), 0.7), "near byte"),
+        (lambda d: cut(compress(d / INSTRUCTIONS), 0.7), "near byte"),
+        (lambda d: flip(compress(d / ITEMS), -6), "near byte"),  # a bit of its CRC
+        (lambda d: flip(compress(d / INSTRUCTIONS), -6), "near byte"),
         (lambda d: (d / ITEMS).write_text((d / ITEMS).read_text() + " \n x"), "goes on after its array .* 'x'"),
         (lambda d: (d / ITEMS).write_text(""), "ends inside product 0"),
         (lambda d: (d / ITEMS).write_text("[]"), "holds no product"),
         (lambda d: (d / ITEMS).write_text("{}"), "must be a JSON array"),
         (lambda d: (d / ITEMS).write_text("[1]"), "product 0 is not in WebShop's format"),
-        (lambda d: (d / ITEMS).write_text('[{"asin": "B1"}]'), "KeyError"),
+        (lambda d: (d / ITEMS).write_text('[{"asin": "B1"}]'), "is missing"),
         (lambda d: (d / ITEMS).write_bytes(b'["\xff\xfe"]'), "not UTF-8"),
         (
             lambda d: (
                 (d / ITEMS).with_name(ITEMS + ".gz").write_bytes((d / ITEMS).read_bytes()) and (d / ITEMS).unlink()
             ),
-            "gzip",
+            "Not a gzipped file",
         ),
         (lambda d: (d / INSTRUCTIONS).write_text("[]"), "must be a JSON object"),
         (lambda d: (d / INSTRUCTIONS).write_text('{"B9": {"attributes": []}}'), "do not belong together"),
@@ -133,7 +133,7 @@ def test_an_object_that_never_ends_is_not_read_to_the_end(tmp_path: Path, monkey
     (tmp_path / ITEMS).write_text('[{"asin": oops' + " " * 5000)
     monkeypatch.setattr("empg_cli.benchmarks.webshop.official._CHUNK", 100)
     monkeypatch.setattr("empg_cli.benchmarks.webshop.official._LONGEST_ITEM", 1000)
-    with pytest.raises(DataError, match="product 0 is not valid JSON"):
+    with pytest.raises(DataError, match="product 0: not valid JSON"):
         read(tmp_path)
 
 
@@ -201,20 +201,20 @@ def set_version(store: Path) -> None:
     [
         (lambda store: (store / "terms.txt").unlink(), "terms.txt is missing"),
         (lambda store: cut(store / "products.jsonl", 0.5), "products.jsonl has .* bytes instead of"),
-        (lambda store: cut(store / MANIFEST, 0.5), "is broken"),
-        (drop_key, "is broken"),
+        (lambda store: cut(store / MANIFEST, 0.5), "not valid JSON"),
+        (drop_key, "'bytes' is missing"),
         (set_version, "compiled as version 99"),
         (lambda store: flip(store / "price.npy", -3), "price.npy is not what was written"),
         (lambda store: flip(store / "goals_synthetic.npy", -3), "goals_synthetic.npy is not what was written"),
         (lambda store: flip(store / "terms.txt", 10), "terms.txt is not what was written"),
-        (lambda store: flip(store / MANIFEST, -80), "is broken|not what was written|is missing|has .* bytes"),
+        (lambda store: flip(store / MANIFEST, -80), "not valid JSON|not what was written|is missing|has .* bytes"),
     ],
 )
 def test_a_damaged_store_is_named(store: Path, spoil: Callable[[Path], Any], message: str) -> None:
     spoil(store)
     with pytest.raises(DataError, match=message) as error:
         open_shop(str(store), **KEYS)
-    assert "compile" in str(error.value)
+    assert "ompile" in str(error.value)
 
 
 def test_a_damaged_product_is_not_shown(store: Path) -> None:

@@ -7,12 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from empg_cli.errors import UserError
+from empg_cli.errors import DataError as DataError  # part of what a benchmark may raise
 from empg_cli.types import Task
-
-
-class DataError(UserError):
-    """The data of a benchmark is missing, broken or mixed. The message names the file and says what to do."""
 
 
 class UnscoredError(Exception):

@@ -61,9 +61,14 @@ def _is_compact(folder: Path) -> bool:
     """The tokenizer is that of a tiny agent."""
     settings, tokenizer = folder / "tokenizer_config.json", folder / "tokenizer.json"
     has_template = (folder / "chat_template.jinja").is_file() or (
-        settings.is_file() and "chat_template" in settings.read_text(encoding="utf-8")
+        settings.is_file() and "chat_template" in _text_of(settings)
     )
-    return not has_template and tokenizer.is_file() and '"<act>"' in tokenizer.read_text(encoding="utf-8")
+    return not has_template and tokenizer.is_file() and '"<act>"' in _text_of(tokenizer)
+
+
+def _text_of(file: Path) -> str:
+    """Of a file that may be anything; loading the model says what is wrong with it."""
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _name(path: str) -> str:

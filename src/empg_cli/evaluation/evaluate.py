@@ -11,14 +11,16 @@ from typing import Any
 from empg_cli.agents.agent import AgentMaker
 from empg_cli.agents.codec import P
 from empg_cli.benchmarks.base import Benchmark
+from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, step_in_place
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.errors import UserError
 from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import episode_rules
+from empg_cli.rollout.masking import refuse_if_broken
 from empg_cli.rollout.outcomes import mean_info, reported_numbers
-from empg_cli.rollout.stepping import EnvironmentFailed, describe_failure, step_in_place
+from empg_cli.rollout.stepping import end_unscored
 from empg_cli.runs.evaluations import Evaluation, Success
 from empg_cli.stats.intervals import wilson_interval
 from empg_cli.types import Progress, Status, Step, Task, Trajectory
@@ -82,30 +84,30 @@ def evaluate_expert(
     """The same for the benchmark's expert: what a competent agent reaches."""
     tasks = evaluation_tasks(benchmark, settings)
     trajectories = []
+    said: set[str] = set()
     for number, task in enumerate(tasks):
-        trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}")))
+        trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}"), said))
         if progress:
             progress(number + 1, len(tasks))
     return summarise(trajectories, benchmark=benchmark.name, split=settings.split, temperature=0.0)
 
 
-def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Random) -> Trajectory:
+def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Random, said: set[str]) -> Trajectory:
+    """said: failures that the log has already."""
     trajectory = Trajectory(task, group=number, index=0, status=Status.FAILED)
-    env = benchmark.make_env(task)
-    env.reset()
-    for action in benchmark.expert(env, rng):
-        trajectory.steps.append(step := Step([], [], [], [], action=action))
-        try:
+    try:
+        env, _ = begin(benchmark, task)
+        for action in expert_actions(benchmark, env, rng):
+            trajectory.steps.append(step := Step([], [], [], [], action=action))
             result = step_in_place(env, action)
-        except EnvironmentFailed as failed:
-            trajectory.error, trajectory.status = describe_failure(failed.error, task), Status.ENV_ERROR
-            break
-        step.admissible, step.reward = result.valid, result.reward
-        trajectory.info = reported_numbers(result.info)
-        if result.done:
-            trajectory.success, trajectory.score = result.success, result.score
-            trajectory.status = Status.SUCCESS if result.success else Status.STEP_LIMIT
-            break
+            step.admissible, step.reward = result.valid, result.reward
+            trajectory.info = reported_numbers(result.info)
+            if result.done:
+                trajectory.success, trajectory.score = result.success, result.score
+                trajectory.status = Status.SUCCESS if result.success else Status.STEP_LIMIT
+                break
+    except EnvironmentFailed as failed:
+        end_unscored(trajectory, failed, said)
     return trajectory
 
 
@@ -121,7 +123,9 @@ def summarise(trajectories: Sequence[Trajectory], *, benchmark: str, split: str,
 
     Raises:
         NothingJudged: not one of the episodes was scored.
+        TasksBroken: most tasks cannot be played.
     """
+    refuse_if_broken(trajectories)
     _report_not_judged(trajectories)
     names = sorted({trajectory.task.kind for trajectory in trajectories if trajectory.is_scored})
     kinds = [_success(name, [t for t in trajectories if t.task.kind == name]) for name in names]

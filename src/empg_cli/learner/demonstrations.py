@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.benchmarks.base import Benchmark, Observation
+from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, reason_of, step_in_place
 from empg_cli.config.schema import Rollout
 from empg_cli.config.trainer import WarmStart
 from empg_cli.errors import UserError
@@ -40,6 +41,8 @@ class Demonstration:
     success: bool
     did_not_fit: str | None = None
     """Which limit of the rollout ended the episode, and what it needed; None when none did."""
+    broke: str | None = None
+    """What the environment or the expert raised; None when neither did."""
 
 
 def demonstrate(
@@ -55,16 +58,32 @@ def demonstrate(
     """Play one task with the expert; with probability `mistakes` a step is a random admissible action, from which the
     expert has to recover. Mistakes are shown to the learner but never trained.
 
+    One whose environment or expert raises has nothing to imitate.
+
     A step that a rollout could not play (its prompt and `max_new_tokens` exceed the context, or the expert's response
     exceeds `max_new_tokens`) ends the episode without success, as it would there.
 
     Args:
         agent: in the context of `rollout`.
     """
+    try:
+        return _play(benchmark, task, agent, rng, mistakes, prompt_weight, rollout)
+    except EnvironmentFailed as failed:
+        return Demonstration([], False, broke=f"{task.task_id}: {reason_of(failed)}")
+
+
+def _play(
+    benchmark: Benchmark,
+    task: Task,
+    agent: Agent[int],
+    rng: random.Random,
+    mistakes: float,
+    prompt_weight: float,
+    rollout: Rollout,
+) -> Demonstration:
     append_only = rollout.context == "transcript"
-    env = benchmark.make_env(task)
-    observation = env.reset()
-    expert = benchmark.expert(env, rng)
+    env, observation = begin(benchmark, task)
+    expert = expert_actions(benchmark, env, rng)
     prompt = agent.start(observation)
     rows: list[ImitationRow] = []
     success = done = False
@@ -84,7 +103,7 @@ def demonstrate(
             rows.append(ImitationRow())
         rows[-1].add(prompt, prompt_weight)
         rows[-1].add(response, 0.0 if is_mistake else 1.0)
-        result = env.step(action)
+        result = step_in_place(env, action)
         done, success = result.done, result.success
         observation = Observation(result.text, result.actions)
         if not done:
@@ -142,6 +161,8 @@ def nothing_to_imitate(failed: list[Demonstration], settings: WarmStart) -> str:
             f"{says}; {len(too_long)} of them did not fit into the limits of the rollout, such as {too_long[0]} tokens "
             "needed\n  Raise this limit, or set trainer.warm_start.steps=0."
         )
+    if broke := [demonstration.broke for demonstration in failed if demonstration.broke]:
+        return f"{says}; {len(broke)} could not be played, such as {broke[0]}\n  Put the data or the benchmark right."
     return (
         f"{says}: not one solved its task\n  Give the expert more steps (benchmark.max_steps), fewer mistakes "
         f"(trainer.warm_start.mistakes, now {settings.mistakes}), let failures train too "

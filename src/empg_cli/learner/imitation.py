@@ -25,10 +25,12 @@ from empg_cli.config.trainer import WarmStart
 from empg_cli.learner.demonstrations import ImitationRow, demonstrations
 from empg_cli.model.loading import load_own, model_fingerprint
 from empg_cli.model.policy import Policy
+from empg_cli.reading.seal import seal, unsealed
 from empg_cli.runs.facts import package_versions
 
 log = logging.getLogger(__name__)
 
+SEAL = "seal.json"
 LR_WARMUP_STEPS = 100
 FINAL_LR_FRACTION = 0.1
 TOKENS_PER_MICROBATCH = 2048
@@ -123,13 +125,15 @@ def warm_started(
         today: the date that chat templates with a date show; None = the clock's.
     """
     folder = cache_root() / "warm-start" / warm_start_key(policy, benchmark, cfg, today=today)
-    if (folder / "config.json").is_file():
+    if (folder / SEAL).is_file():
+        unsealed(folder, SEAL, "Delete that folder: it is made again")
         log.info("warm start taken from %s", folder)
         return load_own(folder, cfg.model, policy.device)
     make_agent = agents_of(cfg, policy, benchmark, today=today)
     imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=cfg.seed, on_step=on_step)
     temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     policy.save(temporary)
+    seal(temporary, SEAL, {})
     try:
         temporary.rename(folder)
     except OSError:  # another process was faster; its result is the same

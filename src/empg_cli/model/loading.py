@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,20 @@ from typing import Any
 import torch
 
 from empg_cli.config.schema import Architecture, Model
-from empg_cli.errors import UserError
+from empg_cli.errors import DataError, UserError
 from empg_cli.model.attention import use_policy_attention
 from empg_cli.model.head import head_of
 from empg_cli.model.policy import Policy
 from empg_cli.model.precision import MasterWeights
 from empg_cli.model.tiny import scratch_model, word_tokenizer
+from empg_cli.reading.guard import reading
+from empg_cli.reading.streams import read_json
 
 ALIGNMENT = 64
 """Bytes; where torch's own CPU tensors begin."""
 
 
-class ModelError(UserError):
+class ModelError(DataError):
     """A model cannot be loaded. The message says which, why, and what to do."""
 
 
@@ -105,25 +107,39 @@ def load_folder(path: str, *, dtype: str, device: torch.device, param_dtype: str
     Args:
         dtype: what passes compute in.
         param_dtype: what parameters are kept in; None = `dtype`, for a policy that is not trained.
+
+    Raises:
+        ModelError: there is none, a file of it is damaged, or a weight is missing (transformers would draw it anew).
     """
     from transformers import AutoModelForCausalLM
 
     try:
-        tokenizer = _load_tokenizer(path)
-        network = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=getattr(torch, param_dtype or dtype),
-            trust_remote_code=False,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-        )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().partition("\n")[0]
+        with reading(f"cannot load the model {path!r}"):
+            tokenizer = _load_tokenizer(path)
+            network, found = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=getattr(torch, param_dtype or dtype),
+                trust_remote_code=False,
+                use_safetensors=True,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+            _refuse_unlike(network, tokenizer, found)
+    except DataError as error:
         raise ModelError(
-            f"cannot load the model {path!r}: {first_line}\n"
+            f"{error}\n"
             "give a folder with config.json, tokenizer and safetensors weights in model.path, or a hub id with network"
         ) from error
     return _policy(network, tokenizer, device, getattr(torch, dtype))
+
+
+def _refuse_unlike(network: Any, tokenizer: Any, found: Mapping[str, Any]) -> None:
+    """What belongs together fits together."""
+    if lacking := sorted([*found["missing_keys"], *map(str, found["mismatched_keys"])]):
+        raise ValueError(f"its weights lack {lacking[0]}" + (f" and {len(lacking) - 1} more" if lacking[1:] else ""))
+    last, rows = max(tokenizer.get_vocab().values()), network.get_input_embeddings().weight.shape[0]
+    if last >= rows:
+        raise ValueError(f"its tokenizer has an id {last}, its embedding {rows} rows")
 
 
 def _load_tokenizer(path: str) -> Any:
@@ -132,7 +148,7 @@ def _load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     settings = Path(path) / "tokenizer_config.json"
-    saved_class = json.loads(settings.read_text()).get("tokenizer_class") if settings.is_file() else None
+    saved_class = read_json(settings).get("tokenizer_class") if settings.is_file() else None
     if saved_class in ("TokenizersBackend", "PreTrainedTokenizerFast"):
         return PreTrainedTokenizerFast.from_pretrained(path)
     return AutoTokenizer.from_pretrained(path, trust_remote_code=False)

@@ -53,8 +53,7 @@ def collect(
             key = np.random.SeedSequence([*stream, trajectory.group - first_group, trajectory.index])
             rng = np.random.Generator(np.random.Philox(key))
             with stepper.episode():
-                env = benchmark.make_env(trajectory.task)
-                await play(trajectory, env, make_agent(), engine, stepper, rules, rng)
+                await play(trajectory, make_agent(), engine, stepper, rules, rng)
         finished += 1
         if progress:
             progress(finished, len(trajectories))

@@ -8,12 +8,13 @@ import numpy as np
 
 from empg_cli.agents.agent import Agent
 from empg_cli.agents.codec import P
-from empg_cli.benchmarks.base import Env, Observation, StepResult
+from empg_cli.benchmarks.base import Observation, StepResult
+from empg_cli.benchmarks.border import EnvironmentFailed
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.rollout.engine import Completion, Engine, NoCompletion, Sampling
 from empg_cli.rollout.outcomes import reported_numbers
-from empg_cli.rollout.stepping import EnvironmentFailed, Stepper, describe_failure
+from empg_cli.rollout.stepping import Stepper
 from empg_cli.types import Status, Step, Trajectory
 
 
@@ -58,7 +59,6 @@ def episode_rules(
 
 async def play(
     trajectory: Trajectory,
-    env: Env,
     agent: Agent[P],
     engine: Engine[P],
     stepper: Stepper,
@@ -72,7 +72,7 @@ async def play(
     name = (trajectory.group, trajectory.index)
     past: list[P] = []
     try:
-        observation = stepper.reset(env)
+        env, observation = stepper.begin(trajectory)
         prompt = agent.start(observation)
         while True:
             needed = len(past) + len(prompt) + rules.max_new_tokens
@@ -99,7 +99,7 @@ async def play(
     except NoCompletion as none:
         trajectory.status, trajectory.error = none.status, none.reason
     except EnvironmentFailed as failed:
-        trajectory.status, trajectory.error = Status.ENV_ERROR, describe_failure(failed.error, trajectory.task)
+        stepper.end(trajectory, failed)
     finally:
         engine.close(name)
 

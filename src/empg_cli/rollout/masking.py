@@ -13,6 +13,15 @@ from empg_cli.types import Trajectory
 log = logging.getLogger(__name__)
 
 
+MOST_BROKEN = 0.5
+"""Share of the tasks that may have no environment: the others are played. Above it, the data or the benchmark is at
+fault, not some tasks."""
+
+
+class TasksBroken(UserError):  # noqa: N818 (a sentence for the user)
+    """Most tasks have no environment: what is left is not the benchmark that was asked for."""
+
+
 class EnvironmentsDown(UserError):  # noqa: N818 (a sentence for the user)
     """Not one episode of a rollout could be judged: going on would only cost time and money."""
 
@@ -32,7 +41,9 @@ def count_masked(trajectories: Sequence[Trajectory]) -> int:
 
     Raises:
         EnvironmentsDown: there is not one scored episode.
+        TasksBroken: see `refuse_if_broken`.
     """
+    refuse_if_broken(trajectories)
     errors = [trajectory.error for trajectory in trajectories if not trajectory.is_scored]
     if errors:
         summary = f"{len(errors)} of {len(trajectories)} episodes ended in an environment error, such as: {errors[0]}"
@@ -43,3 +54,17 @@ def count_masked(trajectories: Sequence[Trajectory]) -> int:
             )
         log.warning("%s; they do not train", summary)
     return len(trajectories) - len(trainable(trajectories))
+
+
+def refuse_if_broken(trajectories: Sequence[Trajectory]) -> None:
+    """Raises:
+    TasksBroken: more than `MOST_BROKEN` of the tasks have no environment.
+    """
+    tasks = {trajectory.task.task_id for trajectory in trajectories}
+    broken = {t.task.task_id: t.error for t in trajectories if t.has_no_env}
+    if len(broken) > MOST_BROKEN * len(tasks):
+        first, error = next(iter(broken.items()))
+        raise TasksBroken(
+            f"{len(broken)} of {len(tasks)} tasks cannot be played, such as {first}: {error}\n"
+            f"  Up to {MOST_BROKEN:.0%} would be left out and counted. Put the data or the benchmark right."
+        )

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from empg_cli.benchmarks.base import Benchmark, Env, Observation, StepResult, StepsTogether, UnscoredError
+from empg_cli.benchmarks.base import Benchmark, DataError, Env, Observation, StepResult, StepsTogether, UnscoredError
+from empg_cli.benchmarks.border import EnvironmentFailed, begin, no_event_loop, reason_of, step_in_place
 from empg_cli.services.errors import ServiceError
-from empg_cli.types import Task
+from empg_cli.types import Status, Trajectory
 
 log = logging.getLogger(__name__)
-
-
-class EnvironmentFailed(Exception):  # noqa: N818 (it failed, whatever the reason)
-    """What an environment raised; it ends one episode."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class Stepper:
@@ -32,6 +26,8 @@ class Stepper:
     def __init__(self, benchmark: Benchmark, *, in_order: bool) -> None:
         """in_order: a call is waited for in place, so that nothing depends on how long it takes; else in a thread,
         while the engine goes on."""
+        self._benchmark = benchmark
+        self._said: set[str] = set()
         self._together = benchmark if isinstance(benchmark, StepsTogether) and benchmark.waits else None
         self._in_order = in_order
         self._episodes = 0
@@ -48,13 +44,13 @@ class Stepper:
             self._episodes -= 1
             self._plan()
 
-    def reset(self, env: Env) -> Observation:
-        """Raises EnvironmentFailed."""
-        try:
-            with _no_event_loop():
-                return env.reset()
-        except Exception as error:
-            raise EnvironmentFailed(error) from error
+    def begin(self, trajectory: Trajectory) -> tuple[Env, Observation]:
+        """The environment of an episode, reset. Raises EnvironmentFailed."""
+        return begin(self._benchmark, trajectory.task)
+
+    def end(self, trajectory: Trajectory, failed: EnvironmentFailed) -> None:
+        """Note in a trajectory that its environment failed."""
+        end_unscored(trajectory, failed, self._said)
 
     async def step(self, env: Env, action: str) -> StepResult:
         """Raises EnvironmentFailed."""
@@ -97,7 +93,7 @@ class Stepper:
     async def _results(self, envs: Sequence[Env], actions: Sequence[str]) -> Sequence[StepResult | BaseException]:
         assert self._together is not None, "only such benchmarks wait"
         if self._in_order:
-            with _no_event_loop():
+            with no_event_loop():
                 results = self._together.step_many(envs, actions)
         else:
             results = await asyncio.to_thread(self._together.step_many, envs, actions)
@@ -106,29 +102,21 @@ class Stepper:
         return results
 
 
-def step_in_place(env: Env, action: str) -> StepResult:
-    """Raises EnvironmentFailed."""
-    try:
-        with _no_event_loop():
-            return env.step(action)
-    except Exception as error:
-        raise EnvironmentFailed(error) from error
+def end_unscored(trajectory: Trajectory, failed: EnvironmentFailed, said: set[str]) -> None:
+    """Note in a trajectory that its environment failed, and why.
 
-
-@contextmanager
-def _no_event_loop() -> Iterator[None]:
-    """An environment need not know that a rollout is a coroutine: it may call `asyncio.run` or what refuses to work
-    where a loop runs. Nothing of ours runs meanwhile."""
-    running = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(running)
-
-
-def describe_failure(error: BaseException, task: Task) -> str:
-    """What goes into `Trajectory.error`. An error that nobody foresaw is logged with its traceback."""
-    if not isinstance(error, UnscoredError | ServiceError):
-        log.error("the environment failed on %s", task.task_id, exc_info=error)
-    return f"{type(error).__name__}: {error}"
+    Args:
+        said: failures that the log has already; each is said once, however many episodes end with it.
+    """
+    trajectory.status, trajectory.error = Status.ENV_ERROR, reason_of(failed)
+    trajectory.has_no_env = failed.at_start
+    error = failed.error
+    frames = traceback.extract_tb(error.__traceback__)
+    name = f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
+    if name in said or isinstance(error, UnscoredError | ServiceError):
+        return
+    said.add(name)
+    if isinstance(error, DataError):
+        log.warning("%s cannot be played: %s", trajectory.task.task_id, error)
+    else:  # nobody foresaw it
+        log.error("the environment failed on %s", trajectory.task.task_id, exc_info=error)

@@ -133,14 +133,14 @@ def test_a_folder_of_data_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("test.jsonl", '{"question": "q"}', "row 1: not a question of a known format .*answer"),
+        ("test.jsonl", '{"question": "q"}', "row 1: not a question of a known format: 'answer' is missing"),
         ("test.jsonl", '{"question": "", "golden_answers": ["a"]}', "row 1"),
         ("test.jsonl", '{"question": "q", "golden_answers": ["the", "!"]}', "no answer is left after normalisation"),
-        ("test.jsonl", '{"question": "q", "golden_answers": ["a b"]}\n{broken', "not readable as JSON"),
+        ("test.jsonl", '{"question": "q", "golden_answers": ["a b"]}\n{broken', "row 2: not valid JSON"),
         ("test.jsonl", "3", "expected an object"),
         ("test.json", "[3]", "row 1: expected an object"),
         ("test.jsonl", "", "holds no questions"),
-        ("test.jsonl.gz", "not gzip", "not readable"),
+        ("test.jsonl.gz", "not gzip", "near byte .*Not a gzipped file"),
         ("test.parquet", "not parquet", "not a readable Parquet file"),
     ],
 )
@@ -171,13 +171,13 @@ def test_a_damaged_gzip_file_is_never_read_as_if_it_were_whole(tmp_path: Path, n
     else:
         packed[-6 if damage == "checksum" else len(packed) // 2] ^= 1
     path.write_bytes(packed)
-    with pytest.raises(DataError, match=rf"{name} is not (a )?readable|{name}, row"):
+    with pytest.raises(DataError, match=rf"{name}, (near byte|line|row)"):
         load_questions(path, "test", source="x")
 
 
 def test_a_table_in_another_encoding_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_bytes("Question,Answer\nwho is René,René\n".encode("latin-1"))
-    with pytest.raises(DataError, match="not a readable table"):
+    with pytest.raises(DataError, match="line 2: not UTF-8 text: byte 10"):
         load_questions(tmp_path / "test.csv", "test", source="x")
 
 

@@ -71,7 +71,9 @@ class AlfworldBenchmark:
         self._game_seed = game_seed
         self._official = data.open_games(data_dir) if data_dir else None
         if self._official and self._official.skipped:
-            log.warning("%s: skipped, as ALFWorld does: %s", self._official.where, _in_words(self._official.skipped))
+            log.warning("%s: games are skipped: %s", self._official.where, _in_words(self._official.skipped))
+        if self._official and self._official.first_broken:
+            log.warning("a game that is skipped: %s", self._official.first_broken)
         self._compiled: OrderedDict[GameRef, CompiledGame] = OrderedDict()
 
     @property

@@ -11,7 +11,6 @@ and counted (`collect_game_files` in alfworld/agents/environment/alfred_tw_env.p
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tarfile
 import zipfile
@@ -22,9 +21,12 @@ from typing import Literal
 
 from empg_cli.benchmarks.alfworld.game import CompiledGame
 from empg_cli.benchmarks.alfworld.pddl import parse_game
-from empg_cli.benchmarks.alfworld.stores import BROKEN, GAME_FILE, REPAIR, FolderStore, GameStore, ZipStore, unpacked
+from empg_cli.benchmarks.alfworld.planner import refuse_unwinnable
+from empg_cli.benchmarks.alfworld.stores import GAME_FILE, REPAIR, FolderStore, GameStore, ZipStore, unpacked
 from empg_cli.benchmarks.alfworld.tables import KINDS, SPLITS, interleaved
-from empg_cli.benchmarks.base import DataError
+from empg_cli.errors import DataError
+from empg_cli.reading.guard import damaged, json_of, reading
+from empg_cli.reading.streams import open_bytes
 
 HOW_TO_GET = (
     "Point benchmark.data_dir (or ALFWORLD_DATA) at the json_2.1.1 folder of an ALFWorld download or at an archive "
@@ -33,8 +35,12 @@ HOW_TO_GET = (
 _SOLVABLE = re.compile(rb'"solvable"\s*:\s*true\b')
 """Inside a JSON string the quotes would be escaped, so this is the key."""
 
-Skip = Literal["unsolvable", "unmarked", "movable", "sliced"]
-"""Why ALFWorld does not play a game: `"solvable": false`, no such key, or a kind of task that it does not support."""
+MOST_BROKEN = 1 / 20
+"""Share of the game files that may be broken; above it the data as a whole is."""
+
+Skip = Literal["unsolvable", "unmarked", "movable", "sliced", "broken"]
+"""Why a game is not played. As ALFWorld does it: `"solvable": false`, no such key, or a kind of task that it does not
+support. `broken`: the file is no game."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +58,21 @@ class OfficialGame:
         return "/".join((self.split, *PurePosixPath(self.path).parts[-3:-1]))
 
     def compile(self) -> CompiledGame:
+        """Raises:
+        DataError: the file has changed, is no game, or nobody can win it.
+        """
         where = f"{self.store.where}: {self.path}"
-        content = _read(self.store, self.path)
+        content = self.store.read(self.path)
         if _sha256(content) != self.digest:
             raise DataError(f"{where} has changed since the games were listed: start the run again")
+        values = json_of(content, where, REPAIR)
         try:
-            return parse_game(json.loads(content))
-        except ValueError as error:
-            raise DataError(f"{where} is not valid JSON ({error}). {REPAIR}") from error
+            with reading("the PDDL problem"):
+                game = parse_game(values)
+            refuse_unwinnable(game)
         except DataError as error:
-            raise DataError(f"{where}: {error}. {REPAIR}") from error
+            raise damaged(where, str(error), REPAIR) from error
+        return game
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,9 @@ class OfficialGames:
     digest: str
     """Of the paths and contents of the games; the same for a folder and for an archive of it."""
     skipped: dict[str, dict[Skip, int]]
-    """Split -> reason -> number of games that ALFWorld passes over too; splits without any are left out."""
+    """Split -> reason -> number of games that are not played; splits without any are left out."""
+    first_broken: str | None = None
+    """What is wrong with one of those that are broken."""
 
     def describe_empty(self, split: str) -> str:
         """Why a split has no game of any type, and what is there instead."""
@@ -85,25 +98,33 @@ class OfficialGames:
 def open_games(location: str) -> OfficialGames:
     """Find the games of all splits, read them once, to the end, and take their digests (a second or two)."""
     path = Path(location).expanduser()
-    if path.is_dir():
-        return _collect(FolderStore(path))
-    if not path.exists():
-        raise DataError(f"benchmark.data_dir: {path} does not exist. {HOW_TO_GET}")
-    try:
-        if zipfile.is_zipfile(path):
+    with reading(path, f"It may be cut off or damaged. {REPAIR}"):
+        if path.is_dir():
+            return _collect(FolderStore(path))
+        if not path.exists():
+            raise DataError(f"benchmark.data_dir: {path} does not exist. {HOW_TO_GET}")
+        if path.is_file() and zipfile.is_zipfile(path):
             return _collect(ZipStore(path, str(path)))
-        if tarfile.is_tarfile(path):
+        if path.is_file() and _is_tar(path):
             return _collect(unpacked(path))
-    except BROKEN as error:
-        raise DataError(f"{path} cannot be read, it may be cut off or damaged ({error}). {REPAIR}") from error
     raise DataError(f"benchmark.data_dir: {path} is no folder, zip or tar archive, or it is cut off. {HOW_TO_GET}")
+
+
+def _is_tar(path: Path) -> bool:
+    with open_bytes(path, by_content=True) as stream:
+        try:
+            tarfile.open(fileobj=stream, mode="r:").close()
+        except tarfile.ReadError:
+            return False
+    return True
 
 
 def _collect(store: GameStore) -> OfficialGames:
     found: dict[str, list[OfficialGame]] = {split: [] for split in SPLITS}
     skipped: dict[str, Counter[Skip]] = {split: Counter() for split in SPLITS}
     roots: dict[str, set[str]] = {split: set() for split in SPLITS}
-    lines = []
+    lines: list[str] = []
+    first_broken: str | None = None
     for path in sorted(store.paths()):
         parts = PurePosixPath(path).parts
         if len(parts) < 4 or parts[-4] not in found:
@@ -114,9 +135,12 @@ def _collect(store: GameStore) -> OfficialGames:
         if reason is None and kind not in KINDS:
             continue
         roots[split].add("/".join(parts[:-4]))
-        content = b"" if reason else _read(store, path)
+        content = b"" if reason else store.read(path)
         if reason is None:
-            reason = _unplayable(content, f"{store.where}: {path}")
+            try:
+                reason = _unplayable(content, f"{store.where}: {path}")
+            except DataError as error:
+                reason, first_broken = "broken", first_broken or str(error)
         if reason is not None:
             skipped[split][reason] += 1
             continue
@@ -129,33 +153,27 @@ def _collect(store: GameStore) -> OfficialGames:
                 f"{store.where} holds several data versions: {split} lies in {', '.join(sorted(places))}. "
                 "Point benchmark.data_dir at one of them."
             )
+    broken = sum(reasons["broken"] for reasons in skipped.values())
+    if first_broken and broken > MOST_BROKEN * (broken + len(lines)):
+        raise DataError(f"{first_broken}\n  {broken} of {broken + len(lines)} games are broken")
     passed = {split: dict(reasons) for split, reasons in skipped.items() if reasons}
     if not lines:
         only = f" that can be played (skipped: {passed})" if passed else ""
         raise DataError(f"{store.where} holds no <split>/<task>/<trial>/{GAME_FILE}{only}. {HOW_TO_GET}")
     summary = _sha256("".join(sorted(lines)).encode())[:16]
-    return OfficialGames(store.where, {split: _mixed(games) for split, games in found.items()}, summary, passed)
+    mixed = {split: _mixed(games) for split, games in found.items()}
+    return OfficialGames(store.where, mixed, summary, passed, first_broken)
 
 
 def _unplayable(content: bytes, where: str) -> Skip | None:
     if _SOLVABLE.search(content):
         return None
-    try:
-        game = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{where} is not valid JSON, it may be cut off ({error}). {REPAIR}") from error
+    game = json_of(content, where, f"It may be cut off. {REPAIR}")
     if not isinstance(game, dict):
-        raise DataError(f"{where} holds a JSON {type(game).__name__}, not a game. {REPAIR}")
+        raise damaged(where, f"holds a JSON {type(game).__name__}, not a game", REPAIR)
     if "solvable" not in game:
         return "unmarked"
     return None if game["solvable"] else "unsolvable"
-
-
-def _read(store: GameStore, path: str) -> bytes:
-    try:
-        return store.read(path)
-    except BROKEN as error:
-        raise DataError(f"{store.where}: {path} cannot be read ({error}). {REPAIR}") from error
 
 
 def _sha256(content: bytes) -> str:

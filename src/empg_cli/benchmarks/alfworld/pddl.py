@@ -11,7 +11,9 @@ from empg_cli.benchmarks.base import DataError
 
 _COMMENT = re.compile(r";[^\n]*")
 _ATOM = re.compile(r"\(([^()]+)\)")
-_TASK = re.compile(r"Your task is to: (.*?)\.\"")
+_TASK = "Your task is to: "
+MOST_PARTS = 1000
+"""Receptacles, and objects, of a room; official ones have at most 60 and 150. Travel takes their number squared."""
 
 _TRAIT_FACTS: dict[str, Trait] = {
     "pickupable": "pickupable",
@@ -32,6 +34,15 @@ _STATE_FACTS = {
 }
 _TREATMENT_ATOMS: dict[str, Treatment] = {"isclean": "clean", "ishot": "hot", "iscool": "cool"}
 
+_ARGUMENTS = {
+    **dict.fromkeys(_TRAIT_FACTS, 1),
+    **dict.fromkeys(_STATE_FACTS, 1),
+    **dict.fromkeys(("openable", "opened"), 1),
+    **dict.fromkeys(("atlocation", "receptacleatlocation", "receptacletype", "objecttype", "objectatlocation"), 2),
+    **dict.fromkeys(("inreceptacle", "inreceptacleobject", "holds", "cancontain"), 2),
+}
+"""How many arguments the facts have that are read here."""
+
 Facts = dict[str, list[tuple[str, ...]]]
 
 
@@ -42,13 +53,17 @@ def parse_game(game: Mapping[str, Any]) -> CompiledGame:
 
 def task_line(game: Mapping[str, Any]) -> str:
     """The goal in words. It stands only in the text grammar."""
-    found = _TASK.search(_text_of(game, "grammar"))
-    if found is None:
-        raise DataError('the grammar holds no "Your task is to: ..." line')
-    return found.group(1)
+    for line in _text_of(game, "grammar").split("\n"):
+        start = line.find(_TASK)
+        end = line.find('."', start)
+        if 0 <= start < end:
+            return line[start + len(_TASK) : end]
+    raise DataError('the grammar holds no "Your task is to: ..." line')
 
 
 def _text_of(game: Mapping[str, Any], key: str) -> str:
+    if not isinstance(game, Mapping):
+        raise DataError(f"a JSON {type(game).__name__}, not a game")
     value = game.get(key)
     if not isinstance(value, str):
         raise DataError(f"the key {key!r} is missing or not text")
@@ -61,10 +76,22 @@ def parse_problem(problem: str, task: str) -> CompiledGame:
     if not 0 <= init < goal:
         raise DataError("the PDDL problem has no (:init ...) followed by a (:goal ...)")
     facts: Facts = {}
-    for atom in _ATOM.findall(text, init, goal):
-        predicate, *arguments = atom.split()
+    for predicate, *arguments in _atoms(text, init, goal):
         facts.setdefault(predicate, []).append(tuple(arguments))
-    return _compile(facts, _parse_goal([tuple(atom.split()) for atom in _ATOM.findall(text, goal)]), task)
+    return _compile(facts, _parse_goal(_atoms(text, goal, len(text))), task)
+
+
+def _atoms(text: str, start: int, end: int) -> list[tuple[str, ...]]:
+    """(predicate, argument, ...) of all innermost brackets."""
+    atoms = []
+    for match in _ATOM.finditer(text, start, end):
+        atom = tuple(match[1].split())
+        wanted = _ARGUMENTS.get(atom[0]) if atom else 1
+        if wanted is not None and len(atom) != wanted + 1:
+            line = text.count("\n", 0, match.start()) + 1
+            raise DataError(f"the PDDL problem, line {line}: ({match[1][:80]}) needs {wanted} arguments")
+        atoms.append(atom)
+    return atoms
 
 
 def _parse_goal(atoms: list[tuple[str, ...]]) -> Goal:
@@ -98,6 +125,8 @@ def _compile(facts: Facts, goal: Goal, task: str) -> CompiledGame:
     object_type_of = {fact[0]: _short(fact[1]) for fact in facts.get("objecttype", ())}
     if "atlocation" not in facts or not location_of or not object_type_of:
         raise DataError("the PDDL problem lacks the agent's location, the receptacles or the objects")
+    if max(len(location_of), len(object_type_of)) > MOST_PARTS:
+        raise DataError(f"a room of {len(location_of)} receptacles and {len(object_type_of)} objects is none")
     start = facts["atlocation"][0][1]
 
     location_facts = [fact[1] for fact in facts.get("objectatlocation", ())]

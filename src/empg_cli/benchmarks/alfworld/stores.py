@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-import lzma
 import os
-import struct
+import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from empg_cli.benchmarks.alfworld.tables import SPLITS
-from empg_cli.benchmarks.base import DataError
+from empg_cli.errors import DataError
+from empg_cli.reading.guard import damaged, reading
+from empg_cli.reading.streams import MOST_GROWTH, most_unpacked, open_bytes
 
 GAME_FILE = "game.tw-pddl"
 REPAIR = "Download the data again, or set benchmark.data_dir=null to play generated games."
-BROKEN = (
-    tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, OSError,
-    RuntimeError,  # zipfile, when a flipped bit asks for a password or an unknown compression
-    ValueError, KeyError,
-)  # fmt: skip
-"""What reading damaged files raises."""
+MOST_GAME = 4 << 20
+"""Bytes of a game; the largest official one has 138 kB."""
 _CACHE_FORMAT = 2
 _PIECE = 1 << 20
 
@@ -39,7 +35,7 @@ class GameStore(Protocol):
         ...
 
     def read(self, path: str) -> bytes:
-        """The whole file. Raises one of `BROKEN`, also for bytes that are not those that were archived."""
+        """The whole file. Raises DataError, also for bytes that are not those that were archived."""
         ...
 
 
@@ -75,7 +71,13 @@ class FolderStore:
                     yield str(below / GAME_FILE)
 
     def read(self, path: str) -> bytes:
-        return self._root.joinpath(*PurePosixPath(path).parts[1:]).read_bytes()
+        file = self._root.joinpath(*PurePosixPath(path).parts[1:])
+        with reading(f"{self.where}: {path}", REPAIR):
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+                raise damaged(f"{self.where}: {path}", "no file", REPAIR)
+            refuse_large(f"{self.where}: {path}", status.st_size)
+            return file.read_bytes()
 
 
 def _split_of(path: PurePosixPath) -> str | None:
@@ -101,7 +103,11 @@ class ZipStore:
         return {**self.__dict__, "_opened": None}
 
     def paths(self) -> Iterator[str]:
-        for info in self._archive().infolist():
+        members = self._archive().infolist()
+        size = len(self._source) if isinstance(self._source, bytes) else self._source.stat().st_size
+        if sum(info.file_size for info in members) > most_unpacked(size):
+            raise damaged(self.where, f"unpacks to more than {MOST_GROWTH} times its size: no data, but a bomb", REPAIR)
+        for info in members:
             _refuse_unsafe(self.where, info.filename)
             if info.filename.endswith("/" + GAME_FILE):
                 yield info.filename
@@ -110,7 +116,9 @@ class ZipStore:
                     _read_out(member.read)
 
     def read(self, path: str) -> bytes:
-        return self._archive().read(path)  # checks the CRC
+        with reading(f"{self.where}: {path}", REPAIR):
+            refuse_large(f"{self.where}: {path}", self._archive().getinfo(path).file_size)
+            return self._archive().read(path)  # checks the CRC
 
 
 def unpacked(tar: Path) -> ZipStore:
@@ -143,22 +151,26 @@ def unpacked(tar: Path) -> ZipStore:
 
 
 def _copy_games(tar: Path, target: IO[bytes]) -> None:
-    with tarfile.open(tar) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+    with (
+        open_bytes(tar, by_content=True) as stream,
+        tarfile.open(fileobj=stream, mode="r:") as source,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out,
+    ):
         for member in source:
             _refuse_unsafe(str(tar), member.name)
+            if member.size < 0:  # tarfile would go back and read it for ever
+                raise damaged(f"{tar}: {member.name}", "less than no bytes", REPAIR)
             if member.name.endswith("/" + GAME_FILE):
-                stream = source.extractfile(member) if member.isfile() else None
-                if stream is None:
+                refuse_large(f"{tar}: {member.name}", member.size)
+                game = source.extractfile(member) if member.isfile() else None
+                if game is None:
                     raise DataError(f"{tar}: {member.name} is a link, not a file. {REPAIR}")
-                out.writestr(zipfile.ZipInfo(member.name), stream.read(), zipfile.ZIP_DEFLATED)
+                out.writestr(zipfile.ZipInfo(member.name), game.read(), zipfile.ZIP_DEFLATED)
         # tarfile takes an archive that stops between two members for a whole one; a whole one ends in zeros.
-        assert source.fileobj is not None
-        source.fileobj.seek(source.offset)
-        if source.fileobj.read(512) != bytes(512):
-            raise tarfile.ReadError("no end-of-archive mark")
-        _read_out(
-            source.fileobj.read
-        )  # tarfile stops here, and the checksum of the compressed stream stands at its end
+        stream.seek(source.offset)
+        if stream.read(512) != bytes(512):
+            raise tarfile.ReadError("no end-of-archive mark, it may be cut off")
+        _read_out(stream.read)  # tarfile stops here, and the checksum of the compressed stream stands at its end
 
 
 def _read_out(read: Callable[[int], bytes]) -> None:
@@ -169,6 +181,12 @@ def _read_out(read: Callable[[int], bytes]) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
+
+
+def refuse_large(where: str, size: int) -> None:
+    """Before it is read."""
+    if size > MOST_GAME:
+        raise damaged(where, f"{size:,} bytes are no game", REPAIR)
 
 
 def _refuse_unsafe(where: str, name: str) -> None:

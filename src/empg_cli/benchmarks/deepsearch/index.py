@@ -1,6 +1,6 @@
 """Building the index directory that the embedded engines open: the corpus, the engine's files, a manifest.
 
-index.json         {"engine", "version", "passages", "digest"}; written last, so a folder with it is complete
+index.json         the manifest (`manifest.py`); written last, so a folder with it is complete
 passages.jsonl ... the corpus (`corpus.py`)
 tantivy/ | bm25s/ | dense/
 """
@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import Passage, PassageStore, write_corpus
+from empg_cli.benchmarks.deepsearch.manifest import write_manifest
+from empg_cli.errors import DataError
 
 EmbeddedEngine = Literal["tantivy", "bm25s", "dense"]
 Progress = Callable[[str, int], None]
@@ -63,7 +64,7 @@ def build_index(
         "passages": len(store),
         "digest": digest.hexdigest()[:16],
     }
-    (directory / "index.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_manifest(directory, manifest)
     return store
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from empg_cli.benchmarks.base import UnscoredError
+from empg_cli.benchmarks.deepsearch.actions import spans
 from empg_cli.config import deepsearch as schema
 from empg_cli.services.api_keys import api_key
 from empg_cli.services.errors import ServiceError
@@ -36,7 +37,7 @@ Is the predicted answer equivalent to one of the accepted answers, in the sense 
 notations count as equivalent; a different, vaguer or hedged answer (several candidates) does not.
 Reply with JSON only: {{"rationale": "one sentence", "judgement": "correct" or "incorrect"}}"""
 
-_VERDICT: Final = re.compile(r'"?judge?ment"?\s*:\s*"?\s*(correct|incorrect)\b', re.IGNORECASE)
+_VERDICT: Final = re.compile(r'"?judge?ment"?\s*:\s*(?:"\s*)?(correct|incorrect)\b', re.IGNORECASE)
 
 
 class JudgeError(UnscoredError):
@@ -94,10 +95,10 @@ class Judge:
 
 def read_verdict(reply: str) -> bool | None:
     """True for correct, False for incorrect, None when the reply holds no verdict. The last one counts."""
-    for source in re.findall(r"\{.*?\}", reply, re.DOTALL)[::-1]:
+    for start, end in [*spans(reply, "{", "}")][::-1]:
         try:
-            judgement = json.loads(source).get("judgement")
-        except (ValueError, AttributeError):
+            judgement = json.loads(reply[start - 1 : end + 1]).get("judgement")
+        except (ValueError, AttributeError, RecursionError):
             continue
         if isinstance(judgement, str) and judgement.strip().lower() in ("correct", "incorrect"):
             return judgement.strip().lower() == "correct"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import build_command
+from empg_cli.benchmarks.deepsearch.manifest import MANIFEST, read_manifest
 from empg_cli.benchmarks.deepsearch.retrieval.base import Retriever
 from empg_cli.benchmarks.deepsearch.retrieval.sharing import SharedRetriever
 from empg_cli.benchmarks.deepsearch.store import StoredWorld
 from empg_cli.config import deepsearch as schema
+from empg_cli.errors import DataError
 
 
 def make_retriever(settings: schema.Retrieval, world: StoredWorld | None) -> Retriever:
@@ -46,11 +46,7 @@ def make_retriever(settings: schema.Retrieval, world: StoredWorld | None) -> Ret
 
 def open_index(directory: Path) -> Retriever:
     """The index in a folder, with the engine that its manifest names."""
-    try:
-        manifest = json.loads((directory / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(f"{directory} holds no finished index; build it: {build_command(directory)}") from None
-    return _open(directory, manifest["engine"])
+    return _open(directory, read_manifest(directory)["engine"])
 
 
 def _open(directory: Path, engine: str) -> Retriever:
@@ -74,7 +70,7 @@ def _open(directory: Path, engine: str) -> Retriever:
 def _index_dir(settings: schema.EmbeddedRetrieval, world: StoredWorld | None) -> Path:
     if settings.index_dir:
         directory = Path(settings.index_dir).expanduser()
-        if not (directory / "index.json").is_file():
+        if not (directory / MANIFEST).is_file():
             raise DataError(
                 f"benchmark.retrieval.index_dir={directory} holds no finished index; build it: "
                 + build_command(directory, "--engine", settings.engine)

@@ -1,7 +1,7 @@
 """Worlds on disk: built once, checked for solvability, found again by what determines them.
 
 <cache_dir>/deepsearch/<mode>-seed<seed>-<key>/
-    world.json        spec, counts, digest
+    world.json        spec, counts, digest, and the seal of all files
     questions.jsonl
     index-tantivy/    corpus and index (`index.py`); index-bm25s/ beside it when asked for
 """
@@ -20,20 +20,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.deepsearch.corpus import PASSAGES
 from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, build_index
+from empg_cli.benchmarks.deepsearch.manifest import MANIFEST
 from empg_cli.benchmarks.deepsearch.retrieval.base import Runner
 from empg_cli.benchmarks.deepsearch.retrieval.tantivy import TantivyRetriever
 from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.benchmarks.deepsearch.world.build import GENERATOR_VERSION, World, WorldSpec, build_world, world_digest
 from empg_cli.benchmarks.deepsearch.world.questions import SPLITS, TRAIN_SHARE, Question
 from empg_cli.benchmarks.deepsearch.world.real import facts_digest
+from empg_cli.errors import DataError
+from empg_cli.reading.guard import reading
+from empg_cli.reading.seal import seal, unsealed
 from empg_cli.types import Task
 
 log = logging.getLogger(__name__)
 
+WORLD: Final = "world.json"
 SPARE: Final = 1.1
 """Questions drawn per question wanted: those that the expert cannot solve are dropped (about 1 % in the real world)."""
 _CHECK_RULES: Final = DeepSearchRules(
@@ -61,7 +66,7 @@ class StoredWorld:
     def index_dir(self, engine: EmbeddedEngine) -> Path:
         """The folder of the world's index, built now if this engine has none yet."""
         directory = self.directory / f"index-{engine}"
-        if not (directory / "index.json").is_file():
+        if not (directory / MANIFEST).is_file():
             store = TantivyRetriever(self.directory / "index-tantivy").store
             _publish(directory, lambda folder: build_index(store, folder, engine))
         return directory
@@ -70,17 +75,16 @@ class StoredWorld:
 def open_world(spec: WorldSpec, cache_dir: Path | None = None) -> StoredWorld:
     """The world of this spec, from the cache or built (about 10 s at scale 1)."""
     directory = (cache_dir or default_cache_dir()) / "deepsearch" / f"{spec.mode}-seed{spec.seed}-{_key(spec)}"
-    if not (directory / "world.json").is_file():
+    if not (directory / WORLD).is_file():
         log.info("building the %s world of seed %d in %s", spec.mode, spec.seed, directory)
         _publish(directory, lambda folder: _build(spec, folder))
     try:
-        info = json.loads((directory / "world.json").read_text(encoding="utf-8"))
-        lines = (directory / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-        questions = _group(_question(json.loads(line)) for line in lines)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the world kept in {directory} is damaged ({error}); delete that folder") from None
-    if {split: len(rows) for split, rows in questions.items()} != info["questions"]:
-        raise DataError(f"the world kept in {directory} is not complete; delete that folder")
+        with reading(directory):
+            info = unsealed(directory, WORLD, "")
+            lines = (directory / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+            questions = _group(_question(json.loads(line)) for line in lines)
+    except DataError as error:
+        raise DataError(f"the world kept in {directory} is damaged ({error}); delete that folder") from error
     return StoredWorld(directory, spec, questions, info)
 
 
@@ -130,7 +134,7 @@ def _build(spec: WorldSpec, directory: Path) -> None:
         "dropped_unsolved": dropped,
         "digest": world_digest(world.passages, questions),
     }
-    (directory / "world.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    seal(directory, WORLD, info, sized_only=[f"index-tantivy/{PASSAGES}"])
 
 
 def _solvable(world: World, spec: WorldSpec, index: Path) -> tuple[dict[str, list[Question]], int]:

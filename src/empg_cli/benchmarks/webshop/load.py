@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.webshop.catalog import Product
 from empg_cli.benchmarks.webshop.generator import generate
 from empg_cli.benchmarks.webshop.goals import GoalKind
@@ -14,7 +13,9 @@ from empg_cli.benchmarks.webshop.nouns import NounSource, make_tagger
 from empg_cli.benchmarks.webshop.official import OfficialSet, find_files, read_products
 from empg_cli.benchmarks.webshop.shop import Shop, open_in_memory
 from empg_cli.benchmarks.webshop.store import compile_store, is_store, open_store
+from empg_cli.errors import DataError
 from empg_cli.invocation import command
+from empg_cli.reading.guard import reading
 
 
 def open_shop(
@@ -36,7 +37,8 @@ def open_shop(
         return open_in_memory(generate(num_products, shop_seed), goals, tagger, **options), "generated"
     folder = Path(data_dir).expanduser()
     if is_store(folder):
-        return open_store(folder, goals, tagger, **options)
+        with reading(folder, "Compile the catalogue again"):
+            return open_store(folder, goals, tagger, **options)
     files = find_files(folder, official_set)
     if official_set == "full":
         raise DataError(

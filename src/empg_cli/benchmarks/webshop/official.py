@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
+import codecs
 import json
+import math
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.webshop.catalog import NO_PRICE, HumanInstruction, Product
+from empg_cli.errors import DataError
+from empg_cli.reading.guard import damaged, plain_text, plain_texts, reading
+from empg_cli.reading.streams import DAMAGED, open_bytes, read_json
 
 OfficialSet = Literal["small", "full"]
 
@@ -24,6 +26,8 @@ _HUMAN = "items_human_ins.json"
 _CHUNK = 1 << 20
 _LONGEST_ITEM = 64 << 20
 """Characters. A product that has not ended by then is a broken file, not a long description."""
+_MOST_GOALS = 100_000
+"""Combinations of the options of one product."""
 
 _NO_ATTRIBUTES = ("DUMMY_ATTR",)
 """What the official loader gives a product that the attribute file does not list."""
@@ -59,13 +63,11 @@ def read_products(files: OfficialFiles) -> Iterator[Product]:
     seen: set[str] = set()
     matched = 0
     for position, item in enumerate(stream_array(files.items)):
-        try:
-            asin = item["asin"]
+        with reading(f"{files.items}: product {position} is not in WebShop's format"):
+            asin = plain_text(item["asin"], "asin")
             if asin == "nan" or len(asin) > 10 or asin in seen:
                 continue
             product = _product(item, instructions.get(asin, {}), human.get(asin, []))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(f"{files.items}: product {position} is not in WebShop's format: {error!r}") from error
         seen.add(asin)
         matched += asin in instructions
         yield product
@@ -79,41 +81,60 @@ def read_products(files: OfficialFiles) -> Iterator[Product]:
 
 
 def stream_array(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON array, one at a time, in the memory of one object."""
+    """The objects of a JSON array, one at a time, in the memory of one object. Raises DataError."""
     decoder = json.JSONDecoder()
     buffer, position, count = "", 0, 0
     opened = closed = False
-    with _open(path) as file:
-        while not closed:
-            piece = _read(file, path)
-            buffer, position = buffer[position:] + piece, 0
-            while True:
-                position = _skip(buffer, position, " \t\r\n," if opened else " \t\r\n\ufeff")
-                if position == len(buffer):
-                    break
-                if not opened:
-                    if buffer[position] != "[":
-                        raise DataError(f"{path} must be a JSON array of products; it starts with {buffer[:20]!r}")
-                    opened, position = True, position + 1
-                    continue
-                if buffer[position] == "]":
-                    closed = True
-                    break
-                try:
+    pieces = _pieces(path)
+    while not closed:
+        piece = next(pieces, "")
+        wanted = len(buffer) - position
+        while piece and len(piece) < wanted and (more := next(pieces, "")):  # doubled, so that no object is read often
+            piece += more
+        buffer, position = buffer[position:] + piece, 0
+        while True:
+            position = _skip(buffer, position, " \t\r\n," if opened else " \t\r\n")
+            if position == len(buffer):
+                break
+            if not opened:
+                if buffer[position] != "[":
+                    raise DataError(f"{path} must be a JSON array of products; it starts with {buffer[:20]!r}")
+                opened, position = True, position + 1
+                continue
+            if buffer[position] == "]":
+                closed = True
+                break
+            try:
+                with reading(f"{path}: product {count}"):
                     item, position = decoder.raw_decode(buffer, position)
-                except json.JSONDecodeError as error:
-                    if len(buffer) - position > _LONGEST_ITEM:
-                        raise DataError(f"{path}: product {count} is not valid JSON: {error}") from error
-                    break
-                yield item
-                count += 1
-            if not piece and not closed:
-                raise DataError(f"{path} ends inside product {count}: the file is truncated or broken; get it again")
-        rest = buffer[position + 1 :].strip()
-        while not rest and (piece := _read(file, path)):  # to the end of the file, where gzip compares its checksum
-            rest = piece.strip()
-        if rest:
-            raise DataError(f"{path} goes on after its array of products with {rest[:20]!r}; get it again")
+            except DataError as error:
+                if not isinstance(error.__cause__, json.JSONDecodeError) or len(buffer) - position > _LONGEST_ITEM:
+                    raise
+                break
+            yield item
+            count += 1
+        if not piece and not closed:
+            raise damaged(path, f"ends inside product {count}", DAMAGED)
+    rest = buffer[position + 1 :].strip()
+    while not rest and (piece := next(pieces, "")):  # to the end of the file, where gzip compares its checksum
+        rest = piece.strip()
+    if rest:
+        raise DataError(f"{path} goes on after its array of products with {rest[:20]!r}; get it again")
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """The text of a file, plain or gzip, piece by piece. Raises DataError."""
+    decoder, done = codecs.getincrementaldecoder("utf-8-sig")(), 0
+    with open_bytes(path) as file:
+        while True:
+            content = file.read(_CHUNK)
+            with reading(f"{path}, after byte {done}", DAMAGED):
+                text = decoder.decode(content, final=not content)
+            if not content:
+                return
+            done += len(content)
+            if text:
+                yield text
 
 
 def _skip(text: str, position: int, blanks: str) -> int:
@@ -123,24 +144,34 @@ def _skip(text: str, position: int, blanks: str) -> int:
 
 
 def _product(item: Mapping[str, Any], extra: Mapping[str, Any], human: list[Mapping[str, Any]]) -> Product:
+    def text(key: str) -> str:
+        return plain_text(item[key], key)
+
     small = item["small_description"]
     instruction = extra.get("instruction")
+    options = _options(item["customization_options"])
+    if math.prod(map(len, options.values())) > _MOST_GOALS:
+        raise ValueError(f"more than {_MOST_GOALS:,} combinations of options")
     return Product(
         asin=item["asin"],
-        title=item["name"],
-        description=item["full_description"],
-        bullets=tuple(small) if isinstance(small, list) else (small,),
-        query=item["query"].lower().strip(),
-        department=item["category"],
-        breadcrumbs=item["product_category"],
+        title=text("name"),
+        description=text("full_description"),
+        bullets=plain_texts(small if isinstance(small, list) else [small], "small_description"),
+        query=text("query").lower().strip(),
+        department=text("category"),
+        breadcrumbs=text("product_category"),
         prices=_prices(item.get("pricing")),
-        options=_options(item["customization_options"]),
-        attributes=tuple(extra.get("attributes", _NO_ATTRIBUTES)),
-        instruction=instruction,
-        instruction_attributes=tuple(extra["instruction_attributes"]) if instruction is not None else (),
+        options=options,
+        attributes=plain_texts(extra.get("attributes", _NO_ATTRIBUTES), "attributes"),
+        instruction=None if instruction is None else plain_text(instruction, "instruction"),
+        instruction_attributes=()
+        if instruction is None
+        else plain_texts(extra["instruction_attributes"], "instruction_attributes"),
         human=tuple(
             HumanInstruction(
-                said["instruction"], tuple(said["instruction_attributes"]), tuple(said["instruction_options"])
+                plain_text(said["instruction"], "instruction"),
+                plain_texts(said["instruction_attributes"], "instruction_attributes"),
+                plain_texts(said["instruction_options"], "instruction_options"),
             )
             for said in human
         ),
@@ -149,8 +180,10 @@ def _product(item: Mapping[str, Any], extra: Mapping[str, Any], human: list[Mapp
 
 def _prices(pricing: str | None) -> tuple[float, ...]:
     """`$5.99` is one price, `$5 to $9` a range, anything without a number WebShop's default."""
-    digits = (re.sub(r"[^\d.]", "", part) for part in (pricing or "").split("$")[1:])
+    digits = (re.sub(r"[^0-9.]", "", part) for part in (pricing or "").split("$")[1:])
     found = tuple(float(number) for number in digits if re.fullmatch(r"\d+\.?\d*|\.\d+", number))
+    if not all(map(math.isfinite, found)):
+        raise ValueError("a price has no end")
     return found[:2] or (NO_PRICE,)
 
 
@@ -160,7 +193,10 @@ def _options(groups: Mapping[str, list[Mapping[str, str]] | None] | str) -> dict
     if isinstance(groups, str):
         raise TypeError(f"customization_options is text: {groups[:40]!r}")
     return {
-        name.lower(): tuple(choice["value"].strip().replace("/", " | ").lower() for choice in choices)
+        plain_text(name, "an option").lower(): tuple(
+            plain_text(choice["value"], "the value of an option").strip().replace("/", " | ").lower()
+            for choice in choices
+        )
         for name, choices in groups.items()
         if choices is not None
     }
@@ -170,28 +206,8 @@ def _plain_or_gzip(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
-
-
-def _read(file: IO[str], path: Path, size: int = _CHUNK) -> str:
-    try:
-        return file.read(size)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); get it again") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error}); get it again") from error
-
-
 def _read_object(path: Path) -> dict[str, Any]:
-    with _open(path) as file:
-        text = _read(file, path, -1)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not valid JSON ({error}): truncated or broken; get it again") from error
+    content = read_json(path, DAMAGED)
     if not isinstance(content, dict):
         raise DataError(f"{path} must be a JSON object by ASIN, got a {type(content).__name__}")
     return content

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.webshop.bm25 import Index, Postings, build_postings
 from empg_cli.benchmarks.webshop.catalog import Product, decode, encode
 from empg_cli.benchmarks.webshop.goals import GOAL_KINDS, GoalKind, GoalList, GoalSource, goal_sources, make_table
@@ -28,7 +27,12 @@ from empg_cli.benchmarks.webshop.nouns import NounTagger
 from empg_cli.benchmarks.webshop.reward import Reward
 from empg_cli.benchmarks.webshop.shop import Shop
 from empg_cli.benchmarks.webshop.splits import bucket
+from empg_cli.errors import DataError
+from empg_cli.reading.guard import reading
+from empg_cli.reading.seal import crc32
+from empg_cli.reading.streams import read_json
 
+_AGAIN = "Compile the catalogue again"
 MANIFEST = "webshop-store.json"
 _VERSION = 2
 _PRODUCTS, _TERMS = "products.jsonl", "terms.txt"
@@ -119,7 +123,7 @@ def _write(
         "price_seed": price_seed,
         "digest": digest.hexdigest(),
         "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
-        "crc32": {path.name: _crc32(path) for path in sorted(folder.iterdir()) if path.name != _PRODUCTS},
+        "crc32": {path.name: crc32(path) for path in sorted(folder.iterdir()) if path.name != _PRODUCTS},
     }
     manifest["check"] = _check(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -136,11 +140,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Everything is read but the products, by far the largest file: `StoredProducts` checks each as it is decoded.
     """
     path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = read_json(path, _AGAIN)
+    with reading(path, _AGAIN):
         version, expected = manifest["version"], manifest["bytes"]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path} is broken ({error!r}); compile the catalogue again") from error
     if version != _VERSION:
         raise DataError(
             f"{folder} was compiled as version {version}, this empg reads version {_VERSION}; compile it again"
@@ -153,7 +155,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             state = "is missing" if found is None else f"has {found} bytes instead of {size}"
             raise DataError(f"{folder / name} {state}; compile the catalogue again")
     for name, crc in manifest["crc32"].items():
-        if _crc32(folder / name) != crc:
+        if crc32(folder / name) != crc:
             raise DataError(f"{folder / name} is not what was written; compile the catalogue again")
     return manifest
 
@@ -161,14 +163,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _check(manifest: dict[str, Any]) -> int:
     rest = {key: value for key, value in manifest.items() if key != "check"}
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
-
-
-def _crc32(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            crc = zlib.crc32(piece, crc)
-    return crc
 
 
 def open_store(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark, StepResult, UnscoredError
+from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, reason_of, step_in_place
 from empg_cli.config import load
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.errors import DataError
 from empg_cli.observe.terminal import is_live_terminal, printable
 from empg_cli.services.errors import ServiceError
 from empg_cli.types import Task
@@ -54,9 +56,11 @@ def _is_read(word: str) -> bool:
 
 def play(benchmark: Benchmark, task: Task, max_steps: int, console: Console, keyboard: Keyboard) -> bool | None:
     """One episode. True or False when it ended, None when the player left."""
-    env = benchmark.make_env(task)
+    try:
+        env, observation = begin(benchmark, task)
+    except EnvironmentFailed as failed:
+        raise DataError(f"{task.task_id} cannot be played: {reason_of(failed)}") from failed
     expert = Expert(benchmark, task)
-    observation = env.reset()
     console.print(f"[bold]{task.task_id}[/bold]  ({task.kind}, at most {max_steps} steps)", soft_wrap=True)
     console.print(HELP, style="dim")
     _show(console, observation.text)
@@ -67,9 +71,11 @@ def play(benchmark: Benchmark, task: Task, max_steps: int, console: Console, key
             console.print(f"left after {steps} steps", style="dim")
             return None
         try:
-            result = env.step(action)
-        except (UnscoredError, ServiceError) as error:
-            console.print(f"the episode ends unscored: {printable(str(error))}", style="red", markup=False)
+            result = step_in_place(env, action)
+        except EnvironmentFailed as failed:
+            expected = isinstance(failed.error, UnscoredError | ServiceError)
+            why = str(failed.error) if expected else reason_of(failed)
+            console.print(f"the episode ends unscored: {printable(why)}", style="red", markup=False)
             return None
         expert.saw(action)
         steps, actions = steps + 1, result.actions
@@ -91,12 +97,13 @@ class Expert:
         self._history.append(action)
 
     def hint(self) -> str:
-        env = self._benchmark.make_env(self._task)
-        env.reset()
-        for action in self._history:
-            env.step(action)
-        plan: Iterator[str] = self._benchmark.expert(env)
-        return next(plan, NO_HINT)
+        try:
+            env, _ = begin(self._benchmark, self._task)
+            for action in self._history:
+                step_in_place(env, action)
+            return next(expert_actions(self._benchmark, env, None), NO_HINT)
+        except EnvironmentFailed as failed:
+            return f"{NO_HINT} ({reason_of(failed)})"
 
 
 def _choose(console: Console, keyboard: Keyboard, actions: Sequence[str], expert: Expert) -> str | None:

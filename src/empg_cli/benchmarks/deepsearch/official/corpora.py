@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import Passage
 from empg_cli.benchmarks.deepsearch.official.rows import Row, read_rows
+from empg_cli.errors import DataError
+from empg_cli.reading.guard import plain_text, reading
 
 
 def read_corpus(path: Path) -> Iterator[Passage]:
@@ -15,14 +16,17 @@ def read_corpus(path: Path) -> Iterator[Passage]:
     if not path.is_file():
         raise DataError(f"no such corpus file: {path}")
     for number, row in read_rows(path):
-        title, text = _title_and_text(row)
+        with reading(f"{path}, row {number}"):
+            title, text = _title_and_text(row)
+            url = plain_text(row.get("url") or "", "url")
+            id_ = row.get("id", row.get("_id", number - 1))
+            id_ = str(id_) if isinstance(id_, int) else plain_text(id_, "id")
         if not title and not text:
             raise DataError(
                 f'{path}, row {number}: a passage needs "contents" (title on its first line), or "title" and "text"; '
                 f"got the keys {', '.join(sorted(row)) or 'none'}"
             )
-        id_ = row.get("id", row.get("_id", number - 1))
-        yield Passage(str(id_), title, text, str(row.get("url") or ""))
+        yield Passage(id_, title, text, url)
 
 
 def split_contents(contents: str) -> tuple[str, str]:
@@ -33,5 +37,6 @@ def split_contents(contents: str) -> tuple[str, str]:
 
 def _title_and_text(row: Row) -> tuple[str, str]:
     if row.get("contents"):
-        return split_contents(str(row["contents"]))
-    return str(row.get("title") or "").strip(), str(row.get("text") or row.get("content") or "").strip()
+        return split_contents(plain_text(row["contents"], "contents"))
+    title, text = row.get("title") or "", row.get("text") or row.get("content") or ""
+    return plain_text(title, "title").strip(), plain_text(text, "text").strip()

@@ -12,17 +12,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.answers import normalise
 from empg_cli.benchmarks.deepsearch.official.rows import Row, is_data_file, read_rows
 from empg_cli.benchmarks.deepsearch.sources import canonical, group_of
 from empg_cli.benchmarks.deepsearch.world.questions import Question
+from empg_cli.errors import DataError
+from empg_cli.reading.guard import json_of, plain_text, reading
 
 ANSWER_SEPARATOR: Final = "<|answer_split|>"
 SPLIT_NAMES: Final = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
@@ -32,14 +32,15 @@ _WITHOUT_QUESTIONS: Final = ("corpus", "qrels")
 def load_folder(folder: Path) -> dict[str, list[Question]]:
     """Split -> questions of all data files of a folder, in the order of their paths; corpora and indexes may lie there
     too. `id` and `ood` divide the evaluation split (test, else dev) by source. Raises DataError when there are none."""
-    indexes = {path.parent for path in folder.rglob("index.json")}
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if is_data_file(path)
-        and not any(word in path.name.lower() for word in _WITHOUT_QUESTIONS)
-        and not indexes & {*path.parents}
-    ]
+    with reading(folder):
+        indexes = {path.parent for path in folder.rglob("index.json")}
+        files = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if is_data_file(path)
+            and not any(word in path.name.lower() for word in _WITHOUT_QUESTIONS)
+            and not indexes & {*path.parents}
+        ]
     if not files:
         raise DataError(
             f"{folder} holds no question files (.jsonl, .json, .csv or .parquet with train, dev or test in the name); "
@@ -68,10 +69,8 @@ def load_questions(path: Path, split: str, *, source: str) -> list[Question]:
     for number, row in read_rows(path):
         if row.get("answerable") is False:  # MuSiQue-Full has unanswerable twins
             continue
-        try:
+        with reading(f"{path}, row {number}: not a question of a known format"):
             questions.append(_question(row, number, split, source))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"{path}, row {number}: not a question of a known format ({_reason(error)})") from None
     if not questions:
         raise DataError(f"{path} holds no questions")
     return questions
@@ -104,7 +103,7 @@ def _source_of(path: Path, folder: Path) -> str:
 
 
 def _question(row: Row, number: int, split: str, source: str) -> Question:
-    kind = canonical(str(row["data_source"])) if row.get("data_source") else source
+    kind = canonical(plain_text(row["data_source"], "data_source")) if row.get("data_source") else source
     text = _text(row)
     answers = tuple(dict.fromkeys(answer for answer in _answers(row) if normalise(answer)))
     if not text:
@@ -117,8 +116,8 @@ def _question(row: Row, number: int, split: str, source: str) -> Question:
 def _text(row: Row) -> str:
     for key in ("question", "Question", "query"):
         if row.get(key):
-            return str(row[key]).strip()
-    content = str(row["prompt"][-1]["content"])
+            return plain_text(row[key], key).strip()
+    content = plain_text(row["prompt"][-1]["content"], "prompt")
     return content.rpartition("Question:")[2].strip()
 
 
@@ -129,23 +128,27 @@ def _answers(row: Row) -> Iterator[str]:
         truth = row["reward_model"]["ground_truth"]
         if isinstance(truth, dict):
             return _strings(truth["target"])
-        text = str(truth)
+        text = plain_text(truth, "reward_model.ground_truth")
         if text.startswith("{"):
-            return _strings(json.loads(text)["target"])
+            return _strings(json_of(text, "reward_model.ground_truth")["target"])
         return iter(text.split(ANSWER_SEPARATOR))
     if "Answer" in row:
         return _strings(row["Answer"])
-    return iter([str(row["answer"]), *_strings(row.get("answer_aliases") or [])])
+    return iter([*_strings(row["answer"]), *_strings(row.get("answer_aliases") or [])])
 
 
 def _strings(value: Any) -> Iterator[str]:
-    return iter([str(value)] if isinstance(value, str) else [str(item) for item in value])
+    """A text or number, or a list of them."""
+    return iter([_said(item) for item in (value if isinstance(value, list) else [value])])
+
+
+def _said(value: Any) -> str:
+    """A year may stand as a number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else plain_text(value, "an answer")
 
 
 def _row_id(row: Row, number: int) -> str:
     extra = row.get("extra_info") or {}
-    return str(row.get("_id") or row.get("id") or extra.get("index") or number)
-
-
-def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    found = row.get("_id") or row.get("id") or extra.get("index") or number
+    return str(found) if isinstance(found, int) else plain_text(found, "the id")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import Passage, PassageStore, build_command
+from empg_cli.benchmarks.deepsearch.manifest import read_manifest
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words, words_of
+from empg_cli.errors import DataError
 from empg_cli.extras import install_command
+from empg_cli.reading.guard import reading
 
 _WORD = r"\S\S+"
 """The texts are words already; bm25s drops those of one letter."""
@@ -36,9 +37,10 @@ class Bm25sRetriever:
             raise DataError(
                 f"{directory} holds no bm25s index; build it: " + build_command(directory, "--engine", "bm25s")
             )
+        self._manifest = read_manifest(directory)
         self.store = PassageStore(directory)
-        self._index = self._bm25s.BM25.load(str(directory / "bm25s"), mmap=True)
-        self._manifest = json.loads((directory / "index.json").read_text(encoding="utf-8"))
+        with reading(directory / "bm25s", f"Build it again: {build_command(directory, '--engine', 'bm25s')}"):
+            self._index = self._bm25s.BM25.load(str(directory / "bm25s"), mmap=True)
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         return [self._search(query, top_k) for query in queries]

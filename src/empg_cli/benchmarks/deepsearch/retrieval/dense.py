@@ -15,10 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import Passage, PassageStore, build_command
+from empg_cli.benchmarks.deepsearch.manifest import read_manifest
 from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, query_words
+from empg_cli.errors import DataError
 from empg_cli.extras import install_command
+from empg_cli.reading.guard import reading
+from empg_cli.reading.streams import read_json
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -45,8 +48,9 @@ class Encoder:
         self._spec = spec
         wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._device = torch.device(wanted)
-        self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
-        self._model = AutoModel.from_pretrained(spec.model).to(self._device).eval()
+        with reading(f"the encoder {spec.model}", "Give a Hugging Face folder, or a hub id with network"):
+            self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
+            self._model = AutoModel.from_pretrained(spec.model).to(self._device).eval()
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """float32 [len(texts), hidden]; inner product = cosine similarity."""
@@ -78,11 +82,12 @@ class DenseRetriever:
                 f"{directory} holds no dense index; build it: "
                 + build_command(directory, "--engine", "dense", "--encoder", "MODEL")
             )
+        self._manifest = read_manifest(directory)
         self.store = PassageStore(directory)
-        self._index = faiss.read_index(str(directory / "dense" / "vectors.faiss"))
-        self._spec = EncoderSpec(**json.loads((directory / "dense" / "encoder.json").read_text(encoding="utf-8")))
+        with reading(directory / "dense", f"Build it again: {build_command(directory, '--engine', 'dense')}"):
+            self._index = faiss.read_index(str(directory / "dense" / "vectors.faiss"))
+            self._spec = EncoderSpec(**read_json(directory / "dense" / "encoder.json"))
         self._encoder = Encoder(self._spec, device)
-        self._manifest = json.loads((directory / "index.json").read_text(encoding="utf-8"))
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         asked = [query for query in queries if query_words(query)]

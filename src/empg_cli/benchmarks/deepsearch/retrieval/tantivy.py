@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.corpus import PassageStore, build_command
+from empg_cli.benchmarks.deepsearch.manifest import read_manifest
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words, searchable
+from empg_cli.errors import DataError
 from empg_cli.extras import pip_install
+from empg_cli.reading.guard import reading
 
 try:
     import tantivy
@@ -37,16 +38,17 @@ class TantivyRetriever:
             raise DataError(
                 f"{directory} holds no tantivy index; build it: " + build_command(directory, "--engine", "tantivy")
             )
+        self._manifest = read_manifest(directory)
         self.store = PassageStore(directory)
-        self._index = tantivy.Index.open(str(directory / "tantivy"))
-        self._index.register_tokenizer(_ANALYZER, _analyzer())
-        self._searcher = self._index.searcher()
+        with reading(directory / "tantivy", f"Build it again: {build_command(directory, '--engine', 'tantivy')}"):
+            self._index = tantivy.Index.open(str(directory / "tantivy"))
+            self._index.register_tokenizer(_ANALYZER, _analyzer())
+            self._searcher = self._index.searcher()
         if self._searcher.num_docs != len(self.store):
             raise DataError(
                 f"{directory}: the index has {self._searcher.num_docs:,} documents, the corpus {len(self.store):,} "
                 "passages; an interrupted build? Delete the folder and build it again"
             )
-        self._manifest = json.loads((directory / "index.json").read_text(encoding="utf-8"))
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         return [self._search(query, top_k) for query in queries]

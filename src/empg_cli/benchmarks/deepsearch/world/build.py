@@ -14,8 +14,8 @@ from empg_cli.benchmarks.deepsearch.world.fictional import fictional_graph
 from empg_cli.benchmarks.deepsearch.world.questions import Question, draw_questions
 from empg_cli.benchmarks.deepsearch.world.real import real_graph
 
-GENERATOR_VERSION: Final = 3
-"""Part of the cache key: raise it with every change that alters a world or its index."""
+GENERATOR_VERSION: Final = 4
+"""Part of the cache key: raise it with every change that alters a world, its index or the form of its files."""
 
 Mode = Literal["real", "fictional"]
 

@@ -1,0 +1,1 @@
+"""Readers and parsers on inputs that nobody would write (`make fuzz`, docs/reliability.md)."""

@@ -1,0 +1,1 @@
+"""Files that may hold anything: what they mean, or a `DataError` that names file and place."""
