@@ -28,6 +28,9 @@ from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, TrainState, load_state
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
+from empg_cli.runs.mixture import refuse_unlike
+from empg_cli.runs.provenance import WEIGHTS
+from empg_cli.runs.run_file import update_run_file
 from empg_cli.runs.trajectories import text_with_special_tokens
 
 
@@ -98,6 +101,9 @@ def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, o
     policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)
+    weights = {WEIGHTS: model_fingerprint(policy)["digest"]}
+    refuse_unlike(folder.path, weights)
+    update_run_file(folder.path, **weights)
     steps = cfg.trainer.warm_start.steps
     if steps == 0:
         return policy

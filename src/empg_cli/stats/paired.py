@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from empg_cli.stats.intervals import Estimate, checked_confidence, t_interval, t_quantile
+from empg_cli.stats.intervals import Estimate, are_equal, checked_confidence, t_interval, t_quantile
 
 MAX_EXACT_PAIRS = 20
 """Pairs up to which the sign-flip test counts all 2**n cases."""
@@ -31,8 +31,9 @@ class SignFlip(NamedTuple):
 
 class PairedDifference(NamedTuple):
     mean: float
-    low: float
-    high: float
+    low: float | None
+    """None where the differences are all equal: nothing then says how they spread."""
+    high: float | None
     n: int
     test: SignFlip
 
@@ -69,7 +70,8 @@ def paired_difference(
         raise ValueError(f"paired values must be as many on both sides, got {len(treatment)} and {len(baseline)}")
     differences = [a - b for a, b in zip(treatment, baseline, strict=True)]
     mean, low, high, n = t_interval(differences, confidence)
-    return PairedDifference(mean, low, high, n, sign_flip_test(differences))
+    ends = (None, None) if are_equal(differences) else (low, high)
+    return PairedDifference(mean, *ends, n, sign_flip_test(differences))
 
 
 def sign_flip_test(differences: Sequence[float], *, resamples: int = 100_000, seed: int = 0) -> SignFlip:

@@ -19,9 +19,10 @@ from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
 from empg_cli.config.unsaid import with_outside_keys
 from empg_cli.observe.catalogue import METRICS, definition_of
-from empg_cli.runs.facts import cell_hash, config_hash
+from empg_cli.runs.facts import cell_hash, config_hash, shaping
 from empg_cli.runs.study import Cell, Study
 from empg_cli.studies.forecast import cost_digest
+from empg_cli.studies.growth import joined
 
 OF_THE_STUDY = {
     "seed": "give seeds=N or seeds=[...]: a study pairs its variants by seed",
@@ -34,12 +35,13 @@ OF_THE_STUDY = {
 
 
 def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_dir: str | None = None) -> Study:
-    """The study that a command line describes. Makes no folder.
+    """The study that a command line describes, alone: what its folder holds already is looked at, not joined.
 
-    Every variant is composed and validated; cells of a variant differ in nothing but the seed.
+    Makes no folder. Every variant is composed and validated; cells of a variant differ in nothing but the seed.
 
     Raises:
-        ConfigError: with every problem of every variant.
+        ConfigError: with every problem of every variant; or the folder holds another study.
+        MixedStudy: a cell would not be made as those in the folder are.
     """
     with hydra_session(config_name, config_dir) as session:
         words, problems = parse(overrides, session.loader)
@@ -74,10 +76,10 @@ def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_
         cells=tuple(cells),
         facts={name: _facts(cfg) for name, cfg in configs.items()},
         costs={name: cost_digest(cfg.model_dump()) for name, cfg in configs.items()},
+        settings={name: shaping(cfg.model_dump(mode="json")) for name, cfg in configs.items()},
+        mixed=settings.ablation.mixed,
     )
-    mixed = [Problem(str(study.cell_dir(cell)), "holds a run of another configuration") for cell in study.strangers()]
-    if mixed:
-        raise ConfigError("The folder holds another study: give another run_dir", mixed)
+    joined(study)
     return study
 
 
