@@ -179,7 +179,7 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         notes.append(f"TWO VALUES: an interval over 2 seeds rests on the one distance between them (t = 12.7) and says "
                      f"little: {', '.join(twos)}.")  # fmt: skip
     if any(_is_equal(row) for row in comparison.rows):
-        notes.append("equal in all n: no interval can be made of values without a spread; they are not certain for it.")
+        notes.append("equal in all n: values without a spread give no interval, and are not certain for it.")
     if done < comparison.runs_planned:
         notes.append(f"INCOMPLETE: {done} of {comparison.runs_planned} runs are done.")
     if comparison.seeds_planned < 2:
