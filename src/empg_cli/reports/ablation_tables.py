@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from empg_cli.files import write_atomically
 from empg_cli.invocation import command
 from empg_cli.observe.terminal import write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown, p_text, print_table
-from empg_cli.stats.paired import sign_flip_floor
+from empg_cli.stats.paired import pairs_for_p, sign_flip_floor
 from empg_cli.studies.comparison import BESIDE, SURE, Comparison, RunValue, VariantRow
 
 
@@ -174,7 +173,7 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
                      f"Holm: over {tests} comparison{'s' if tests > 1 else ''}.")  # fmt: skip
         if (smallest := tests * sign_flip_floor(max(n for n, _ in floors))) >= SURE:
             notes.append(f"Nothing can be bold: p (Holm) cannot go below {min(1.0, smallest):.4g} with so few pairs; "
-                         f"with {_pairs_for(tests)} it can.")  # fmt: skip
+                         f"with {pairs_for_p(SURE, tests)} it can.")  # fmt: skip
     if twos := [row.variant for row in comparison.rows if _rests_on_two(row)]:
         notes.append(f"TWO VALUES: an interval over 2 seeds rests on the one distance between them (t = 12.7) and says "
                      f"little: {', '.join(twos)}.")  # fmt: skip
@@ -186,11 +185,6 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         notes.append("A single seed: no interval, so nothing here tells a difference from chance.")
     facts = "; ".join(f"{key}: {value}" for key, value in comparison.facts.items())
     return (*notes, facts + ("" if comparison.facts.get("data") == "official" else " (not the official benchmark)"))
-
-
-def _pairs_for(tests: int) -> int:
-    """The fewest pairs whose smallest p is below `SURE` after Holm over this many comparisons."""
-    return next(n for n in itertools.count(2) if tests * sign_flip_floor(n) < SURE)
 
 
 def _rests_on_two(row: VariantRow) -> bool:

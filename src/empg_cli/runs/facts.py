@@ -41,7 +41,12 @@ def config_hash(cfg: TrainConfig) -> str:
 
     A key that came later does not change it while its value is what runs did before: a study that began then goes on.
     """
-    content = without_new_keys(shaping(cfg.model_dump()))
+    return settings_hash(cfg.model_dump())
+
+
+def settings_hash(values: Mapping[str, Any]) -> str:
+    """`config_hash` of a configuration as plain data."""
+    content = without_new_keys(shaping(values))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from empg_cli.files import write_atomically
 from empg_cli.owner import FolderOwned, Owner, owner_of, owning
 from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.facts import shaping
-from empg_cli.runs.format import migrated, refuse_the_future
+from empg_cli.runs.format import lookup, migrated, refuse_the_future
 from empg_cli.runs.run_file import RUN_FILE
 
 STUDY_FILE = "study.json"
@@ -137,6 +138,17 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], above: str = 
             yield from differences(old, new, f"{key}.")
         elif old != new and key not in PLACES:
             yield key, old, new
+
+
+def without_places(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that says of its data whether it has a place, and not which."""
+    found = copy.deepcopy(dict(values))
+    for key in PLACES:
+        above, _, name = key.rpartition(".")
+        node = lookup(found, above)
+        if isinstance(node, dict) and node.get(name) is not None:
+            node[name] = "given"
+    return found
 
 
 def write_study(study: Study) -> None:

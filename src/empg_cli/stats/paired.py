@@ -5,6 +5,7 @@ Pure functions of plain numbers; nothing of ours is imported but the interval ty
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from bisect import bisect_left
@@ -108,6 +109,11 @@ def sign_flip_floor(pairs: int) -> float:
     if pairs < 1:
         raise ValueError(f"pairs must be at least 1, got {pairs}")
     return 2.0 ** (1 - pairs)
+
+
+def pairs_for_p(below: float, tests: int = 1) -> int:
+    """The fewest pairs whose smallest sign-flip p is below this after Holm over so many tests: 6 for 0.05 and one."""
+    return next(n for n in itertools.count(1) if tests * sign_flip_floor(n) < below)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -206,7 +206,9 @@ def _facts(study: Study, counted: Sequence[Cell], runs: Mapping[str, Sequence[Ru
         facts["data"].add(str(run.get("data", {}).get("source", "unknown")))
         for part, made in parts(run, study.settings.get(cell.variant), name=cell.variant, seed=cell.seed).items():
             if part.name in ("code", "packages"):
-                facts.setdefault(part.name, set()).add(made.told)
+                facts.setdefault(part.name, set()).add(made.identity)
+        if commit := run.get("commit"):
+            facts.setdefault("commit", set()).add(str(commit))
         for key, value in study.facts[cell.variant].items():
             facts.setdefault(key, set()).add(str(value))
     tasks = {str(run.tasks) for values in runs.values() for run in values if run.tasks}

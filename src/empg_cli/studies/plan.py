@@ -19,8 +19,8 @@ from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
 from empg_cli.config.unsaid import with_outside_keys
 from empg_cli.observe.catalogue import METRICS, definition_of
-from empg_cli.runs.facts import cell_hash, config_hash, shaping
-from empg_cli.runs.study import Cell, Study
+from empg_cli.runs.facts import cell_hash, config_hash, settings_hash, shaping
+from empg_cli.runs.study import Cell, Study, is_study, without_places
 from empg_cli.studies.forecast import cost_digest
 from empg_cli.studies.growth import joined
 
@@ -68,7 +68,7 @@ def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_
         for name, cfg in configs.items()
     ]
     study = Study(
-        folder=_folder(composed, words, hashes),
+        folder=_folder(composed, words, configs),
         name=settings.ablation.name,
         metric=settings.ablation.metric,
         base=settings.ablation.base,
@@ -149,11 +149,20 @@ def _variant_configs(settings: StudySettings, words: Sequence[Override], session
     return configs
 
 
-def _folder(composed: DictConfig, words: Sequence[Override], hashes: dict[str, str]) -> Path:
-    """The user's own `run_dir`, or a folder named by the settings, so that the same command finds its study again."""
+def _folder(composed: DictConfig, words: Sequence[Override], configs: dict[str, TrainConfig]) -> Path:
+    """The user's own `run_dir`, or a folder named by the settings, so that the same command finds its study again, also
+    after its data was moved."""
     folder = Path(str(composed.run_dir))
     if any(word.key_or_group == "run_dir" for word in words):
         return folder
+    values = {name: cfg.model_dump() for name, cfg in configs.items()}
+    by_an_older_empg = _named(folder, values)
+    found = _named(folder, {name: without_places(own) for name, own in values.items()})
+    return by_an_older_empg if is_study(by_an_older_empg) else found
+
+
+def _named(folder: Path, values: dict[str, dict[str, Any]]) -> Path:
+    hashes = {name: settings_hash(own) for name, own in values.items()}
     digest = hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()[:6]
     return folder.with_name(f"{folder.name}-{digest}")
 

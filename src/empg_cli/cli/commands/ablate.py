@@ -43,8 +43,8 @@ def ablate_task(cfg: DictConfig) -> float | str | None:
         return ELSEWHERE
     try:
         return train_task(cfg)
-    except FolderOwned:  # taken in this moment
-        return ELSEWHERE
+    except FolderOwned:  # taken in this moment, or only looked at
+        return ELSEWHERE if player_of(folder) is not None else train_task(cfg)
 
 
 def _is_done(folder: Path) -> bool:
@@ -141,8 +141,8 @@ def _say_who_plays(asked: Study) -> None:
             players.setdefault(str(player), []).append(cell)
     for player, cells in players.items():
         names = ", ".join(cell.folder for cell in cells)
-        share = f"{len(cells)} of {len(asked.cells)} cells"
-        print(f"{share} are played by {player}: the tables will have them when it ends ({names})", file=sys.stderr)
+        print(f"Played by {player}: {len(cells)} of {len(asked.cells)} cells ({names}); the tables will have them when "
+              "it ends", file=sys.stderr)  # fmt: skip
 
 
 @contextlib.contextmanager
