@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,16 @@ from empg_cli.learner.optim import make_optimizer
 from empg_cli.model.loading import check_context, load_own, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
+from empg_cli.owner import owning
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, TrainState, load_state
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
+from empg_cli.runs.mixture import refuse_unlike
+from empg_cli.runs.provenance import WEIGHTS
+from empg_cli.runs.run_file import update_run_file
 from empg_cli.runs.trajectories import text_with_special_tokens
 
 
@@ -70,8 +74,11 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         torch.set_num_threads(cfg.trainer.threads)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     kinds = sorted({task.kind for task in benchmark.tasks("train")})
-    folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
-    with observing(cfg, folder) as observer:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(owning(run_dir, "training"))
+        folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
+        observer = stack.enter_context(observing(cfg, folder))
         initial = initial_policy(cfg, benchmark, folder, observer)
         observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
@@ -98,6 +105,9 @@ def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, o
     policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)
+    weights = {WEIGHTS: model_fingerprint(policy)["digest"]}
+    refuse_unlike(folder.path, weights)
+    update_run_file(folder.path, **weights)
     steps = cfg.trainer.warm_start.steps
     if steps == 0:
         return policy

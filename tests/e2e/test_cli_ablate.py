@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -16,7 +18,9 @@ from typer.testing import Result
 
 from empg_cli.config.schema import TrainConfig
 from empg_cli.observe.stop import Stopped
+from empg_cli.owner import FolderOwned, owning
 from empg_cli.runs.facts import cell_hash
+from empg_cli.runs.study import read_study
 
 Empg = Callable[..., Result]
 Small = tuple[str, ...]
@@ -63,6 +67,125 @@ def test_done_cells_are_skipped_and_more_seeds_extend_the_study(empg: Empg, play
     assert played[3:] == ["zeta-0.01-s1", "zeta-0.05-s1", "zeta-0.1-s1"]
     (folder,) = Path("ablations").iterdir()
     assert "zeta-0.05 " in (folder / "ablation.md").read_text()
+
+
+def test_seeds_that_come_later_are_in_one_table_with_the_others(empg: Empg, played: list[str]) -> None:
+    empg("ablate", "ablation=dapo_empg", "seeds=2", "run_dir=study")
+    result = empg("ablate", "ablation=dapo_empg", "seeds=[7]", "run_dir=study")
+    assert played[4:] == ["dapo-s7", "dapo_empg-s7"]
+    assert "INCOMPLETE" not in result.stdout
+    rows = json.loads(Path("study/ablation.json").read_text())["rows"]
+    assert [[run["seed"] for run in row["runs"]] for row in rows] == [[0, 1, 7], [0, 1, 7]]
+    planned = empg("ablate", "ablation=dapo_empg", "seeds=[7,8]", "run_dir=study", "--plan").stdout
+    assert "2 of 4 cells to run" in planned and "measured: dapo_empg - dapo, 3 seeds" in planned
+    more = empg("ablate", "ablation=dapo_empg", "seeds=1", "run_dir=study", '+ablation.variants.grpo=["algo=grpo"]')
+    assert played[6:] == ["grpo-s0"]  # this command's own seeds: nobody has asked for the others
+    assert "INCOMPLETE: 7 of 9 runs are done" in more.stdout
+
+
+def test_a_cell_that_another_process_plays_is_left_to_it(empg: Empg, played: list[str]) -> None:
+    Path("study/scaling-s0").mkdir(parents=True)
+    with owning(Path("study/scaling-s0"), "training"):
+        result = empg("ablate", "seeds=1", "run_dir=study")
+    assert played == ["grpo-s0", "bonus-s0", "empg-s0"]
+    assert f"Played by process {os.getpid()} on " in result.stderr
+    assert "1 of 4 cells (scaling-s0); the tables will have them when it ends" in result.stderr
+    assert "INCOMPLETE: 3 of 4 runs are done" in result.stdout
+    assert not list(Path("study").rglob(".owner"))
+
+
+def test_a_cell_that_was_let_go_unfinished_is_played_in_the_end(
+    empg: Empg, played: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empg_cli import loop
+
+    works, held = loop.train, contextlib.ExitStack()
+    for name in ("grpo-s0", "bonus-s0"):
+        Path("study", name).mkdir(parents=True)
+        held.enter_context(owning(Path("study", name), "training"))
+
+    def train(cfg: TrainConfig, run_dir: Path) -> loop.RunSummary:
+        summary = works(cfg, run_dir)
+        if cfg.algo.name == "empg" and run_dir.name == "empg-s0":  # the last: the other one dies, with one cell done
+            shutil.copytree("study/empg-s0", "study/bonus-s0", dirs_exist_ok=True)
+            mark = {
+                "exit_code": 0,
+                "cell_hash": {c.folder: c.cell_hash for c in read_study(Path("study")).cells}["bonus-s0"],
+            }
+            Path("study/bonus-s0/summary.json").write_text(json.dumps(mark))
+            held.close()
+        return summary
+
+    monkeypatch.setattr(loop, "train", train)
+    result = empg("ablate", "seeds=1", "run_dir=study")
+    assert played == ["scaling-s0", "empg-s0", "grpo-s0"]
+    assert "INCOMPLETE" not in result.stdout and "Played by" not in result.stderr
+
+
+def test_a_cell_that_is_taken_in_the_last_moment(
+    empg: Empg, played: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empg_cli import loop
+
+    works, taken, tried = loop.train, contextlib.ExitStack(), []
+
+    def train(cfg: TrainConfig, run_dir: Path) -> loop.RunSummary:
+        tried.append(run_dir.name)
+        if run_dir.name == "grpo-s0":
+            taken.enter_context(owning(run_dir, "training"))
+        if tried.count(run_dir.name) == 1 and run_dir.name in ("grpo-s0", "bonus-s0"):
+            raise FolderOwned("somebody has it, or only looks at it")
+        return works(cfg, run_dir)
+
+    monkeypatch.setattr(loop, "train", train)
+    with taken:
+        result = empg("ablate", "seeds=1", "run_dir=study")
+    assert played == ["scaling-s0", "bonus-s0", "empg-s0"]
+    assert "(grpo-s0); the tables will have them" in result.stderr
+
+
+def test_two_commands_at_once_play_every_cell_once(tmp_path: Path, small: Small) -> None:
+    """Two processes, the same seeds: the real loop and its lock."""
+    words = ["ablate", "ablation=dapo_empg", "ablation.metric=actor/entropy", "seeds=2", "run_dir=study", *small]
+    words += ["trainer.updates=1", "algo.sampling.max_resamples=1", "logger.console=quiet"]
+    command = [sys.executable, "-m", "empg_cli", *words]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    comparison = json.loads((tmp_path / "study" / "ablation.json").read_text())
+    assert [[run["seed"] for run in row["runs"]] for row in comparison["rows"]] == [[0, 1], [0, 1]]
+    for folder in (tmp_path / "study").glob("*-s*"):
+        updates = [json.loads(line)["update"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert updates == sorted(set(updates)), f"{folder.name} was played twice"
+
+
+def test_cells_on_other_data_are_not_played(empg: Empg, small: Small) -> None:
+    """The same path, another shop: refused by the cell, before anything is played on it."""
+    for name, seed in (("shop", "0"), ("other", "1")):
+        empg("data", "compile", "webshop", "--generate", "40", "--shop-seed", seed, "--out", name)
+    words = [
+        *("ablate", "ablation=dapo_empg", "ablation.metric=actor/entropy", "run_dir=study", "benchmark=webshop"),
+        *("benchmark.data_dir=shop", "benchmark.eval_tasks=2", "benchmark.max_steps=2", "algo.group_size=2"),
+        *("algo.sampling.max_resamples=1", "trainer.updates=1", "trainer.tasks_per_update=2", "trainer.minibatches=1"),
+        *("trainer.eval_before=false", "trainer.checkpoint_every=0", "logger.console=quiet"),
+        *(word for word in small if word.startswith(("model", "logger"))),
+    ]
+    empg(*words, "seeds=1")
+    Path("shop").rename("moved")
+    Path("other").rename("shop")
+    refused = empg(*words, "seeds=2", code=2)
+    assert "data: generated" in refused.stderr and "made dapo-s1 (now)" in refused.stderr
+    assert "INCOMPLETE: 2 of 4 runs are done" in refused.stdout and "MIXED" not in refused.stdout
+    assert not list(Path("study").glob("*-s1/checkpoints")) and not list(Path("study").glob("*-s1/run.json"))
+    assert "INCOMPLETE" not in empg(*words, "seeds=2", "benchmark.data_dir=moved").stdout
+    assert "made dapo-s0 (now)" in empg(*words, "seeds=2", code=2).stderr  # nothing to play, and yet another question
+    marked = empg(*words, "seeds=3", "ablation.mixed=mark").stdout
+    assert marked.index("MIXED data: ") < marked.index("Δ to dapo")
+    assert "not made of the same" in empg(*words, "seeds=3", code=2).stderr
+    assert "MIXED data: " in empg("show", "study").stdout
 
 
 def test_a_stopped_study_shows_what_there_is_and_goes_on(

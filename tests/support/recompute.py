@@ -38,6 +38,14 @@ def last_values(study: Path, variant: str, metric: str) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
+def spread(half: float, n: int, scale: int, places: str) -> str:
+    """As a table shows half an interval."""
+    if half * scale < 1e-9:
+        return f" (equal in all {n})"
+    text = f"{half * scale:{places}}"
+    return f" ± {text if float(text) else f'{half * scale:.1g}'}"
+
+
 def recompute(study: Path, variants: list[str], base: str, metric: str) -> dict[str, Expected]:
     stats = pytest.importorskip("scipy.stats", reason="needs the extra report")
     rows = {}
@@ -85,11 +93,13 @@ def check_all_five_formats(study: Path, variants: list[str], base: str, metric: 
     markdown = _markdown_rows(study / "ablation.md")
     latex = _latex_rows(study / "ablation.tex")
     for row in expected.values():
-        shown = [row.variant, str(len(row.values)), f"{row.mean * scale:{places}} ± {row.half * scale:{places}}"]
+        n = len(row.values)
+        shown = [row.variant, str(n), f"{row.mean * scale:{places}}{spread(row.half, n, scale, places)}"]
         if row.difference is None or row.difference_half is None:
             shown += ["–"] * 4
         else:
-            shown.append(f"{row.difference * scale:+{places}} ± {row.difference_half * scale:{places}}")
+            half = spread(row.difference_half, n, scale, places)
+            shown.append(f"{row.difference * scale:+{places}}{half}")
             shown += [str(len(row.values)), f"{row.p:.4f}", f"{row.p_holm:.4f}"]
         assert markdown[row.variant] == shown
         assert latex[row.variant] == shown
@@ -99,8 +109,11 @@ def check_all_five_formats(study: Path, variants: list[str], base: str, metric: 
 def _check_numbers(row: Expected, in_json: dict[str, Any], in_csv: dict[str, str]) -> None:
     close = {"rel": 1e-9, "abs": 1e-12}
     assert in_json["mean"] == pytest.approx(row.mean, **close) == pytest.approx(float(in_csv["mean"]), **close)
-    assert float(in_csv["high"]) - float(in_csv["mean"]) == pytest.approx(row.half, **close)
-    assert in_json["interval"]["low"] == pytest.approx(row.mean - row.half, **close)
+    if row.half < 1e-11:
+        assert in_csv["high"] == "" and in_json["interval"] is None
+    else:
+        assert float(in_csv["high"]) - float(in_csv["mean"]) == pytest.approx(row.half, **close)
+        assert in_json["interval"]["low"] == pytest.approx(row.mean - row.half, **close)
     if row.difference is None or row.difference_half is None:
         assert in_json["difference"] is None and in_csv["difference"] == "" and in_csv["p"] == ""
         return
@@ -111,7 +124,7 @@ def _check_numbers(row: Expected, in_json: dict[str, Any], in_csv: dict[str, str
     assert float(in_csv["difference_low"]) == pytest.approx(row.difference - row.difference_half, **close)
     assert found["test"]["p_value"] == float(in_csv["p"]) == pytest.approx(row.p)
     assert in_json["p_holm"] == float(in_csv["p_holm"]) == pytest.approx(row.p_holm)
-    is_sure = bool(abs(row.difference) > row.difference_half)
+    is_sure = bool(abs(row.difference) > row.difference_half) and row.p_holm is not None and row.p_holm < 0.05
     assert in_json["bold"] is is_sure and in_csv["bold"] == str(is_sure)
 
 

@@ -28,11 +28,12 @@ TASKS = 100
 
 
 def make(folder: Path, values: dict[str, list[float]] = VALUES) -> Study:
+    seeds = tuple(range(len(values["grpo"])))
     cells = tuple(
-        Cell(name, seed, (f"algo={name}",), f"{name}-hash", f"{name}-{seed}") for seed in range(4) for name in values
+        Cell(name, seed, (f"algo={name}",), f"{name}-hash", f"{name}-{seed}") for seed in seeds for name in values
     )
     facts = {name: {"benchmark": "alfworld", "loss weighting": "token", "updates": 8} for name in values}
-    study = Study(folder, "demo", "eval/success_rate", "grpo", (0, 1, 2, 3), cells, facts, dict.fromkeys(values, "c"))
+    study = Study(folder, "demo", "eval/success_rate", "grpo", seeds, cells, facts, dict.fromkeys(values, "c"))
     write_study(study)
     for cell in cells:
         finish(study, cell, values[cell.variant][cell.seed])
@@ -106,12 +107,72 @@ def test_holm_over_the_comparisons(comparison: Comparison) -> None:
     assert noisy.p_holm == pytest.approx(max(0.25, noisy.difference.test.p_value))
 
 
-def test_bold_only_where_the_interval_leaves_out_zero(comparison: Comparison) -> None:
-    assert [row.is_sure for row in comparison.rows] == [False, True, False]
+def test_an_interval_that_leaves_out_zero_is_not_enough_for_bold(comparison: Comparison) -> None:
+    better = comparison.rows[1]
+    assert better.difference is not None and better.difference.low is not None and better.difference.low > 0
+    assert better.p_holm == 0.25 and not better.is_sure
     shown = markdown(main_table(comparison))
-    assert shown.count("**") == 2
-    assert "**+10.0 ± 1.3**" in shown  # sd 0.00816, times 3.182 / 2 = 0.01299
-    assert latex(main_table(comparison)).count(r"\textbf") == 1
+    assert "| +10.0 ± 1.3 |" in shown and "**" not in shown  # sd 0.00816, times 3.182 / 2 = 0.01299
+    # two comparisons: 2 * 2^(1-n) < 0.05 from n = 7 on (0.03125); n = 6 gives 0.0625
+    assert "Nothing can be bold: p (Holm) cannot go below 0.25 with so few pairs; with 7 it can." in shown
+
+
+BASE = [0.50, 0.55, 0.45, 0.60, 0.52, 0.48, 0.51]
+GAINS = [0.10, 0.10, 0.11, 0.09, 0.10, 0.12, 0.08]
+
+
+@pytest.mark.parametrize(
+    ("gains", "bold"),
+    [
+        (GAINS, True),  # all of one sign: p = 2/128 = 0.0156, times 2 = 0.03125
+        (GAINS[:6], False),  # p = 2/64 = 0.03125, times 2 = 0.0625
+        ([-gain for gain in GAINS], True),
+        ([0.1] * 7, True),  # no interval, and p carries it
+        ([0.001] * 6 + [0.4], False),  # p is 0.03125, and the interval holds 0: mean 0.058, sd 0.151, t = 2.447
+    ],
+)
+def test_bold_needs_p_below_five_percent_after_holm_and_the_interval(
+    gains: list[float], bold: bool, tmp_path: Path
+) -> None:
+    base = BASE[: len(gains)]
+    better = [value + gain for value, gain in zip(base, gains, strict=True)]
+    same = [value + 0.01 * (-1) ** place for place, value in enumerate(base)]
+    compared = compare(make(tmp_path / "study", {"grpo": base, "better": better, "same": same}))
+    assert compared is not None
+    assert [row.is_sure for row in compared.rows] == [False, bold, False]
+    shown = markdown(main_table(compared))
+    assert shown.count("**") == (2 if bold else 0)
+    assert latex(main_table(compared)).count(r"\textbf") == int(bold)
+    assert ("Nothing can be bold" in shown) == (len(gains) < 7)
+
+
+def test_two_equal_differences_have_no_interval_and_are_not_bold(tmp_path: Path) -> None:
+    """0.6 - 0.5 and 0.7 - 0.6 differ by a rounding: no spread all the same."""
+    compared = compare(make(tmp_path / "study", {"grpo": [0.5, 0.6], "better": [0.6, 0.7], "flat": [0.5, 0.5]}))
+    assert compared is not None
+    grpo, better, flat = compared.rows
+    assert better.difference is not None and (better.difference.low, better.difference.high) == (None, None)
+    assert not better.is_sure
+    assert flat.interval is None and grpo.interval is not None
+    text = markdown(main_table(compared))
+    assert "| better | 2 | 65.0 ± 63.5 | +10.0 (equal in all 2) | 2 | 0.5000 |" in text
+    assert "| flat | 2 | 50.0 (equal in all 2) |" in text
+    assert "TWO VALUES" in text and "t = 12.7" in text and "equal in all n: values without a spread" in text
+    assert "±" not in latex(main_table(compared)).split(r"\toprule")[1]  # $\pm$ there
+    row = {row["variant"]: row for row in csv.DictReader(io.StringIO(variants_csv(compared)))}["better"]
+    assert (row["difference_low"], row["difference_high"], row["bold"]) == ("", "", "False")
+    assert {one["variant"]: one for one in json.loads(json_text(compared))["rows"]}["flat"]["interval"] is None
+
+
+def test_a_small_spread_is_never_shown_as_none(tmp_path: Path) -> None:
+    compared = compare(make(tmp_path / "study", {"grpo": [0.5, 0.50002, 0.50001], "better": [0.6, 0.7, 0.8]}))
+    assert "| grpo | 3 | 50.0 ± 0.002 |" in markdown(main_table(compared))  # 4.303 * 1e-5 / sqrt(3) = 2.5e-5
+
+
+def test_two_values_are_not_spoken_of_with_three(tmp_path: Path) -> None:
+    compared = compare(make(tmp_path / "study", {"grpo": [0.5, 0.6, 0.55], "better": [0.6, 0.75, 0.6]}))
+    shown = markdown(main_table(compared))
+    assert "TWO VALUES" not in shown and "equal in all" not in shown
 
 
 def test_tables_say_n_seeds_floor_and_what_was_played(comparison: Comparison) -> None:

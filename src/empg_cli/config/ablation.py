@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
@@ -18,6 +18,9 @@ class Ablation(Node):
     """A name of docs/metrics.md; its value in the last row of a run that has it is compared, never the best one."""
     base: FolderName
     """The variant that the others are compared with."""
+    mixed: Literal["refuse", "mark"]
+    """Cells that other code, packages, data or weights made. refuse: none is added, and no table compares them; mark:
+    every table says so above its numbers, and differences leave out the seeds whose cells are unlike."""
     variants: dict[FolderName, list[str]] = Field(min_length=1)
     """Name -> Hydra overrides, laid over those of the command line."""
 

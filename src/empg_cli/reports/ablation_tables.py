@@ -13,8 +13,8 @@ from empg_cli.files import write_atomically
 from empg_cli.invocation import command
 from empg_cli.observe.terminal import write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown, p_text, print_table
-from empg_cli.stats.paired import sign_flip_floor
-from empg_cli.studies.comparison import BESIDE, Comparison, RunValue, VariantRow
+from empg_cli.stats.paired import pairs_for_p, sign_flip_floor
+from empg_cli.studies.comparison import BESIDE, SURE, Comparison, RunValue, VariantRow
 
 
 def main_table(comparison: Comparison) -> Table:
@@ -26,7 +26,20 @@ def main_table(comparison: Comparison) -> Table:
         header=header,
         rows=tuple(_variant_cells(row, scale) for row in comparison.rows),
         notes=_notes(comparison),
+        warnings=mixed_warnings(comparison),
     )
+
+
+def mixed_warnings(comparison: Comparison) -> tuple[str, ...]:
+    """What a table over unlike cells says above its numbers."""
+    told = [f"MIXED {mixture}." for mixture in comparison.mixtures]
+    left_out = [
+        f"{row.variant} ({', '.join(map(str, seeds))})" for row in comparison.rows if (seeds := comparison.unlike(row))
+    ]
+    if told:
+        told.append("Means are over all runs; Δ and p leave out seeds that a variant and the base have unlike"
+                    + (f": {', '.join(left_out)}." if left_out else ", which are none here."))  # fmt: skip
+    return tuple(told)
 
 
 def runs_table(comparison: Comparison) -> Table:
@@ -38,11 +51,12 @@ def runs_table(comparison: Comparison) -> Table:
 
 
 def variants_csv(comparison: Comparison) -> str:
-    """A line per variant, numbers in full precision and in the metric's own unit; empty where there is none. The last
-    columns are means over its runs."""
+    """A line per variant, numbers in full precision and in the metric's own unit; empty where there is none. Then
+    come means over its runs, and in the last column the parts in which the runs of the table were not made alike."""
     columns = (
         "variant", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high", "pairs",
         "p", "p_floor", "p_is_exact", "p_holm", "bold", "mean_first", "mean_middle", *BESIDE,
+        "mixed",
     )  # fmt: skip
     lines = []
     for row in comparison.rows:
@@ -50,11 +64,12 @@ def variants_csv(comparison: Comparison) -> str:
         lines.append([
             row.variant, len(row.runs), row.mean,
             *((interval.low, interval.high) if interval else ("", "")),
-            *((difference.mean, difference.low, difference.high, difference.n, difference.test.p_value,
-               difference.test.floor, difference.test.is_exact) if difference else [""] * 7),
-            "" if row.p_holm is None else row.p_holm, row.is_sure,
+            *map(_or_empty, (difference.mean, difference.low, difference.high, difference.n, difference.test.p_value,
+                             difference.test.floor, difference.test.is_exact) if difference else [None] * 7),
+            _or_empty(row.p_holm), row.is_sure,
             _mean([run.first[1] for run in row.runs]), _mean([run.middle[1] for run in row.runs]),
             *(_mean([run.beside.get(name) for run in row.runs]) for name in BESIDE),
+            " ".join(dict.fromkeys(mixture.part for mixture in comparison.mixtures)),
         ])  # fmt: skip
     return csv_text(columns, lines)
 
@@ -112,20 +127,26 @@ def print_comparison(comparison: Comparison, folder: Path, files: Sequence[Path]
 
 def _variant_cells(row: VariantRow, scale: float) -> tuple[Cell, ...]:
     interval, difference = row.interval, row.difference
-    mean = f"{row.mean * scale:{_places(scale)}}"
-    if interval is not None:
-        mean += f" ± {(interval.high - interval.value) * scale:{_places(scale)}}"
+    mean = f"{row.mean * scale:{_places(scale)}}" + _spread(interval and interval.high - row.mean, len(row.runs), scale)
     cells = [Cell(row.variant), Cell(str(len(row.runs))), Cell(mean)]
     if difference is None:
         return (*cells, *(Cell(NOTHING) for _ in range(4)))
-    half = (difference.high - difference.mean) * scale
+    half = None if difference.high is None else difference.high - difference.mean
     return (
         *cells,
-        Cell(f"{difference.mean * scale:+{_places(scale)}} ± {half:{_places(scale)}}", bold=row.is_sure),
+        Cell(f"{difference.mean * scale:+{_places(scale)}}" + _spread(half, difference.n, scale), bold=row.is_sure),
         Cell(str(difference.n)),
         Cell(p_text(difference.test.p_value)),
         Cell(NOTHING if row.p_holm is None else p_text(row.p_holm)),
     )
+
+
+def _spread(half: float | None, n: int, scale: float) -> str:
+    """Half an interval; without one, that n values are equal. Never a ± 0, which would read as certainty."""
+    if half is None:
+        return f" (equal in all {n})" if n > 1 else ""
+    text = f"{half * scale:{_places(scale)}}"
+    return f" ± {text if float(text) else f'{half * scale:.1g}'}"
 
 
 def _run_cells(variant: str, run: RunValue, scale: float) -> tuple[Cell, ...]:
@@ -142,19 +163,42 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
     done = sum(len(row.runs) for row in comparison.rows)
     notes = [
         "±: 95 % t interval over seeds; Δ: paired by seed, with a 95 % t interval over the differences; "
-        "bold: that interval leaves out 0. The value is that of a run's last evaluation, never its best.",
+        f"bold: p (Holm) is below {SURE} and that interval leaves out 0. "
+        "The value is that of a run's last evaluation, never its best.",
     ]
     if floors:
         floor = ", ".join(dict.fromkeys(f"{sign_flip_floor(n):.4g} with {n} pairs" for n, _ in floors))
         kind = "exact" if all(test.is_exact for _, test in floors) else "100,000 draws"
         notes.append(f"p: two-sided sign-flip test ({kind}), which cannot go below {floor}; "
                      f"Holm: over {tests} comparison{'s' if tests > 1 else ''}.")  # fmt: skip
+        if (smallest := tests * sign_flip_floor(max(n for n, _ in floors))) >= SURE:
+            notes.append(f"Nothing can be bold: p (Holm) cannot go below {min(1.0, smallest):.4g} with so few pairs; "
+                         f"with {pairs_for_p(SURE, tests)} it can.")  # fmt: skip
+    if twos := [row.variant for row in comparison.rows if _rests_on_two(row)]:
+        notes.append(f"TWO VALUES: an interval over 2 seeds rests on the one distance between them (t = 12.7) and says "
+                     f"little: {', '.join(twos)}.")  # fmt: skip
+    if any(_is_equal(row) for row in comparison.rows):
+        notes.append("equal in all n: values without a spread give no interval, and are not certain for it.")
     if done < comparison.runs_planned:
         notes.append(f"INCOMPLETE: {done} of {comparison.runs_planned} runs are done.")
     if comparison.seeds_planned < 2:
         notes.append("A single seed: no interval, so nothing here tells a difference from chance.")
     facts = "; ".join(f"{key}: {value}" for key, value in comparison.facts.items())
     return (*notes, facts + ("" if comparison.facts.get("data") == "official" else " (not the official benchmark)"))
+
+
+def _rests_on_two(row: VariantRow) -> bool:
+    of_difference = row.difference is not None and row.difference.low is not None and row.difference.n == 2
+    return of_difference or (row.interval is not None and row.interval.n == 2)
+
+
+def _is_equal(row: VariantRow) -> bool:
+    of_values = row.interval is None and len(row.runs) > 1
+    return of_values or (row.difference is not None and row.difference.low is None)
+
+
+def _or_empty(value: object) -> object:
+    return "" if value is None else value
 
 
 def _scale(comparison: Comparison) -> tuple[float, str]:

@@ -32,7 +32,8 @@ def across_table(across: Across) -> Table:
         (Cell(row.variant), Cell(str(row.iqm.n)), *_cells(row.iqm, ""), *_cells(row.difference, "+"))
         for row in across.rows
     )
-    return Table(f"across {len(across.studies)} studies", header, rows, tuple(notes))
+    warnings = tuple(f"MIXED {mixture}." for mixture in across.mixtures)
+    return Table(f"across {len(across.studies)} studies", header, rows, tuple(notes), warnings)
 
 
 def write_across(across: Across, folder: Path) -> list[Path]:

@@ -8,7 +8,8 @@ from typing import TextIO
 from empg_cli.observe.terminal import duration, printable, write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, print_table
 from empg_cli.runs.study import Study
-from empg_cli.stats.paired import sign_flip_floor
+from empg_cli.stats.paired import pairs_for_p, sign_flip_floor
+from empg_cli.studies.comparison import SURE
 from empg_cli.studies.forecast import Forecast
 
 
@@ -56,10 +57,12 @@ def _seeds(study: Study, forecast: Forecast) -> Table:
             continue
         floor = f"{sign_flip_floor(need.seeds):.2g}"
         rows.append((Cell(f"{need.sd:.3g}"), Cell(str(need.seeds)), Cell(floor), Cell(need.source)))
+    tests = max(1, len(study.variants) - 1)
     header = ("sd of the paired difference", "seeds needed", "smallest sign-flip p", "sd from")
     notes = (
         "so that a 95 % paired t interval leaves out 0 with probability 0.8; "
-        f"the sign-flip test can reach p < 0.05 from 6 seeds on; planned here: {len(study.seeds)}",
+        f"p (Holm) over {tests} comparison{'s' if tests > 1 else ''} can reach {SURE}, and a table bold, from "
+        f"{pairs_for_p(SURE, tests)} seeds on; planned here: {len(study.seeds)}",
         *(["an sd is uncertain too: from 3 seeds the truth may be 0.5 to 6.3 times it, from 10 seeds 0.7 to 1.8 times"]
           if any(need.source.startswith("measured") for need in forecast.seeds_needed) else []),
     )  # fmt: skip

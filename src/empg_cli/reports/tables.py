@@ -30,12 +30,15 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What must be read before the numbers: stands above them."""
 
 
 def markdown(table: Table) -> str:
     lines = [_pipe(table.header), _pipe(["---", *("---:" for _ in table.header[1:])])]
     lines += [_pipe([f"**{cell.text}**" if cell.bold else cell.text for cell in row]) for row in table.rows]
-    return "\n".join([f"### {table.title}", "", *lines, "", *(f"{note}  " for note in table.notes)]).rstrip() + "\n"
+    above = [f"### {table.title}", "", *(f"**{warning}**\n" for warning in table.warnings)]
+    return "\n".join([*above, *lines, "", *(f"{note}  " for note in table.notes)]).rstrip() + "\n"
 
 
 def latex(table: Table) -> str:
@@ -43,6 +46,7 @@ def latex(table: Table) -> str:
     rows = [[rf"\textbf{{{_tex(cell.text)}}}" if cell.bold else _tex(cell.text) for cell in row] for row in table.rows]
     lines = [
         f"% {table.title}",
+        *(f"% {warning}" for warning in table.warnings),
         *(f"% {note}" for note in table.notes),
         rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
         r"\toprule",
@@ -69,6 +73,8 @@ def print_table(table: Table, stream: TextIO) -> None:
         _print_rich(table, stream)
         return
     write_line(stream, printable(table.title))
+    for warning in table.warnings:
+        write_line(stream, printable(warning))
     texts = [list(table.header), *([cell.text + ("*" if cell.bold else "") for cell in row] for row in table.rows)]
     widths = [max(len(row[column]) for row in texts) for column in range(len(table.header))]
     for row in texts:
@@ -103,6 +109,8 @@ def _print_rich(table: Table, stream: TextIO) -> None:
     for row in table.rows:
         drawn.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
     console = Console(file=stream, highlight=False)
+    for warning in table.warnings:
+        console.print(Text(warning, style="bold yellow"))
     console.print(drawn)
     for note in table.notes:
         console.print(Text(note, style="dim"))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from empg_cli.config import outside
 from empg_cli.runs.config_file import find_run_folder
-from empg_cli.runs.format import FORMAT, KEY
+from empg_cli.runs.format import FORMAT, KEY, without_new_keys
+from empg_cli.runs.provenance import CODE, code_digest
 from empg_cli.runs.run_file import read_run_file
 
 if TYPE_CHECKING:
@@ -29,20 +30,34 @@ DATA, DATA_BEFORE = "data", "data_before"
 PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
 
 
+def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that shape a result, seed apart. Health checks watch, and a run that they stop has not finished."""
+    shaped = {key: value for key, value in values.items() if key not in ("seed", "run_dir", "resume", "logger")}
+    return shaped | {"trainer": {key: value for key, value in values["trainer"].items() if key != "health"}}
+
+
 def config_hash(cfg: TrainConfig) -> str:
     """Digest of everything that shapes the result but the seed: runs that share it differ only by chance.
 
-    Health checks are left out: they watch, and a run that they stop has not finished.
+    A key that came later does not change it while its value is what runs did before: a study that began then goes on.
     """
-    content = cfg.model_dump(
-        exclude={"seed": True, "run_dir": True, "resume": True, "logger": True, "trainer": {"health"}}
-    )
+    return settings_hash(cfg.model_dump())
+
+
+def settings_hash(values: Mapping[str, Any]) -> str:
+    """`config_hash` of a configuration as plain data."""
+    content = without_new_keys(shaping(values))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def cell_hash(cfg: TrainConfig) -> str:
     """`config_hash` with the seed: runs that share it are the same experiment."""
-    return hashlib.sha256(f"{config_hash(cfg)} seed {cfg.seed}".encode()).hexdigest()[:12]
+    return with_seed(config_hash(cfg), cfg.seed)
+
+
+def with_seed(config_hash: str, seed: int) -> str:
+    """The `cell_hash` of a configuration with this digest."""
+    return hashlib.sha256(f"{config_hash} seed {seed}".encode()).hexdigest()[:12]
 
 
 def package_versions() -> dict[str, str]:
@@ -97,6 +112,7 @@ def run_facts(cfg: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
         "config_hash": config_hash(cfg),
         "seed": cfg.seed,
         "versions": package_versions(),
+        CODE: code_digest(),
         "commit": source_commit(),
         "platform": platform.platform(),
         OUTSIDE: outside.facts(cfg.model_dump()),

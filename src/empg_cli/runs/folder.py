@@ -25,6 +25,8 @@ from empg_cli.runs.facts import (
     prompt_date,
     run_facts,
 )
+from empg_cli.runs.mixture import refuse_unlike
+from empg_cli.runs.provenance import code_before
 from empg_cli.runs.run_file import check_readable, read_run_file, update_run_file
 from empg_cli.runs.trajectories import drop_trajectories
 
@@ -63,6 +65,7 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
     Raises:
         FolderTaken: the folder holds a run, and `resume` is null.
         CheckpointError: the checkpoint asked for cannot be used.
+        MixedStudy: the run is a cell of a study, and would not be made as the others are.
         FromTheFuture: a newer empg has made the folder.
     """
     check_readable(run_dir)
@@ -74,17 +77,20 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
         raise FolderTaken(
             f"{run_dir} already holds a run: go on with `{resume_command(from_here(run_dir))}`, or give another run_dir"
         )
+    facts = run_facts(cfg, data)
+    refuse_unlike(run_dir, facts)
     done = load_state(resume_from).update if resume_from else 0
     remove_leftovers(run_dir)
     drop_evaluations(run_dir, done)
     drop_trajectories(run_dir, done)
     config.write(cfg, run_dir / CONFIG_FILE)
     today = prompt_date(resume_from)
-    facts, earlier = run_facts(cfg, data), read_run_file(run_dir).get(OUTSIDE)
+    earlier = read_run_file(run_dir).get(OUTSIDE)
     if resume_from and earlier not in (None, facts[OUTSIDE]):
         log.warning("the code from outside is not what this run began with: %s, now %s", earlier, facts[OUTSIDE])
     if resume_from:
-        facts |= _data_before(read_run_file(resume_from.resolve().parents[1]), data)
+        resumed = read_run_file(resume_from.resolve().parents[1])
+        facts |= _data_before(resumed, data) | code_before(resumed)
     update_run_file(run_dir, **facts, **{PROMPT_DATE: today.isoformat()})
     return OpenFolder(run_dir, resume_from, done, str(data["source"]), tuple(task_kinds), today)
 

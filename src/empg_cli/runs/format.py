@@ -70,6 +70,8 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
     3: (),
 }
 """Format -> the keys that its configurations have and those of the format before do not."""
+LAST_HASHED_WHOLE = 2
+"""The last format whose digests of configurations have all of its keys in them."""
 
 
 def refuse_the_future(folder: Path, facts: Mapping[str, Any]) -> int:
@@ -115,6 +117,18 @@ def _add(values: dict[str, Any], added: Added) -> None:
         return
     then = lookup(values, added.then.key) if isinstance(added.then, Like) else copy.deepcopy(added.then)
     node.setdefault(name, then)
+
+
+def without_new_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of today without the keys that came after `LAST_HASHED_WHOLE` and say what runs did before."""
+    found = copy.deepcopy(dict(values))
+    for added in (one for number, keys in ADDED.items() if number > LAST_HASHED_WHOLE for one in keys):
+        above, _, name = added.key.rpartition(".")
+        node = lookup(found, above)
+        then = lookup(values, added.then.key) if isinstance(added.then, Like) else added.then
+        if isinstance(node, dict) and name in node and node[name] == then:
+            del node[name]
+    return found
 
 
 def lookup(values: Mapping[str, Any], key: str) -> Any:

@@ -112,6 +112,11 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
     return value
 
 
+def are_equal(values: Sequence[float]) -> bool:
+    """All the same but for rounding: values without any spread, of which no interval can be made."""
+    return max(values) - min(values) <= 1e-12 * max(map(abs, values))
+
+
 def iqm(values: Sequence[float]) -> float:
     """Interquartile mean: the mean without the lowest and highest quarter (floor(n/4) values each).
 

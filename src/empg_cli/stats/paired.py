@@ -5,6 +5,7 @@ Pure functions of plain numbers; nothing of ours is imported but the interval ty
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from bisect import bisect_left
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from empg_cli.stats.intervals import Estimate, checked_confidence, t_interval, t_quantile
+from empg_cli.stats.intervals import Estimate, are_equal, checked_confidence, t_interval, t_quantile
 
 MAX_EXACT_PAIRS = 20
 """Pairs up to which the sign-flip test counts all 2**n cases."""
@@ -31,8 +32,9 @@ class SignFlip(NamedTuple):
 
 class PairedDifference(NamedTuple):
     mean: float
-    low: float
-    high: float
+    low: float | None
+    """None where the differences are all equal: nothing then says how they spread."""
+    high: float | None
     n: int
     test: SignFlip
 
@@ -69,7 +71,8 @@ def paired_difference(
         raise ValueError(f"paired values must be as many on both sides, got {len(treatment)} and {len(baseline)}")
     differences = [a - b for a, b in zip(treatment, baseline, strict=True)]
     mean, low, high, n = t_interval(differences, confidence)
-    return PairedDifference(mean, low, high, n, sign_flip_test(differences))
+    ends = (None, None) if are_equal(differences) else (low, high)
+    return PairedDifference(mean, *ends, n, sign_flip_test(differences))
 
 
 def sign_flip_test(differences: Sequence[float], *, resamples: int = 100_000, seed: int = 0) -> SignFlip:
@@ -106,6 +109,11 @@ def sign_flip_floor(pairs: int) -> float:
     if pairs < 1:
         raise ValueError(f"pairs must be at least 1, got {pairs}")
     return 2.0 ** (1 - pairs)
+
+
+def pairs_for_p(below: float, tests: int = 1) -> int:
+    """The fewest pairs whose smallest sign-flip p is below this after Holm over so many tests: 6 for 0.05 and one."""
+    return next(n for n in itertools.count(1) if tests * sign_flip_floor(n) < below)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

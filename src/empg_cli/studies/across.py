@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from empg_cli.errors import UserError
 from empg_cli.invocation import command
+from empg_cli.runs.mixture import MixedStudy
 from empg_cli.runs.study import read_study
 from empg_cli.stats.intervals import Estimate, iqm_difference, iqm_interval
 from empg_cli.studies.comparison import Comparison, VariantRow, compare
+
+SHARED = ("code", "packages")
+"""What all studies of one table must have been made by."""
 
 
 class NotTogether(UserError):  # noqa: N818 (a sentence for the user)
@@ -35,11 +40,18 @@ class Across:
     rows: tuple[AcrossRow, ...]
     left_out: tuple[str, ...]
     """Variants that some study does not have, or has no finished run of."""
+    mixtures: tuple[str, ...]
+    """In what the runs of a study, or those of all studies, were not made of the same."""
 
 
-def compare_across(folders: Sequence[Path]) -> Across:
+def compare_across(folders: Sequence[Path], *, mixed: Literal["refuse", "mark"] = "refuse") -> Across:
     """
+    Args:
+        mixed: what is done with studies that were not all made by the same code and packages, or that hold unlike cells
+            themselves; data and weights may differ from study to study.
+
     Raises:
+        MixedStudy: there are such, and `mixed` is refuse.
         NotTogether: fewer than two studies, other metrics or bases, a metric that is not a share, or no common variant.
     """
     if len(dict.fromkeys(folder.resolve() for folder in folders)) < 2:
@@ -54,6 +66,11 @@ def compare_across(folders: Sequence[Path]) -> Across:
         if len(set(values)) > 1:
             told = ", ".join(f"{value} in {folder}" for folder, value in zip(folders, values, strict=True))
             raise NotTogether(f"the studies have another {what} each: {told}; give ablation.{what} to `empg ablate`")
+    mixtures = tuple(_mixtures(folders, found))
+    if mixtures and mixed == "refuse":
+        told = "\n".join(f"  {mixture}" for mixture in mixtures)
+        what = "the runs of these studies are not made of the same, so no table compares them"
+        raise MixedStudy(f"{what}:\n{told}\n  add ablation.mixed=mark to do so all the same; the table then says it")
     first = found[0]
     if first.unit != "share" and not first.unit.endswith("0..1"):
         raise NotTogether(f"{first.metric} has no common scale over benchmarks; an IQM needs a share or a score")
@@ -68,7 +85,17 @@ def compare_across(folders: Sequence[Path]) -> Across:
         studies=tuple(_told(folder, one) for folder, one in zip(folders, found, strict=True)),
         rows=tuple(_row(name, [rows[name] for rows in by_variant], found) for name in common),
         left_out=tuple(name for name in every if name not in common),
+        mixtures=mixtures,
     )
+
+
+def _mixtures(folders: Sequence[Path], found: Sequence[Comparison]) -> Iterator[str]:
+    for folder, one in zip(folders, found, strict=True):
+        yield from (f"{folder}: {mixture}" for mixture in one.mixtures)
+    for part in SHARED:
+        values = [(folder, one.facts[part]) for folder, one in zip(folders, found, strict=True) if part in one.facts]
+        if len({value for _, value in values}) > 1:
+            yield f"{part}: " + "; ".join(f"{value} in {folder}" for folder, value in values)
 
 
 def _row(name: str, rows: Sequence[VariantRow], found: Sequence[Comparison]) -> AcrossRow:

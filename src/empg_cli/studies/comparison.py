@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from empg_cli.observe.catalogue import definition_of
+from empg_cli.runs.mixture import Mixture, mixtures
+from empg_cli.runs.provenance import parts
 from empg_cli.runs.rows import read_rows
-from empg_cli.runs.run_file import read_run_file
 from empg_cli.runs.study import Cell, Study
-from empg_cli.stats.intervals import Estimate, Interval, t_interval, wilson_interval
+from empg_cli.stats.intervals import Estimate, Interval, are_equal, t_interval, wilson_interval
 from empg_cli.stats.paired import PairedDifference, holm, paired_difference
 
 SUCCESS_RATE = "eval/success_rate"
@@ -22,6 +22,8 @@ BESIDE = {
     "steps": "eval/length/mean",
 }
 """What else may differ between variants, by the name of its column: metrics that are exported with every run."""
+SURE = 0.05
+"""p after Holm below which a difference is bold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,18 @@ class VariantRow:
     """By seed; cells that are not done are missing."""
     mean: float
     interval: Estimate | None
-    """t interval over seeds; None with a single one."""
+    """t interval over seeds; None with a single one, and where all values are equal."""
     difference: PairedDifference | None
-    """To the base, over the seeds that both have; None for the base itself and with fewer than two such seeds."""
+    """To the base, over the seeds that both have, made alike; None for the base itself and with fewer than two."""
     p_holm: float | None
 
     @property
     def is_sure(self) -> bool:
-        """The interval of the difference leaves out 0: the only thing that a table prints bold."""
-        return self.difference is not None and (self.difference.low > 0 or self.difference.high < 0)
+        """What a table prints bold: p after Holm is below `SURE`, and the interval, if there is one, leaves out 0."""
+        if self.difference is None or self.p_holm is None or self.p_holm >= SURE:
+            return False
+        low, high = self.difference.low, self.difference.high
+        return low is None or high is None or low > 0 or high < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,36 +77,47 @@ class Comparison:
     runs_planned: int
     facts: Mapping[str, str]
     """What holds for all variants, or `varies`."""
+    mixtures: tuple[Mixture, ...] = ()
+    """Parts that were not the same in all runs; differences leave out the pairs of seeds that they separate."""
 
     def pairs(self, row: VariantRow) -> list[tuple[float, float]]:
         """(value, value of the base), seed by seed, over the seeds that both have; empty for the base itself."""
         base = next((other for other in self.rows if other.variant == self.base), None)
         if base is None or row.variant == self.base:
             return []
-        return _paired(row.runs, base.runs)
+        return _paired(row.runs, base.runs, self.mixtures)
 
     def differences(self, row: VariantRow) -> list[float]:
         return [mine - theirs for mine, theirs in self.pairs(row)]
 
+    def unlike(self, row: VariantRow) -> list[int]:
+        """Seeds that a variant and the base have, but not made of the same."""
+        base = next((other.runs for other in self.rows if other.variant == self.base), ())
+        return [mine.seed for mine, theirs in _both(row.runs, base) if _are_unlike(mine, theirs, self.mixtures)]
+
 
 def compare(study: Study) -> Comparison | None:
-    """Over the cells that are done; None when there is none with a value of the metric."""
+    """Over the cells that are done; None when there is none with a value of the metric.
+
+    Unlike cells are told in `mixtures`; whether they may be compared is for the caller to say.
+    """
     runs: dict[str, list[RunValue]] = {}
     cells: dict[str, Cell] = {}
-    data: set[str] = set()
+    counted: list[Cell] = []
     for cell in study.done():
         value = run_value(study.cell_dir(cell), study.metric, seed=cell.seed)
         if value is None:
             continue
         runs.setdefault(cell.variant, []).append(value)
         cells[cell.variant] = cell
-        data.add(str(read_run_file(study.cell_dir(cell)).get("data", {}).get("source", "unknown")))
+        counted.append(cell)
     if not runs:
         return None
+    mixed = mixtures(study, counted)
     names = [name for name in study.variants if name in runs]
-    paired = {name: _difference(runs[name], runs.get(study.base, [])) for name in names if name != study.base}
-    tested = [name for name, difference in paired.items() if difference is not None]
-    adjusted = holm([difference.test.p_value for name in tested if (difference := paired[name]) is not None])
+    paired = {name: _difference(runs[name], runs.get(study.base, []), mixed) for name in names if name != study.base}
+    tested = {name: difference for name, difference in paired.items() if difference is not None}
+    adjusted = holm([difference.test.p_value for difference in tested.values()])
     p_holm = dict(zip(tested, adjusted, strict=True))
     rows = []
     for name in names:
@@ -113,7 +129,7 @@ def compare(study: Study) -> Comparison | None:
                 overrides=cells[name].overrides,
                 runs=tuple(values),
                 mean=sum(numbers) / len(numbers),
-                interval=t_interval(numbers) if len(numbers) > 1 else None,
+                interval=None if are_equal(numbers) else t_interval(numbers),
                 difference=paired.get(name),
                 p_holm=p_holm.get(name),
             )
@@ -126,7 +142,8 @@ def compare(study: Study) -> Comparison | None:
         rows=tuple(rows),
         seeds_planned=len(study.seeds),
         runs_planned=len(study.cells),
-        facts=_facts(study, names, runs, data),
+        facts=_facts(study, counted, runs),
+        mixtures=mixed,
     )
 
 
@@ -160,22 +177,40 @@ def run_value(run_dir: Path, metric: str, *, seed: int) -> RunValue | None:
     )
 
 
-def _difference(mine: Sequence[RunValue], base: Sequence[RunValue]) -> PairedDifference | None:
-    pairs = _paired(mine, base)
+def _difference(
+    mine: Sequence[RunValue], base: Sequence[RunValue], mixed: Sequence[Mixture]
+) -> PairedDifference | None:
+    pairs = _paired(mine, base, mixed)
     if len(pairs) < 2:
         return None
     return paired_difference([value for value, _ in pairs], [value for _, value in pairs])
 
 
-def _paired(mine: Sequence[RunValue], base: Sequence[RunValue]) -> list[tuple[float, float]]:
-    base_by_seed = {run.seed: run.value for run in base}
-    return [(run.value, base_by_seed[run.seed]) for run in mine if run.seed in base_by_seed]
+def _paired(mine: Sequence[RunValue], base: Sequence[RunValue], mixed: Sequence[Mixture]) -> list[tuple[float, float]]:
+    return [(run.value, other.value) for run, other in _both(mine, base) if not _are_unlike(run, other, mixed)]
 
 
-def _facts(study: Study, names: list[str], runs: dict[str, list[RunValue]], data: set[str]) -> dict[str, str]:
-    facts: dict[str, set[Any]] = {"data": set(data)}
-    for name in names:
-        for key, value in study.facts[name].items():
+def _both(mine: Sequence[RunValue], base: Sequence[RunValue]) -> list[tuple[RunValue, RunValue]]:
+    base_by_seed = {run.seed: run for run in base}
+    return [(run, base_by_seed[run.seed]) for run in mine if run.seed in base_by_seed]
+
+
+def _are_unlike(one: RunValue, other: RunValue, mixed: Sequence[Mixture]) -> bool:
+    return any(mixture.separates(one.folder, other.folder) for mixture in mixed)
+
+
+def _facts(study: Study, counted: Sequence[Cell], runs: Mapping[str, Sequence[RunValue]]) -> dict[str, str]:
+    facts: dict[str, set[str]] = {"data": set()}
+    for cell in counted:
+        run = study.cell_facts(cell)
+        facts["data"].add(str(run.get("data", {}).get("source", "unknown")))
+        for part, made in parts(run, study.settings.get(cell.variant), name=cell.variant, seed=cell.seed).items():
+            if part.name in ("code", "packages"):
+                facts.setdefault(part.name, set()).add(made.identity)
+        if commit := run.get("commit"):
+            facts.setdefault("commit", set()).add(str(commit))
+        for key, value in study.facts[cell.variant].items():
             facts.setdefault(key, set()).add(str(value))
-        facts.setdefault("tasks", set()).update(str(run.tasks) for run in runs[name] if run.tasks)
-    return {key: next(iter(values)) if len(values) == 1 else "varies" for key, values in facts.items() if values}
+    tasks = {str(run.tasks) for values in runs.values() for run in values if run.tasks}
+    facts |= {"tasks": tasks} if tasks else {}
+    return {key: next(iter(values)) if len(values) == 1 else "varies" for key, values in facts.items()}

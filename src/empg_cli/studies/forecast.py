@@ -142,10 +142,11 @@ def _seeds_needed(study: Study, wish: Wish) -> Iterator[SeedsNeeded]:
 
 
 def _pilot_sds(study: Study) -> list[tuple[float, str]]:
-    """Of each variant's difference to the base, from the study's own finished runs."""
+    """Of each variant's difference to the base, from the finished runs of the study that this one joins."""
     from empg_cli.studies.comparison import compare
+    from empg_cli.studies.growth import joined
 
-    comparison = compare(study)
+    comparison = compare(joined(study))
     if comparison is None:
         return []
     pilots = []

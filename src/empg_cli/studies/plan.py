@@ -19,9 +19,10 @@ from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
 from empg_cli.config.unsaid import with_outside_keys
 from empg_cli.observe.catalogue import METRICS, definition_of
-from empg_cli.runs.facts import cell_hash, config_hash
-from empg_cli.runs.study import Cell, Study
+from empg_cli.runs.facts import cell_hash, config_hash, settings_hash, shaping
+from empg_cli.runs.study import Cell, Study, is_study, without_places
 from empg_cli.studies.forecast import cost_digest
+from empg_cli.studies.growth import joined
 
 OF_THE_STUDY = {
     "seed": "give seeds=N or seeds=[...]: a study pairs its variants by seed",
@@ -34,12 +35,13 @@ OF_THE_STUDY = {
 
 
 def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_dir: str | None = None) -> Study:
-    """The study that a command line describes. Makes no folder.
+    """The study that a command line describes, alone: what its folder holds already is looked at, not joined.
 
-    Every variant is composed and validated; cells of a variant differ in nothing but the seed.
+    Makes no folder. Every variant is composed and validated; cells of a variant differ in nothing but the seed.
 
     Raises:
-        ConfigError: with every problem of every variant.
+        ConfigError: with every problem of every variant; or the folder holds another study.
+        MixedStudy: a cell would not be made as those in the folder are.
     """
     with hydra_session(config_name, config_dir) as session:
         words, problems = parse(overrides, session.loader)
@@ -66,7 +68,7 @@ def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_
         for name, cfg in configs.items()
     ]
     study = Study(
-        folder=_folder(composed, words, hashes),
+        folder=_folder(composed, words, configs),
         name=settings.ablation.name,
         metric=settings.ablation.metric,
         base=settings.ablation.base,
@@ -74,10 +76,10 @@ def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_
         cells=tuple(cells),
         facts={name: _facts(cfg) for name, cfg in configs.items()},
         costs={name: cost_digest(cfg.model_dump()) for name, cfg in configs.items()},
+        settings={name: shaping(cfg.model_dump(mode="json")) for name, cfg in configs.items()},
+        mixed=settings.ablation.mixed,
     )
-    mixed = [Problem(str(study.cell_dir(cell)), "holds a run of another configuration") for cell in study.strangers()]
-    if mixed:
-        raise ConfigError("The folder holds another study: give another run_dir", mixed)
+    joined(study)
     return study
 
 
@@ -147,11 +149,20 @@ def _variant_configs(settings: StudySettings, words: Sequence[Override], session
     return configs
 
 
-def _folder(composed: DictConfig, words: Sequence[Override], hashes: dict[str, str]) -> Path:
-    """The user's own `run_dir`, or a folder named by the settings, so that the same command finds its study again."""
+def _folder(composed: DictConfig, words: Sequence[Override], configs: dict[str, TrainConfig]) -> Path:
+    """The user's own `run_dir`, or a folder named by the settings, so that the same command finds its study again, also
+    after its data was moved."""
     folder = Path(str(composed.run_dir))
     if any(word.key_or_group == "run_dir" for word in words):
         return folder
+    values = {name: cfg.model_dump() for name, cfg in configs.items()}
+    by_an_older_empg = _named(folder, values)
+    found = _named(folder, {name: without_places(own) for name, own in values.items()})
+    return by_an_older_empg if is_study(by_an_older_empg) else found
+
+
+def _named(folder: Path, values: dict[str, dict[str, Any]]) -> Path:
+    hashes = {name: settings_hash(own) for name, own in values.items()}
     digest = hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()[:6]
     return folder.with_name(f"{folder.name}-{digest}")
 

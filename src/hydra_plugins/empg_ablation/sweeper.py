@@ -1,4 +1,5 @@
-"""The sweeper behind `empg ablate`: every variant with every seed, through any launcher, done cells left out."""
+"""The sweeper behind `empg ablate`: the cells that a command asks for, through any launcher. Cells that are done are
+left out, and those that another command plays are left to it."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class AblationSweeper(Sweeper):
-    """Runs the cells of the study whose `study.json` lies in `hydra.sweep.dir`, and returns Hydra's job results.
+    """Runs cells of the study whose `study.json` lies in `hydra.sweep.dir`, and returns Hydra's job results.
 
-    The command has written that file after validating every variant; the digests in it say which cells are done.
+    The command has written that file after validating every variant; the digests in it say which cells are done. The
+    study may hold more variants and seeds than this command asks for: others have asked for those.
     """
 
     def __init__(self) -> None:
@@ -35,19 +37,24 @@ class AblationSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from empg_cli.runs.study import job_overrides, read_study
+        from empg_cli.runs.study import ELSEWHERE, job_overrides, player_of, read_study
 
         assert self.config is not None and self.launcher is not None, "Hydra calls setup first"
         study = read_study(Path(str(self.config.hydra.sweep.dir)))
-        pending = study.pending()
-        if len(pending) < len(study.cells):
-            log.info("%d of %d cells are done already", len(study.cells) - len(pending), len(study.cells))
-        if not pending:
-            return []
-        jobs = [job_overrides(study, cell, arguments) for cell in pending]
-        results = self.launcher.launch(jobs, initial_job_idx=0)
-        for result in results:
-            _ = result.return_value  # raises what the job has raised, after all of them have run
+        seeds = self.config.seeds
+        asked = study.part(list(self.config.ablation.variants), range(seeds) if isinstance(seeds, int) else list(seeds))
+        waiting = [cell for cell in asked if not study.is_done(cell)]
+        if len(waiting) < len(asked):
+            log.info("%d of %d cells are done already", len(asked) - len(waiting), len(asked))
+        results: list[Any] = []
+        while waiting:
+            jobs = [job_overrides(study, cell, arguments) for cell in waiting]
+            launched = self.launcher.launch(jobs, initial_job_idx=len(results))
+            results += launched
+            values = [result.return_value for result in launched]  # raises what a job has raised, after all have run
+            left = [cell for cell, value in zip(waiting, values, strict=True) if value == ELSEWHERE]
+            # Whoever played them may have ended by now: done, or stopped or killed on the way.
+            waiting = [cell for cell in left if not study.is_done(cell) and player_of(study.cell_dir(cell)) is None]
         return results
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from empg_cli.cli.jobs import COMMAND_LINE, train_task
 from empg_cli.cli.launch import check_flags, run_hydra
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.errors import UserError
 from empg_cli.invocation import command
 from empg_cli.observe.stop import Stopped
-from empg_cli.runs.study import Study, write_study
+from empg_cli.owner import FolderOwned
+from empg_cli.runs.study import ELSEWHERE, Cell, Study, player_of, read_study, writing_into
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,14 +26,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def ablate_task(cfg: DictConfig) -> float | None:
-    """One cell: the training run that is left when the study's own keys are taken out."""
+def ablate_task(cfg: DictConfig) -> float | str | None:
+    """One cell: the training run that is left when the study's own keys are taken out.
+
+    Returns:
+        As `train_task`; ELSEWHERE where another process plays the cell.
+    """
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
+    folder = Path(HydraConfig.get().runtime.output_dir)
     with open_dict(cfg):
         for key in ("ablation", "seeds"):
             del cfg[key]
-    return train_task(cfg)
+    if player_of(folder) is not None or _is_done(folder):  # in this order: who has just let go of it has finished it
+        return ELSEWHERE
+    try:
+        return train_task(cfg)
+    except FolderOwned:  # taken in this moment, or only looked at
+        return ELSEWHERE if player_of(folder) is not None else train_task(cfg)
+
+
+def _is_done(folder: Path) -> bool:
+    study = read_study(folder.parent)
+    return any(study.is_done(cell) for cell in study.cells if cell.folder == folder.name)
 
 
 def run(
@@ -56,23 +75,27 @@ def run(
     if flags.only_shows:
         run_hydra(ablate_task, config_name, words, flags, is_sweep=False)
         return
+    from empg_cli.studies.growth import entered
     from empg_cli.studies.plan import make_study
 
-    study = make_study(words, config_name=config_name, config_dir=flags.config_dir)
+    asked = make_study(words, config_name=config_name, config_dir=flags.config_dir)
     if wish is not None:
         from empg_cli.reports.plan_view import print_plan
         from empg_cli.studies.forecast import Wish, forecast
 
-        print_plan(study, forecast(study, Wish(*wish), jobs=jobs))
+        print_plan(asked, forecast(asked, Wish(*wish), jobs=jobs))
         return
-    write_study(study)
+    entered(asked)
     try:
-        run_hydra(ablate_task, config_name, [*words, f"hydra.sweep.dir={_quoted(study)}"], flags, is_sweep=True)
-    except (SystemExit, Stopped):
-        _say_how_to_go_on(study)
+        run_hydra(ablate_task, config_name, [*words, f"hydra.sweep.dir={_quoted(asked)}"], flags, is_sweep=True)
+    except BaseException as error:
+        if isinstance(error, (SystemExit, Stopped)):
+            _say_how_to_go_on(asked)
+        with _said():
+            _report(asked.folder)
         raise
-    finally:
-        _report(study)
+    _say_who_plays(asked)
+    _report(asked.folder)
 
 
 def across(words: Sequence[str], out: Path | None) -> None:
@@ -82,10 +105,11 @@ def across(words: Sequence[str], out: Path | None) -> None:
     from empg_cli.reports.tables import print_table
     from empg_cli.studies.across import compare_across
 
-    if settings := [word for word in words if not Path(word).is_dir()]:
-        hint = "--across takes the folders of studies and nothing else"
-        raise ConfigError(INVALID, [Problem(word, "no such folder", hint=hint) for word in settings])
-    found = compare_across([Path(word) for word in words])
+    folders = [word for word in words if word not in ("ablation.mixed=mark", "ablation.mixed=refuse")]
+    if wrong := [word for word in folders if not Path(word).is_dir()]:
+        hint = "--across takes the folders of studies, ablation.mixed=mark, and nothing else"
+        raise ConfigError(INVALID, [Problem(word, "no such folder", hint=hint) for word in wrong])
+    found = compare_across(list(map(Path, folders)), mixed="mark" if "ablation.mixed=mark" in words else "refuse")
     print_table(across_table(found), sys.stdout)
     for path in write_across(found, out) if out else ():
         write_line(sys.stdout, str(path))
@@ -104,19 +128,50 @@ def _quoted(study: Study) -> str:
     return '"' + str(study.folder).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _say_how_to_go_on(study: Study) -> None:
-    print(f"The study:  {len(study.done())} of {len(study.cells)} cells are done; go on with", file=sys.stderr)
+def _say_how_to_go_on(asked: Study) -> None:
+    print(f"The study:  {len(asked.done())} of {len(asked.cells)} cells are done; go on with", file=sys.stderr)
     print(f"  {command(*COMMAND_LINE[1:])}", file=sys.stderr)
 
 
-def _report(study: Study) -> None:
-    """The tables over what is there, also after a stop or a failure."""
+def _say_who_plays(asked: Study) -> None:
+    """The cells that were left to other processes, and are not done yet."""
+    players: dict[str, list[Cell]] = {}
+    for cell in asked.pending():
+        if (player := player_of(asked.cell_dir(cell))) is not None:
+            players.setdefault(str(player), []).append(cell)
+    for player, cells in players.items():
+        names = ", ".join(cell.folder for cell in cells)
+        print(f"Played by {player}: {len(cells)} of {len(asked.cells)} cells ({names}); the tables will have them when "
+              "it ends", file=sys.stderr)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """A second thing that is wrong, said beside the first."""
+    try:
+        yield
+    except UserError as error:
+        log.error("%s", error)
+
+
+def _report(folder: Path) -> None:
+    """The tables over all that the folder holds, also after a stop or a failure, and while others play on. Who is last
+    has seen every cell: nobody else writes meanwhile.
+
+    Raises:
+        MixedStudy: the cells are not made of the same, and the study does not take that.
+    """
     from empg_cli.reports.ablation_tables import print_comparison, write_tables
+    from empg_cli.runs.mixture import mixed_study
     from empg_cli.studies.comparison import compare
 
-    comparison = compare(study)
-    if comparison is None:
-        log.warning("no cell of %s is done: no table", study.folder)
-        return
-    files = write_tables(comparison, study.folder)
-    print_comparison(comparison, study.folder, files)
+    with writing_into(folder):
+        study = read_study(folder)
+        comparison = compare(study)
+        if comparison is None:
+            log.warning("no cell of %s is done: no table", folder)
+            return
+        if comparison.mixtures and study.mixed == "refuse":
+            raise mixed_study(folder, comparison.mixtures)
+        files = write_tables(comparison, folder)
+    print_comparison(comparison, folder, files)
