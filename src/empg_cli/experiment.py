@@ -14,7 +14,7 @@ from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
-from empg_cli.evaluation.evaluate import evaluate
+from empg_cli.evaluation.evaluate import NothingJudged, evaluate
 from empg_cli.learner.checkpoint import load_optimizer
 from empg_cli.learner.imitation import warm_started
 from empg_cli.learner.learner import Learner
@@ -23,16 +23,19 @@ from empg_cli.model.loading import check_context, load_own, load_policy, model_f
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
 from empg_cli.owner import owning
+from empg_cli.rollout.masking import EnvironmentsDown
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, TrainState, load_state
+from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import WEIGHTS
+from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import update_run_file
 from empg_cli.runs.trajectories import text_with_special_tokens
+from empg_cli.services.errors import ServerDown
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Experiment:
     state: TrainState
     """Where the run is; the loop counts on."""
     cfg: TrainConfig
+    run_dir: Path
     benchmark: Benchmark
     make_agent: AgentMaker[int]
 
@@ -60,15 +64,23 @@ class Experiment:
                 cfg.benchmark,
                 cfg.rollout,
                 seed=cfg.seed,
+                max_failed_calls=cfg.trainer.health.max_failed_calls,
                 progress=progress,
             )
+
+    def save_what_stands(self) -> None:
+        """Save the state before the update that was given up, unless that is saved, or its row is not logged yet."""
+        update = self.state.update
+        if update and update in read_rows(self.run_dir / "metrics.jsonl") and not is_saved(self.run_dir, update):
+            self.learner.save(self.run_dir, self.state)
 
 
 @contextmanager
 def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
     """Data, run folder, policy, agents, engine: whatever is wrong with one of them is said before anything is played.
 
-    The policy begins anew, warm start included, or at the checkpoint that `resume` means.
+    The policy begins anew, warm start included, or at the checkpoint that `resume` means. When what the run plays with
+    is gone, nothing of what came of it is trained or recorded, and the last update is saved.
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -86,16 +98,22 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
         engine = TorchEngine(policy, make_agent().codec.stop_ids)
         engine.publish(state.update)
-        yield Experiment(
+        experiment = Experiment(
             source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout")),
             learner=Learner(cfg, policy, optimizer, reference),
             engine=engine,
             observer=observer,
             state=state,
             cfg=cfg,
+            run_dir=run_dir,
             benchmark=benchmark,
             make_agent=make_agent,
         )
+        try:
+            yield experiment
+        except (ServerDown, EnvironmentsDown, NothingJudged) as gone:
+            experiment.save_what_stands()
+            observer.raise_gone(state, str(gone))
 
 
 def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, observer: Observer) -> Policy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from empg_cli.algorithms.assemble import credit_parts
@@ -27,7 +27,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
 
     Raises:
         Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
-        HealthStop: the first batch holds nothing to learn from, or `trainer.health.stop` asked to stop.
+        HealthStop: the first batch holds nothing to learn from, a health check asked to stop, or a server is gone.
     """
     with open_experiment(cfg, run_dir) as experiment:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
@@ -38,9 +38,11 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             observer.log(state, {}, evaluation)
 
         while state.update < cfg.trainer.updates:
-            # Rollout: group_size attempts at each task; what nobody can judge does not train.
+            # Rollout: group_size attempts at each task; what nobody can judge does not train. Whatever ends this
+            # update before it has changed the weights leaves `state` as it was.
+            after = replace(state)
             with observer.timed("rollout"):
-                trajectories, metrics = source.next(state)
+                trajectories, metrics = source.next(after)
             trajectories = trainable(trajectories)
             metrics |= describe_batch(trajectories)
             batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
@@ -55,12 +57,13 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             was_won_S = won_steps(trajectories)
             metrics |= credit_metrics | outcome_entropies(parts.entropy_S, was_won_S)
             if state.update == 0:
-                observer.health.judge_first_batch(metrics, trajectories, played=state.episodes)
+                observer.health.judge_first_batch(metrics, trajectories, played=after.episodes)
 
             # Update, and publish: what is sampled from now on is the new policy's.
             with observer.timed("update"):
                 metrics |= learner.step(batch, state.update)
-            state.update += 1
+            after.update += 1
+            state.become(after)
             engine.publish(state.update)
 
             # Log, evaluate, save.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from empg_cli.errors import DataError as DataError  # part of what a benchmark may raise
+from empg_cli.services.tally import Tally
 from empg_cli.types import Task
 
 
@@ -98,3 +99,18 @@ class StepsTogether(Protocol):
     def step_many(self, envs: Sequence[Any], actions: Sequence[str]) -> Sequence[StepResult | BaseException]:
         """One step of each environment. One that cannot go on has its exception in the list."""
         ...
+
+
+@runtime_checkable
+class AsksServers(Protocol):
+    """A benchmark, or a part of one, whose episodes need answers of servers."""
+
+    @property
+    def tallies(self) -> Sequence[Tally]:
+        """What each of them was asked so far, and how much of it in vain."""
+        ...
+
+
+def tallies_of(benchmark: Benchmark) -> Sequence[Tally]:
+    """What its servers were asked; nothing where it has none."""
+    return benchmark.tallies if isinstance(benchmark, AsksServers) else ()

@@ -54,6 +54,9 @@ class Health(Node):
     """Rise of the share of malformed responses above its lowest; 0 = off."""
     no_signal_updates: NonNegativeInt
     """Updates in a row without a single group with a signal; 0 = off."""
+    max_failed_calls: float = Field(ge=0, le=1)
+    """Share of the calls of a search engine or judge without an answer, in a rollout or an evaluation; above it the run
+    stops before it trains on that, and nothing is recorded. 1 = never."""
 
     @model_validator(mode="after")
     def stop_needs_warnings(self) -> Health:

@@ -10,7 +10,7 @@ from typing import Any
 
 from empg_cli.agents.agent import AgentMaker
 from empg_cli.agents.codec import P
-from empg_cli.benchmarks.base import Benchmark
+from empg_cli.benchmarks.base import Benchmark, tallies_of
 from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, step_in_place
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
@@ -22,6 +22,7 @@ from empg_cli.rollout.masking import refuse_if_broken
 from empg_cli.rollout.outcomes import mean_info, reported_numbers
 from empg_cli.rollout.stepping import end_unscored
 from empg_cli.runs.evaluations import Evaluation, Success
+from empg_cli.services.tally import FailedCalls
 from empg_cli.stats.intervals import wilson_interval
 from empg_cli.types import Progress, Status, Step, Task, Trajectory
 
@@ -46,6 +47,7 @@ def evaluate(
     *,
     seed: int,
     sample: int = 0,
+    max_failed_calls: float = 1.0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Play the first `eval_tasks` tasks of `settings.split` at `rollout.eval_temperature` (0 = greedy).
@@ -54,9 +56,15 @@ def evaluate(
 
     Args:
         sample: which attempt at each task this is, with this seed.
+        max_failed_calls: share of calls of the benchmark's servers without an answer that is borne; 1 = any.
+
+    Raises:
+        ServerDown: there were more.
+        NothingFits, NothingJudged: there is nothing to report.
     """
     tasks = evaluation_tasks(benchmark, settings)
     rules = episode_rules(rollout, settings, temperature=rollout.eval_temperature, top_p=rollout.eval_top_p)
+    calls = FailedCalls(tallies_of(benchmark), max_failed_calls)
     trajectories: list[Trajectory] = []
 
     def report(done: int, _: int) -> None:
@@ -74,21 +82,30 @@ def evaluate(
             stream=(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start),
             progress=report,
         )
+        calls.check()
     refuse_if_nothing_fits(trajectories, rules)
     return summarise(trajectories, benchmark=benchmark.name, split=settings.split, temperature=rollout.eval_temperature)
 
 
 def evaluate_expert(
-    benchmark: Benchmark, settings: BenchmarkConfig, *, seed: int, progress: Progress | None = None
+    benchmark: Benchmark,
+    settings: BenchmarkConfig,
+    *,
+    seed: int,
+    max_failed_calls: float = 1.0,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """The same for the benchmark's expert: what a competent agent reaches."""
     tasks = evaluation_tasks(benchmark, settings)
+    calls = FailedCalls(tallies_of(benchmark), max_failed_calls)
     trajectories = []
     said: set[str] = set()
     for number, task in enumerate(tasks):
         trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}"), said))
         if progress:
             progress(number + 1, len(tasks))
+        if (number + 1) % TASKS_AT_ONCE == 0 or number + 1 == len(tasks):
+            calls.check()
     return summarise(trajectories, benchmark=benchmark.name, split=settings.split, temperature=0.0)
 
 

@@ -136,7 +136,13 @@ class _Expert:
     benchmark: Benchmark
 
     def play(self, which: Pass, progress: Progress) -> Evaluation:
-        return evaluate_expert(self.benchmark, self.cfg.benchmark, seed=which.seed, progress=progress)
+        return evaluate_expert(
+            self.benchmark,
+            self.cfg.benchmark,
+            seed=which.seed,
+            max_failed_calls=self.cfg.trainer.health.max_failed_calls,
+            progress=progress,
+        )
 
     text_of = None
 
@@ -168,6 +174,7 @@ class _Model:
             rollout.model_copy(update={"eval_temperature": which.temperature}),
             seed=which.seed,
             sample=which.sample,
+            max_failed_calls=cfg.trainer.health.max_failed_calls,
             progress=progress,
         )
 
@@ -196,6 +203,7 @@ class _Endpoint:
             rollout.model_copy(update={"eval_temperature": which.temperature}),
             seed=which.seed,
             sample=which.sample,
+            max_failed_calls=cfg.trainer.health.max_failed_calls,
             progress=progress,
         )
 

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from empg_cli.agents.agent import Agent, AgentMaker
-from empg_cli.benchmarks.base import Benchmark, Observation
+from empg_cli.benchmarks.base import Benchmark, Observation, tallies_of
 from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, reason_of, step_in_place
 from empg_cli.config.schema import Rollout
 from empg_cli.config.trainer import WarmStart
 from empg_cli.errors import UserError
+from empg_cli.services.tally import FailedCalls
 from empg_cli.types import Task
 
 MAX_FAILURES = 200
 """Demonstrations in a row that may fail before the expert is given up."""
+SUSPICIOUS = 10
+"""After as many, maybe the servers are to blame."""
 
 
 class ExpertFails(UserError):  # noqa: N818 (a sentence for the user)
@@ -112,15 +115,23 @@ def _play(
 
 
 def demonstrations(
-    benchmark: Benchmark, make_agent: AgentMaker[int], settings: WarmStart, rollout: Rollout, *, seed: int
+    benchmark: Benchmark,
+    make_agent: AgentMaker[int],
+    settings: WarmStart,
+    rollout: Rollout,
+    *,
+    seed: int,
+    max_failed_calls: float = 1.0,
 ) -> Iterator[list[Demonstration]]:
     """`batch_size` demonstrations of the train split for each optimiser step, without end. Failed ones are replaced by
     another task's, unless `settings.keep_failed`; so tasks that the expert finds hard are seen less often.
 
     Raises:
         ExpertFails: `MAX_FAILURES` tasks in a row gave nothing to imitate.
+        ServerDown: the benchmark's servers left more than the share `max_failed_calls` of all calls without an answer.
     """
     tasks = benchmark.tasks("train")
+    calls = FailedCalls(tallies_of(benchmark), max_failed_calls)
     step = 0
     while True:
         rng = random.Random(f"warm-start/{seed}/{step}")
@@ -140,8 +151,13 @@ def demonstrations(
             if trains(demonstration, settings):
                 batch.append(demonstration)
                 failed = []
-            elif len(failed := [*failed, demonstration]) == MAX_FAILURES:
+                continue
+            failed.append(demonstration)
+            if len(failed) % SUSPICIOUS == 0:
+                calls.check()
+            if len(failed) == MAX_FAILURES:
                 raise ExpertFails(nothing_to_imitate(failed, settings))
+        calls.check()
         yield batch
         step += 1
 

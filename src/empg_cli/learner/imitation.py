@@ -47,6 +47,7 @@ def imitate(
     rollout: Rollout,
     *,
     seed: int,
+    max_failed_calls: float = 1.0,
     on_step: Callable[[int, float], bool | None] | None = None,
 ) -> None:
     """Train `policy` on fresh demonstrations of the train split, in place.
@@ -57,11 +58,12 @@ def imitate(
 
     Raises:
         ExpertFails: the expert has nothing to show.
+        ServerDown: servers left more than the share `max_failed_calls` of its calls without an answer.
     """
     optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)
     policy.follow(optimizer)
     policy.model.train()
-    batches = demonstrations(benchmark, make_agent, settings, rollout, seed=seed)
+    batches = demonstrations(benchmark, make_agent, settings, rollout, seed=seed, max_failed_calls=max_failed_calls)
     for step, batch in zip(range(settings.steps), batches, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * learning_rate_factor(step, settings.steps)
@@ -130,7 +132,16 @@ def warm_started(
         log.info("warm start taken from %s", folder)
         return load_own(folder, cfg.model, policy.device)
     make_agent = agents_of(cfg, policy, benchmark, today=today)
-    imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=cfg.seed, on_step=on_step)
+    imitate(
+        policy,
+        benchmark,
+        make_agent,
+        cfg.trainer.warm_start,
+        cfg.rollout,
+        seed=cfg.seed,
+        max_failed_calls=cfg.trainer.health.max_failed_calls,
+        on_step=on_step,
+    )
     temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     policy.save(temporary)
     seal(temporary, SEAL, {})

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -131,6 +131,20 @@ class Observer:
             self.finish(state)
             raise HealthStop(f"stopped by trainer.health.stop after update {state.update}, with a checkpoint\n"
                              f"  {self.health.stop_reason}\n  To go on all the same:  {again}")  # fmt: skip
+
+    def raise_gone(self, state: TrainState, reason: str) -> NoReturn:
+        """Leave the loop since what the run plays with, such as a server, is gone. Call after a checkpoint."""
+        checkpoints = all_checkpoints(self._folder.path)
+        if not checkpoints:
+            raise HealthStop(
+                f"stopped before the first update: {reason}\n  Nothing was trained: start anew once it is there again."
+            )
+        again = resume_command(from_here(self._folder.path), self._outside)
+        self.finish(state)
+        raise HealthStop(f"stopped after update {state.update}: {reason}\n"
+                         "  What was played since then is neither trained on nor recorded. The last good checkpoint is "
+                         f"{from_here(checkpoints[-1])}\n"
+                         f"  To go on, once it is there again:  {again}")  # fmt: skip
 
     def finish(self, state: TrainState) -> None:
         """Write the summary, close the dashboard and print what there is to say; also when the run was stopped."""

@@ -20,7 +20,8 @@ from empg_cli.config.endpoint import Endpoint
 from empg_cli.errors import UserError
 from empg_cli.rollout.engine import Completion, NoCompletion, Sampling
 from empg_cli.services.api_keys import api_key
-from empg_cli.services.errors import AccessDeniedError, NoAnswerError
+from empg_cli.services.chat import read_reply
+from empg_cli.services.errors import AccessDeniedError, BadAnswerError, NoAnswerError
 from empg_cli.services.http import Service
 from empg_cli.types import Status
 
@@ -32,6 +33,13 @@ _TOO_LONG: Final = re.compile(r"HTTP (400|413|422).*context[ _](length|size|wind
 
 class EndpointError(UserError):
     """The server cannot be used; the message says why and what to do."""
+
+
+class _Lost(NoCompletion):
+    def __init__(self, status: Status, reason: str, *, somebody_answered: bool) -> None:
+        super().__init__(status, reason)
+        self.somebody_answered = somebody_answered
+        """It was no answer to the question, but asking again would bring the same."""
 
 
 class EndpointEngine:
@@ -108,9 +116,9 @@ class EndpointEngine:
         try:
             asked = asyncio.run_coroutine_threadsafe(self._ask(body | self.settings.extra_body), self._loop)
             completion = await asyncio.wrap_future(asked)
-        except NoCompletion as none:
+        except _Lost as lost:
             self._in_flight.discard(number)
-            self._note_loss(none)
+            self._note_loss(lost)
             raise
         finally:
             self._in_flight.discard(number)
@@ -120,50 +128,47 @@ class EndpointEngine:
     def close(self, episode: Hashable) -> None:
         """Nothing is held here."""
 
-    def _note_loss(self, none: NoCompletion) -> None:
+    def _note_loss(self, lost: _Lost) -> None:
         """Raise EndpointError when the server is gone: all that was asked so far is lost, or much in a row. What was
-        asked before the row began may yet be answered: a refusal can be faster than an answer."""
-        if none.status is not Status.ENV_ERROR:
+        asked before the row began may yet be answered: a refusal can be faster than an answer. Where somebody answers,
+        however badly, that ends episodes one by one, unless not one answer was ever good."""
+        if lost.status is not Status.ENV_ERROR:
             self._lost_in_a_row = 0  # the server is there
             return
         if not self._lost_in_a_row:
             self._first_after_loss = max(self._in_flight, default=-1) + 1
         self._lost_in_a_row += 1
-        all_are_lost = not self.usage["answered"] and not self._in_flight
-        are_many = self._lost_in_a_row >= MOST_LOST_IN_A_ROW
+        none_was_good = not self.usage["answered"]
+        all_are_lost = none_was_good and not self._in_flight and not lost.somebody_answered
+        are_many = self._lost_in_a_row >= MOST_LOST_IN_A_ROW and (none_was_good or not lost.somebody_answered)
         if all_are_lost or (
             are_many and min(self._in_flight, default=self._first_after_loss) >= self._first_after_loss
         ):
-            raise self._gone(none.reason) from None
+            raise self._gone(lost.reason) from None
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _ask(self, body: dict[str, Any]) -> Completion[Message]:
         self.usage["requests"] += 1
+        max_tokens = int(body[self.settings.limit_key])
         try:
-            answer = await self._service.call("POST", f"{self._url}/chat/completions", json=body)
+            reply = await self._service.ask(
+                "POST",
+                f"{self._url}/chat/completions",
+                lambda answer: read_reply(answer, max_tokens=max_tokens),
+                json=body,
+            )
         except AccessDeniedError as error:
             raise self._refused(error) from None
         except NoAnswerError as error:
             reason = self._without_key(str(error))
             status = Status.CONTEXT_OVERFLOW if _TOO_LONG.search(reason) else Status.ENV_ERROR
-            raise NoCompletion(status, reason) from None
-        try:
-            choice = answer["choices"][0]
-            text = choice["message"].get("content") or ""  # null: all tokens went into hidden reasoning
-            ended = choice.get("finish_reason") != "length"
-        except (KeyError, IndexError, TypeError, AttributeError):
-            reason = self._without_key(f"{self._where} answered in an unknown form: {str(answer)[:120]}")
-            raise NoCompletion(Status.ENV_ERROR, reason) from None
-        self._count(answer.get("usage"))
-        return Completion([Message("assistant", text)], [], None, ended, policy_version=0)
-
-    def _count(self, usage: Any) -> None:
+            raise _Lost(status, reason, somebody_answered=isinstance(error, BadAnswerError)) from None
         self.usage["answered"] += 1
-        if isinstance(usage, dict):
-            for key in ("prompt_tokens", "completion_tokens"):
-                self.usage[key] += int(usage.get(key) or 0)
+        self.usage["prompt_tokens"] += reply.prompt_tokens
+        self.usage["completion_tokens"] += reply.completion_tokens
+        return Completion([Message("assistant", reply.text)], [], None, not reply.was_cut, policy_version=0)
 
     def _refused(self, error: Exception) -> EndpointError:
         variable = self.settings.api_key_env

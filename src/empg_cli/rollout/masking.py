@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from empg_cli.errors import UserError
-from empg_cli.invocation import command
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def count_masked(trajectories: Sequence[Trajectory]) -> int:
         if len(errors) == len(trajectories):
             raise EnvironmentsDown(
                 f"{summary}\n  Nothing can be learned from this rollout. Put the environment right (service, key, "
-                f"budget), then go on from the last checkpoint with `{command('train', '--resume', 'RUN')}`."
+                "budget)."
             )
         log.warning("%s; they do not train", summary)
     return len(trajectories) - len(trainable(trajectories))

@@ -8,7 +8,7 @@ import torch
 
 from empg_cli.agents.agent import AgentMaker
 from empg_cli.algorithms.filtering import informative
-from empg_cli.benchmarks.base import Benchmark
+from empg_cli.benchmarks.base import Benchmark, tallies_of
 from empg_cli.config.schema import TrainConfig
 from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
@@ -17,6 +17,7 @@ from empg_cli.rollout.masking import count_masked, trainable
 from empg_cli.rollout.outcomes import describe_rollout
 from empg_cli.rollout.tasks import training_tasks
 from empg_cli.runs.checkpoint import TrainState
+from empg_cli.services.tally import FailedCalls
 from empg_cli.types import Progress, Trajectory
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,9 @@ class Source:
 
         Raises:
             NothingFits: every first prompt was too long for the context.
+            ServerDown, EnvironmentsDown: too much of it stayed without an answer, or all without a verdict.
         """
+        calls = FailedCalls(tallies_of(self._benchmark), self._cfg.trainer.health.max_failed_calls)
         wanted, sampling = self._cfg.trainer.tasks_per_update, self._cfg.algo.sampling
         kept: list[Trajectory] = []
         kept_groups: set[int] = set()
@@ -64,6 +67,7 @@ class Source:
         while True:
             played = self._play(state, batches)
             batches += 1
+            calls.check()
             masked += count_masked(played)
             all_played += played
             if not sampling.drop_uniform_groups:

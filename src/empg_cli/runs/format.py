@@ -67,7 +67,7 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
             },
         ),
     ),
-    3: (),
+    3: (Added("trainer.health.max_failed_calls", 1.0),),
 }
 """Format -> the keys that its configurations have and those of the format before do not."""
 LAST_HASHED_WHOLE = 2

@@ -13,9 +13,21 @@ class NoAnswerError(ServiceError):
     """This call gave no answer that can be used (after retries)."""
 
 
+class BadAnswerError(NoAnswerError):
+    """Somebody answered, and asking again would bring the same: a refusal, or something that is no answer."""
+
+
 class AccessDeniedError(ServiceError):
     """The service refused the credentials (HTTP 401 or 403); trying again cannot help."""
 
 
 class MissingKeyError(UserError):
     """The environment variable that should hold a service's key is not set."""
+
+
+class NoWayError(UserError):
+    """The environment names a proxy, or certificates, with which an address cannot be reached."""
+
+
+class ServerDown(UserError):  # noqa: N818 (a sentence for the user)
+    """Too many calls of a rollout or an evaluation stayed without an answer: what was played means nothing."""

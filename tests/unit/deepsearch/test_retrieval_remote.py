@@ -312,15 +312,13 @@ def test_429_waits_as_long_as_the_server_says(fake_server: Callable[..., Any], r
 def test_retry_after_as_a_date() -> None:
     import email.utils
 
-    import httpx
-
     soon = email.utils.formatdate(time.time() + 30, usegmt=True)
-    wait = retry_after(httpx.Response(429, headers={"Retry-After": soon}))
+    wait = retry_after({"retry-after": soon})
     assert wait is not None
     assert 25 < wait <= 30
-    assert retry_after(httpx.Response(429, headers={"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"})) == 0.0
-    assert retry_after(httpx.Response(429, headers={"Retry-After": "tomorrow"})) is None
-    assert retry_after(httpx.Response(429)) is None
+    assert retry_after({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}) == 0.0
+    assert retry_after({"retry-after": "tomorrow"}) is None
+    assert retry_after({}) is None
 
 
 def test_concurrency_is_bounded(fake_server: Callable[..., Any], reply: Any) -> None:

@@ -152,7 +152,7 @@ def test_the_client_knows_what_is_indexed_and_refuses_a_mixture(address: str, tm
 
 def test_a_body_without_end_is_refused(address: str) -> None:
     answer = httpx.post(f"{address}/retrieve", content=b" " * (17 * 2**20), timeout=60)
-    assert answer.status_code == 422
+    assert answer.status_code == 413
     assert "larger" in answer.json()["detail"]
 
 

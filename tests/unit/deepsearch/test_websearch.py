@@ -136,7 +136,7 @@ def test_timeouts_and_malformed_answers_are_search_errors(
     for body in bodies:
         server.script = [reply(body)]
         recorder = settings(engine, server.url, mode="record", cache=str(tmp_path / "c.sqlite"))
-        with pytest.raises(NoAnswerError, match="unknown form"):
+        with pytest.raises(NoAnswerError, match=r"unknown form|not JSON"):
             asyncio.run(WebRetriever(recorder).search(["a"], 1))
     # none of them was kept: the next call asks again and succeeds
     assert asyncio.run(WebRetriever(recorder).search(["a"], 1))[0]

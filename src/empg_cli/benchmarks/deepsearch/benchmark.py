@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from empg_cli.benchmarks.base import DataError, Env, StepResult
+from empg_cli.benchmarks.base import AsksServers, DataError, Env, StepResult
 from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.judge import Judge
@@ -25,6 +25,7 @@ from empg_cli.benchmarks.deepsearch.store import StoredWorld, open_world
 from empg_cli.benchmarks.deepsearch.world.build import WorldSpec
 from empg_cli.benchmarks.deepsearch.world.questions import Question
 from empg_cli.config import deepsearch as schema
+from empg_cli.services.tally import Tally
 from empg_cli.types import Task
 
 _RETRIEVAL: TypeAdapter[schema.Retrieval] = TypeAdapter(schema.Retrieval)
@@ -89,6 +90,12 @@ class DeepSearchBenchmark:
     @property
     def waits(self) -> bool:
         return not self._runner.is_local
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """Of the search engine and the judge, as far as they are servers."""
+        searched = self.retriever.tallies if isinstance(self.retriever, AsksServers) else ()
+        return [*searched, *([self._judge.tally] if self._judge else [])]
 
     def step_many(self, envs: Sequence[DeepSearchEnv], actions: Sequence[str]) -> list[StepResult | BaseException]:
         """One step of many episodes at once: their searches overlap, and what a group asks alike is asked once. An

@@ -4,22 +4,33 @@
     POST /access    {"urls": [...]}      whole pages by document id (ASearcher's form)
     GET  /health    {"status": "ok", ...}
 
-A plain ASGI application; uvicorn (extra `serve`) runs it.
+A plain ASGI application; uvicorn (extra `serve`) runs it. Searches run in a thread, some queries of a request at
+a time, so that a large request delays a small one by no more than that.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from empg_cli.benchmarks.base import DataError, UnscoredError
-from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever
+from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, Runner
+from empg_cli.errors import UserError
 from empg_cli.extras import install_command
 from empg_cli.services.errors import ServiceError
+from empg_cli.services.parsing import NotJsonError, parse_json
 
-MAX_BODY_BYTES: Final = 16 * 2**20
+MAX_BODY_BYTES: Final = 8 * 2**20
 MAX_TOP_K: Final = 1000
+MAX_QUERIES: Final = 10_000
+"""In a request: Search-R1's trainer sends those of a whole batch, 2,560, in one."""
+MAX_HITS: Final = 100_000
+"""Queries times hits in a request."""
+AT_ONCE: Final = 32
+"""Queries or pages between which other requests have their turn."""
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -27,7 +38,11 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class BadRequestError(Exception):
-    """The request has not the form of the dialect."""
+    """The request has not the form of the dialect, or asks for too much."""
+
+    def __init__(self, reason: str, status: int = 422) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class RetrieveApp:
@@ -38,58 +53,92 @@ class RetrieveApp:
 
     def __init__(self, retriever: Retriever, top_k: int = 3) -> None:
         self._retriever, self._top_k = retriever, top_k
+        self._in_place = Runner(is_local=True)
+        # One thread: engines need not know threads. Its queue holds one part of each request, so requests take turns.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
-        status, answer = await self._answer(scope["method"], scope["path"], receive)
-        body = json.dumps(answer, ensure_ascii=False).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        match scope["type"]:
+            case "lifespan":
+                await self._lifespan(receive, send)
+            case "http":
+                status, body = await self._answer(scope["method"], scope["path"], receive)
+                headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+            case _:  # a WebSocket
+                await receive()
+                await send({"type": "websocket.close"})
 
-    async def _answer(self, method: str, path: str, receive: Receive) -> tuple[int, Any]:
+    async def _answer(self, method: str, path: str, receive: Receive) -> tuple[int, bytes]:
         try:
             match method, path.rstrip("/"):
                 case "GET", "/health":
-                    return 200, {"status": "ok", **self._retriever.fingerprint()}
+                    return 200, _encoded({"status": "ok", **self._retriever.fingerprint()})
                 case "POST", "/retrieve":
                     return 200, await self._retrieve(await _json_body(receive))
                 case "POST", "/access":
                     return 200, await self._access(await _json_body(receive))
                 case _:
-                    return 404, {"detail": "there are POST /retrieve, POST /access and GET /health"}
+                    return 404, _encoded({"detail": "there are POST /retrieve, POST /access and GET /health"})
         except BadRequestError as error:
-            return 422, {"detail": str(error)}
-        except (ServiceError, UnscoredError) as error:
-            return 503, {"detail": str(error)}
+            return error.status, _encoded({"detail": str(error)})
+        except (ServiceError, UnscoredError, UserError) as error:
+            return 503, _encoded({"detail": str(error)})
 
-    async def _retrieve(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _retrieve(self, body: Mapping[str, Any]) -> bytes:
         queries = body.get("queries", [body["query"]] if "query" in body else None)
         if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
             raise BadRequestError('"queries" (a list of strings) or "query" (a string) is required')
         top_k = body.get("topk") or self._top_k
         if not isinstance(top_k, int) or not 1 <= top_k <= MAX_TOP_K:
             raise BadRequestError(f'"topk" must be an integer of 1 to {MAX_TOP_K}')
-        found = await self._retriever.search(queries, top_k)
-        if body.get("return_scores"):
-            return {"result": [[{"document": document(hit), "score": hit.score} for hit in hits] for hits in found]}
-        return {"result": [[document(hit) for hit in hits] for hits in found]}
+        _refuse_more_than(MAX_QUERIES, len(queries), '"queries"')
+        _refuse_more_than(MAX_HITS, len(queries) * top_k, '"queries" times "topk"')
+        has_scores = bool(body.get("return_scores"))
 
-    async def _access(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        async def search(some: Sequence[str]) -> list[Any]:
+            found = await self._retriever.search(some, top_k)
+            if has_scores:
+                return [[{"document": document(hit), "score": hit.score} for hit in hits] for hits in found]
+            return [[document(hit) for hit in hits] for hits in found]
+
+        return await self._in_turns(queries, search)
+
+    async def _access(self, body: Mapping[str, Any]) -> bytes:
         ids = body.get("urls")
         if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
             raise BadRequestError('"urls" (a list of strings) is required')
-        pages = [await self._retriever.open(id_) for id_ in ids]
-        return {
-            "result": [document(page) | {"url": id_} if page else None for id_, page in zip(ids, pages, strict=True)]
-        }
+        _refuse_more_than(MAX_QUERIES, len(ids), '"urls"')
+
+        async def open_them(some: Sequence[str]) -> list[Any]:
+            pages = [await self._retriever.open(id_) for id_ in some]
+            return [document(page) | {"url": id_} if page else None for id_, page in zip(some, pages, strict=True)]
+
+        return await self._in_turns(ids, open_them)
+
+    async def _in_turns(
+        self, asked: Sequence[str], answer: Callable[[Sequence[str]], Coroutine[Any, Any, list[Any]]]
+    ) -> bytes:
+        """`{"result": [...]}`, an entry for each of what was asked. It is made, and turned into JSON, part by part."""
+        parts = []
+        for start in range(0, len(asked), AT_ONCE):
+            some = answer(asked[start : start + AT_ONCE])
+            if self._retriever.is_local:
+                loop = asyncio.get_running_loop()
+                parts.append(await loop.run_in_executor(self._thread, self._found, some))
+            else:
+                parts.append(_encoded(await some))
+        return b'{"result": [%s]}' % b", ".join(part[1:-1] for part in parts)
+
+    def _found(self, some: Coroutine[Any, Any, list[Any]]) -> bytes:
+        return _encoded(self._in_place.run(some))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             kind = (await receive())["type"].removeprefix("lifespan.")
             if kind == "shutdown":
+                self._thread.shutdown()
                 await self._retriever.close()
             await send({"type": f"lifespan.{kind}.complete"})
             if kind == "shutdown":
@@ -107,22 +156,33 @@ def serve(retriever: Retriever, *, host: str, port: int, top_k: int = 3) -> None
         import uvicorn
     except ImportError:
         raise DataError(f"serving needs the package uvicorn: {install_command('serve')}") from None
-    uvicorn.run(RetrieveApp(retriever, top_k), host=host, port=port, log_level="warning", access_log=False)
+    uvicorn.run(RetrieveApp(retriever, top_k), host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
 async def _json_body(receive: Receive) -> dict[str, Any]:
     body = bytearray()
-    while True:
+    size, more = 0, True
+    while more and size <= 16 * MAX_BODY_BYTES:
         message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise BadRequestError(f"the body is larger than {MAX_BODY_BYTES} bytes")
-        if not message.get("more_body"):
-            break
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
+        if size <= MAX_BODY_BYTES:
+            body += part  # the rest is read all the same: who still sends does not hear that it is too much
+    if size > MAX_BODY_BYTES:
+        raise BadRequestError(f"the body is larger than {MAX_BODY_BYTES:,} bytes", 413)
     try:
-        parsed = json.loads(body)
-    except ValueError:
-        raise BadRequestError("the body is not JSON") from None
+        parsed = parse_json(bytes(body))
+    except NotJsonError as error:
+        raise BadRequestError(f"the body is {error}") from None
     if not isinstance(parsed, dict):
         raise BadRequestError("the body is not a JSON object")
     return parsed
+
+
+def _refuse_more_than(most: int, asked: int, what: str) -> None:
+    if asked > most:
+        raise BadRequestError(f"{what} may be {most:,} in one request, got {asked:,}; send several", 413)
+
+
+def _encoded(answer: Any) -> bytes:
+    return json.dumps(answer, ensure_ascii=False).encode(errors="replace")  # a corpus may hold half a character

@@ -14,7 +14,7 @@ from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words
 from empg_cli.config.deepsearch import OpenSearchRetrieval
 from empg_cli.services.api_keys import api_key
-from empg_cli.services.errors import NoAnswerError, ServiceError
+from empg_cli.services.errors import BadAnswerError, ServiceError
 from empg_cli.services.http import Service
 
 
@@ -26,7 +26,8 @@ class OpenSearchRetriever:
         self._settings = settings
         self._url = settings.url.rstrip("/")
         key = api_key(settings.api_key_env, "OpenSearch")
-        self._service = Service.of("OpenSearch", settings, {"Authorization": f"ApiKey {key}"} if key else None)
+        self.server = f"OpenSearch at {self._url}"
+        self._service = Service.of(self.server, settings, {"Authorization": f"ApiKey {key}"} if key else None)
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         asked = [query for query in queries if query_words(query)]
@@ -36,19 +37,20 @@ class OpenSearchRetriever:
     async def open(self, id_: str) -> Hit | None:
         """The document itself: an index has no pages of several passages."""
         body = {"query": {"ids": {"values": [id_]}}, "size": 1}
-        answer = await self._service.call("POST", f"{self._url}/{self._settings.index}/_search", json=body)
-        hits = self._hits(answer)
+        url = f"{self._url}/{self._settings.index}/_search"
+        hits = await self._service.ask("POST", url, self._hits, json=body)
         return hits[0] if hits else None
 
     async def check(self) -> None:
         try:
-            answer = await self._service.call("GET", f"{self._url}/{self._settings.index}/_count")
+            url = f"{self._url}/{self._settings.index}/_count"
+            count = await self._service.ask("GET", url, lambda answer: answer.get("count"))
         except ServiceError as error:
             raise DataError(
                 f"the index {self._settings.index!r} at {self._url} does not answer: {error}; "
                 "see benchmark.retrieval.url, .index and .api_key_env"
             ) from None
-        if not isinstance(answer, dict) or not answer.get("count"):
+        if not count:
             raise DataError(f"the index {self._settings.index!r} at {self._url} holds no documents")
 
     def fingerprint(self) -> dict[str, Any]:
@@ -61,16 +63,20 @@ class OpenSearchRetriever:
         lines = []
         for query in queries:
             lines += ["{}", json.dumps(self._query(query, top_k), ensure_ascii=False)]
-        answer = await self._service.call(
+
+        def read(answer: Any) -> list[list[Hit]]:
+            found = [self._hits(response) for response in answer["responses"]]
+            if len(found) != len(queries):
+                raise BadAnswerError(f"{len(found)} answers to {len(queries)} queries")
+            return found
+
+        return await self._service.ask(
             "POST",
             f"{self._url}/{self._settings.index}/_msearch",
+            read,
             content=("\n".join(lines) + "\n").encode(),
             headers={"Content-Type": "application/x-ndjson"},
         )
-        responses = answer.get("responses") if isinstance(answer, dict) else None
-        if not isinstance(responses, list) or len(responses) != len(queries):
-            raise NoAnswerError(f"OpenSearch answered in an unknown form: {str(answer)[:120]}")
-        return [self._hits(response) for response in responses]
 
     def _query(self, query: str, top_k: int) -> dict[str, Any]:
         """Bare words in a `multi_match`: its query text has no grammar."""
@@ -79,20 +85,17 @@ class OpenSearchRetriever:
         match = {"query": " ".join(query_words(query)), "fields": fields, "type": "most_fields"}
         return {"query": {"multi_match": match}, "size": top_k}
 
-    def _hits(self, response: dict[str, Any]) -> list[Hit]:
+    def _hits(self, response: Any) -> list[Hit]:
         settings = self._settings
         if "error" in response:
-            raise NoAnswerError(f"OpenSearch: {str(response['error'])[:120]}")
-        try:
-            return [
-                Hit(
-                    str(hit["_id"]),
-                    str(hit["_source"].get(settings.title_field, "")),
-                    str(hit["_source"][settings.text_field]),
-                    float(hit.get("_score") or 0.0),
-                    str(hit["_source"].get("url") or ""),
-                )
-                for hit in response["hits"]["hits"]
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise NoAnswerError(f"OpenSearch answered in an unknown form (missing {error})") from None
+            raise BadAnswerError(f"the search failed: {str(response['error'])[:120]}")
+        return [
+            Hit(
+                str(hit["_id"]),
+                str(hit["_source"].get(settings.title_field, "")),
+                str(hit["_source"][settings.text_field]),
+                float(hit.get("_score") or 0.0),
+                str(hit["_source"].get("url") or ""),
+            )
+            for hit in response["hits"]["hits"]
+        ]

@@ -14,7 +14,7 @@ from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.retrieval.base import MAX_QUERY_CHARS, Hit, query_words
 from empg_cli.config.deepsearch import QdrantRetrieval
 from empg_cli.services.api_keys import api_key
-from empg_cli.services.errors import NoAnswerError, ServiceError
+from empg_cli.services.errors import BadAnswerError, NoAnswerError, ServiceError
 from empg_cli.services.http import Service
 
 
@@ -26,10 +26,11 @@ class QdrantRetriever:
         self._settings = settings
         self._collection = f"{settings.url.rstrip('/')}/collections/{settings.collection}"
         key = api_key(settings.api_key_env, "Qdrant")
-        self._service = Service.of("Qdrant", settings, {"api-key": key} if key else None)
+        self.server = f"Qdrant at {settings.url}"
+        self._service = Service.of(self.server, settings, {"api-key": key} if key else None)
         embeddings_key = api_key(settings.embeddings_key_env, "the embeddings server")
         headers = {"Authorization": f"Bearer {embeddings_key}"} if embeddings_key else None
-        self._embeddings = Service.of("the embeddings server", settings, headers)
+        self._embeddings = Service.of(f"the embeddings server at {settings.embeddings_url}", settings, headers)
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         asked = [query for query in queries if query_words(query)]
@@ -40,23 +41,24 @@ class QdrantRetriever:
         """The point itself; Qdrant ids are integers or UUIDs."""
         body = {"ids": [int(id_) if id_.isascii() and id_.isdigit() else id_], "with_payload": True}
         try:
-            answer = await self._service.call("POST", f"{self._collection}/points", json=body)
+            hits = await self._service.ask(
+                "POST", f"{self._collection}/points", lambda answer: self._hits(answer["result"]), json=body
+            )
         except NoAnswerError as error:
             if "HTTP 400" in str(error):  # not an id that Qdrant could have
                 return None
             raise
-        hits = self._hits(answer.get("result") if isinstance(answer, dict) else None)
         return hits[0] if hits else None
 
     async def check(self) -> None:
         try:
-            answer = await self._service.call("GET", self._collection)
+            points = await self._service.ask("GET", self._collection, lambda answer: answer["result"]["points_count"])
             await self._vectors(["test"])
         except ServiceError as error:
             raise DataError(
                 f"Qdrant retrieval cannot start: {error}; see benchmark.retrieval.url, .collection and .embeddings_url"
             ) from None
-        if not (answer.get("result") or {}).get("points_count"):
+        if not points:
             raise DataError(f"the Qdrant collection {self._collection} holds no points")
 
     def fingerprint(self) -> dict[str, Any]:
@@ -73,11 +75,15 @@ class QdrantRetriever:
     async def _query(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         vectors = await self._vectors(queries)
         searches = [{"query": vector, "limit": top_k, "with_payload": True} for vector in vectors]
-        answer = await self._service.call("POST", f"{self._collection}/points/query/batch", json={"searches": searches})
-        results = answer.get("result") if isinstance(answer, dict) else None
-        if not isinstance(results, list) or len(results) != len(queries):
-            raise NoAnswerError(f"Qdrant answered in an unknown form: {str(answer)[:120]}")
-        return [self._hits(result.get("points")) for result in results]
+
+        def read(answer: Any) -> list[list[Hit]]:
+            found = [self._hits(result["points"]) for result in answer["result"]]
+            if len(found) != len(queries):
+                raise BadAnswerError(f"{len(found)} answers to {len(queries)} queries")
+            return found
+
+        url = f"{self._collection}/points/query/batch"
+        return await self._service.ask("POST", url, read, json={"searches": searches})
 
     async def _vectors(self, queries: Sequence[str]) -> list[list[float]]:
         settings = self._settings
@@ -86,27 +92,25 @@ class QdrantRetriever:
             "input": [settings.query_prefix + query[:MAX_QUERY_CHARS] for query in queries],
         }
         url = f"{settings.embeddings_url.rstrip('/')}/embeddings"
-        answer = await self._embeddings.call("POST", url, json=body)
-        try:
-            vectors = [row["embedding"] for row in sorted(answer["data"], key=lambda row: int(row["index"]))]
-        except (KeyError, TypeError):
-            raise NoAnswerError(f"the embeddings server answered in an unknown form: {str(answer)[:120]}") from None
-        if len(vectors) != len(queries):
-            raise NoAnswerError(f"the embeddings server sent {len(vectors)} vectors for {len(queries)} queries")
-        return vectors
+
+        def read(answer: Any) -> list[list[float]]:
+            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+            vectors = [[float(number) for number in row["embedding"]] for row in rows]
+            if len(vectors) != len(queries):
+                raise BadAnswerError(f"{len(vectors)} vectors for {len(queries)} queries")
+            return vectors
+
+        return await self._embeddings.ask("POST", url, read, json=body)
 
     def _hits(self, points: Any) -> list[Hit]:
         settings = self._settings
-        try:
-            return [
-                Hit(
-                    str(point["id"]),
-                    str(point["payload"].get(settings.title_field, "")),
-                    str(point["payload"][settings.text_field]),
-                    float(point.get("score") or 0.0),
-                    str(point["payload"].get("url") or ""),
-                )
-                for point in points
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise NoAnswerError(f"Qdrant answered in an unknown form (missing {error})") from None
+        return [
+            Hit(
+                str(point["id"]),
+                str(point["payload"].get(settings.title_field, "")),
+                str(point["payload"][settings.text_field]),
+                float(point.get("score") or 0.0),
+                str(point["payload"].get("url") or ""),
+            )
+            for point in points
+        ]

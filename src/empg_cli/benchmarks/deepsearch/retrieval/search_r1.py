@@ -18,7 +18,7 @@ from empg_cli.benchmarks.deepsearch.official.corpora import split_contents
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, query_words
 from empg_cli.config.deepsearch import HttpRetrieval
 from empg_cli.invocation import command
-from empg_cli.services.errors import NoAnswerError, ServiceError
+from empg_cli.services.errors import BadAnswerError, NoAnswerError, ServiceError
 from empg_cli.services.http import Service
 
 
@@ -31,7 +31,8 @@ class HttpRetriever:
         self._turn = cycle(self._urls)
         self._takes_lists = settings.dialect == "queries"
         self._index: dict[str, Any] = {}
-        self._service = Service.of("the /retrieve server", settings)
+        self.server = f"the /retrieve server at {', '.join(self._urls)}"
+        self._service = Service.of(self.server, settings)
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         asked = [query for query in queries if query_words(query)]
@@ -45,21 +46,21 @@ class HttpRetriever:
 
     async def open(self, id_: str) -> Hit | None:
         """Through `/access`, which Search-R1's own server does not have: then no page can be opened."""
-        answer = await self._service.call("POST", f"{next(self._turn)}/access", json={"urls": [id_]})
-        try:
+
+        def read(answer: Any) -> Hit | None:
             page = answer["result"][0]
             if page is None:
                 return None
             title, text = split_contents(page["contents"])
-        except (KeyError, IndexError, TypeError, AttributeError):
-            raise NoAnswerError(f"/access answered in an unknown form: {str(answer)[:120]}") from None
-        return Hit(id_, title, text, url=str(page.get("url", "")))
+            return Hit(id_, title, text, url=str(page.get("url", "")))
+
+        return await self._service.ask("POST", f"{next(self._turn)}/access", read, json={"urls": [id_]})
 
     async def check(self) -> None:
         """Ask every server once; servers of ours also say what they have indexed, and that must be one thing."""
         await asyncio.gather(*(self._check(url) for url in self._urls))
         described = [await self._describe(url) for url in self._urls]
-        if len({index.get("digest") for index in described}) > 1:
+        if len({str(index.get("digest")) for index in described}) > 1:
             raise DataError(f"the servers of benchmark.retrieval.urls have different corpora: {described}")
         self._index = described[0]
 
@@ -91,8 +92,18 @@ class HttpRetriever:
     ) -> list[list[Hit]]:
         """One list of hits per query."""
         body = question | {"topk": top_k, "return_scores": True}
+
+        def read(answer: Any) -> list[list[Hit]]:
+            rows = answer["result"]
+            if not self._takes_lists and rows and isinstance(rows[0], dict):
+                rows = [rows]  # some single-query servers leave the outer list out
+            hits = [[_hit(item) for item in row] for row in rows]
+            if len(hits) != expected:
+                raise BadAnswerError(f"/retrieve answered {len(hits)} queries of {expected}")
+            return hits
+
         try:
-            answer = await self._service.call("POST", f"{url or next(self._turn)}/retrieve", json=body)
+            return await self._service.ask("POST", f"{url or next(self._turn)}/retrieve", read, json=body)
         except NoAnswerError as error:
             if "HTTP 422" in str(error):
                 other = "query" if self._takes_lists else "queries"
@@ -100,16 +111,6 @@ class HttpRetriever:
                     f"{error}; the other dialect may help: benchmark.retrieval.dialect={other}"
                 ) from None
             raise
-        try:
-            rows = answer["result"]
-            if not self._takes_lists and rows and isinstance(rows[0], dict):
-                rows = [rows]  # some single-query servers leave the outer list out
-            hits = [[_hit(item) for item in row] for row in rows]
-        except (KeyError, TypeError, AttributeError, ValueError):
-            raise NoAnswerError(f"/retrieve answered in an unknown form: {str(answer)[:120]}") from None
-        if len(hits) != expected:
-            raise NoAnswerError(f"/retrieve answered {len(hits)} queries of {expected}")
-        return hits
 
 
 def _hit(item: dict[str, Any]) -> Hit:

@@ -14,9 +14,12 @@ from empg_cli.benchmarks.deepsearch.retrieval.base import BudgetSpentError, Hit
 from empg_cli.benchmarks.deepsearch.web.providers import Provider
 from empg_cli.config.deepsearch import WebRetrieval
 from empg_cli.services.cache import AnswerCache
-from empg_cli.services.errors import NoAnswerError
+from empg_cli.services.errors import BadAnswerError, NoAnswerError
 from empg_cli.services.http import RateLimit, Service
 from empg_cli.services.in_flight import InFlight
+from empg_cli.services.parsing import read_answer
+from empg_cli.services.proxies import proxy_for
+from empg_cli.services.tally import Tally
 
 
 class Budget:
@@ -40,7 +43,9 @@ class Asker:
     """One provider behind a cache. `num_cached` and `num_joined` count what it did not have to ask."""
 
     def __init__(self, provider: Provider, settings: WebRetrieval, cache: AnswerCache | None, budget: Budget) -> None:
+        proxy_for(provider.base_url)  # whether there is a way is known before anything is played
         self._provider, self._cache, self._budget = provider, cache, budget
+        self.tally = Tally(f"{provider.name} at {provider.base_url}")
         self._only_replays = settings.mode == "replay"
         self._rate = RateLimit(settings.requests_per_second)
         self._service = Service.of(provider.name, settings, before_attempt=self._before_attempt)
@@ -84,9 +89,9 @@ class Asker:
 
     def _parse(self, body: bytes, count: int) -> list[Hit]:
         try:
-            return self._provider.parse(json.loads(body))[:count]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise NoAnswerError(f"{self._provider.name} answered in an unknown form: {body[:120]!r}") from None
+            return read_answer(body, self._provider.parse)[:count]
+        except BadAnswerError as error:
+            raise BadAnswerError(f"{self._provider.name}: {error}") from None
 
     def _key(self, query: str, count: int) -> str:
         """Case and spaces of a query do not matter."""
@@ -97,7 +102,7 @@ class Asker:
 def host_of(url: str) -> str:
     try:
         return httpx.URL(url).host.lower()
-    except (httpx.InvalidURL, TypeError):
+    except (httpx.InvalidURL, TypeError, ValueError):
         return ""
 
 

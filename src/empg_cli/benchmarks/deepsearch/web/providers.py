@@ -23,18 +23,23 @@ class Provider(Protocol):
     def name(self) -> str: ...
 
     @property
+    def base_url(self) -> str: ...
+
+    @property
     def max_results(self) -> int: ...
 
     def request(self, query: str, count: int) -> Request: ...
 
     def parse(self, body: Any) -> list[Hit]:
-        """Hits in order. KeyError or TypeError when the answer has not the documented form."""
+        """Hits in order. Raises what one raises on data of another form (`services.parsing.read_answer`)."""
         ...
 
 
-def hit(url: str, title: str | None, text: str | None, score: float | None = None) -> Hit:
-    """On the web the URL is what `open` takes."""
-    return Hit(url, title or "", text or "", score or 0.0, url)
+def hit(url: Any, title: Any, text: Any, score: Any = None) -> Hit:
+    """On the web the URL is what `open` takes. TypeError or ValueError where something is not what it must be."""
+    if not isinstance(url, str):
+        raise TypeError("the address of a hit is no text")
+    return Hit(url, str(title or ""), str(text or ""), float(score or 0.0), url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from empg_cli.benchmarks.deepsearch.web.asking import Asker, Budget, host_of, op
 from empg_cli.benchmarks.deepsearch.web.providers import Brave, JinaReader, Provider, SearxNG, Serper, Tavily
 from empg_cli.config.deepsearch import WebRetrieval
 from empg_cli.services.api_keys import api_key
+from empg_cli.services.tally import Tally
 
 
 class WebRetriever:
@@ -32,14 +33,16 @@ class WebRetriever:
     async def _search(self, query: str, top_k: int) -> list[Hit]:
         if not query_words(query):
             return []
-        hits = await self.searches.ask(query[:MAX_QUERY_CHARS], top_k)
+        with self.searches.tally.question():
+            hits = await self.searches.ask(query[:MAX_QUERY_CHARS], top_k)
         return [hit for hit in hits if not self._is_blocked(hit.url)]
 
     async def open(self, id_: str) -> Hit | None:
         """The page behind a URL; None without a reader, and for blocked or other addresses."""
         if self.pages is None or not id_.startswith(("http://", "https://")) or self._is_blocked(id_):
             return None
-        pages = await self.pages.ask(id_, 1)
+        with self.pages.tally.question():
+            pages = await self.pages.ask(id_, 1)
         return pages[0] if pages else None
 
     async def check(self) -> None:
@@ -53,6 +56,10 @@ class WebRetriever:
             "mode": self._settings.mode,
             "recorded_answers": len(self._cache) if self._cache is not None else 0,
         }
+
+    @property
+    def tallies(self) -> list[Tally]:
+        return [asker.tally for asker in (self.searches, self.pages) if asker]
 
     def costs(self) -> dict[str, float]:
         """Since the retriever was made: calls sent, their price, answers from the cache, calls shared in flight."""
