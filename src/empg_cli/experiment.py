@@ -22,6 +22,7 @@ from empg_cli.learner.optim import make_optimizer
 from empg_cli.model.loading import check_context, load_own, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
+from empg_cli.owner import owning
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.rollout.torch_engine.engine import TorchEngine
@@ -64,8 +65,19 @@ class Experiment:
 def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
     """Data, run folder, policy, agents, engine: whatever is wrong with one of them is said before anything is played.
 
-    The policy begins anew, warm start included, or at the checkpoint that `resume` means.
+    The policy begins anew, warm start included, or at the checkpoint that `resume` means. The folder is this process's
+    own until the end.
+
+    Raises:
+        FolderOwned: another process works in the folder.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with owning(run_dir, "training", again=True), _opened(cfg, run_dir) as experiment:
+        yield experiment
+
+
+@contextmanager
+def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
@@ -114,4 +126,7 @@ def fresh_or_resumed(
     policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
     optimizer = make_optimizer(policy, cfg.trainer)
     load_optimizer(folder.resume_from, optimizer, policy.device)
-    return policy, optimizer, load_state(folder.resume_from)
+    state = load_state(folder.resume_from)
+    if folder.held is not None:
+        folder.held.release()
+    return policy, optimizer, state

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,25 +24,31 @@ PROMPT_DATE = "prompt_date"
 """Key of run.json."""
 OUTSIDE = "outside"
 """Key of run.json: the code from outside the package that the run is made by."""
-DATA, DATA_BEFORE = "data", "data_before"
-"""Keys of run.json: the fingerprint of the data, and those of data that a run was trained on before it went on."""
+MODEL = "model"
+"""Key of run.json: the fingerprint of the initial weights."""
+DATA = "data"
+"""Key of run.json: the fingerprint of the data."""
 PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
 
 
-def config_hash(cfg: TrainConfig) -> str:
+def config_hash(cfg: TrainConfig, bends: Sequence[tuple[int, int]] = ()) -> str:
     """Digest of everything that shapes the result but the seed: runs that share it differ only by chance.
 
     Health checks are left out: they watch, and a run that they stop has not finished.
+
+    Args:
+        bends: where the schedule of the learning rate became another one: updates done, and how many it was made for.
     """
     content = cfg.model_dump(
         exclude={"seed": True, "run_dir": True, "resume": True, "logger": True, "trainer": {"health"}}
     )
+    content |= {"bends": list(bends)} if bends else {}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def cell_hash(cfg: TrainConfig) -> str:
+def cell_hash(cfg: TrainConfig, bends: Sequence[tuple[int, int]] = ()) -> str:
     """`config_hash` with the seed: runs that share it are the same experiment."""
-    return hashlib.sha256(f"{config_hash(cfg)} seed {cfg.seed}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{config_hash(cfg, bends)} seed {cfg.seed}".encode()).hexdigest()[:12]
 
 
 def package_versions() -> dict[str, str]:
@@ -87,14 +93,15 @@ def are_other_data(trained: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     return before is not None and after is not None and before != after
 
 
-def run_facts(cfg: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
     """
     Args:
         data: the benchmark's fingerprint.
+        bends: of the schedule, see `config_hash`.
     """
     return {
         KEY: FORMAT,
-        "config_hash": config_hash(cfg),
+        "config_hash": config_hash(cfg, bends),
         "seed": cfg.seed,
         "versions": package_versions(),
         "commit": source_commit(),
