@@ -24,7 +24,8 @@ from empg_cli.errors import UserError
 from empg_cli.files import sync
 from empg_cli.invocation import from_here
 from empg_cli.runs.best import Best, best_of, success_rates
-from empg_cli.runs.history import HISTORY, seal
+from empg_cli.runs.evaluations import FOLDER as EVALUATIONS
+from empg_cli.runs.history import HISTORY, seal, seal_faults
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -190,6 +191,11 @@ def hold_checkpoint(path: Path, which: str | int | None = None) -> Hold:
             best = best_checkpoint(path)
             if best is None:
                 raise CheckpointError(f"{from_here(path)} has no checkpoint that it has evaluated: {_list_of(path)}")
+            newest, about = all_checkpoints(path)[-1], f"{EVALUATIONS}/"
+            faults = [fault for fault in seal_faults(path, newest) if fault.startswith(about)]
+            if faults:
+                lines = "".join(f"\n  {fault}" for fault in faults)
+                raise CheckpointError(f"which checkpoint of {from_here(path)} is the best cannot be told:{lines}")
             log.info("the best checkpoint: %s", best)
             return _checked(best.checkpoint)
         case _:

@@ -30,7 +30,7 @@ from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, sa
 from empg_cli.runs.evaluations import drop_evaluations
 from empg_cli.runs.facts import DATA, MODEL, OUTSIDE, PROMPT_DATE, prompt_date, run_facts
 from empg_cli.runs.format import lookup
-from empg_cli.runs.history import METRICS, HistoryError, check_history, history_faults
+from empg_cli.runs.history import BEGAN, METRICS, HistoryError, check_history, first_update, history_faults
 from empg_cli.runs.identity import Change, bends_of, differences, other_data
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
@@ -42,8 +42,6 @@ RESTART = "restart"
 """A value of `resume`: begin anew in the folder of a run, which is set aside."""
 CHANGES = "changes"
 """Key of run.json: settings that became others when the run went on (`identity.Change`)."""
-BEGAN = "began"
-"""Key of run.json: the `run` whose checkpoint this one went on from in a folder of its own, and that one's `update`."""
 
 
 class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
@@ -220,12 +218,15 @@ def _refuse_another_run(
         before: run.json of the run that goes on.
     """
     changes = settings_that_change(cfg, origin, done)
-    if (said := other_data(before.get(DATA), data)) is not None:
+    trained = before.get(DATA)
+    if trained and (said := other_data(trained, data)) is not None:
         what = f"is not the data that the run was trained on: {said}"
         hint = "give the data that it was trained on, or start a new run"
+        if trained["source"] == data["source"] == "generated":
+            hint = f"this empg makes others of the same settings; go on with that of commit {before.get('commit')}"
         title = f"{from_here(origin)} cannot be resumed like this"
         raise ConfigError(title, [Problem("benchmark.data_dir", what, hint=hint)])
-    first = 1 + (before[BEGAN]["update"] if before.get(BEGAN) else 0)
+    first = first_update(before)
     try:
         check_history(origin, start, first=first, done=done)
     except HistoryError as error:
@@ -262,8 +263,8 @@ def _older(origin: Path, start: Path, first: int) -> str:
 
 
 def _leave_later(cfg: TrainConfig, run_dir: Path, start: Path | None, done: int) -> None:
-    """Set aside what came later, after a rewind, a checkpoint damaged since, or for a restart. A run that was killed has
-    no later checkpoint: it makes the same rows again."""
+    """Set aside what came later: in a rewind, behind a checkpoint that is damaged by now, for a restart. A run that was
+    killed has no later checkpoint: it makes the same rows again."""
     is_own = start is not None and start.resolve().parents[1] == run_dir.resolve()
     is_restarted = cfg.resume == RESTART
     has_later = any((updates_of(path) or 0) > done for path in all_checkpoints(run_dir))

@@ -1,13 +1,14 @@
 """What a run has recorded is whole: every checkpoint seals the rows and evaluations before it.
 
 A seal names each file with the size and the SHA-256 of what was there when the checkpoint was made. Files of lines grow
-afterwards, so their beginning is compared. Rows of metrics are looked at one by one, so that a fault has its line.
+afterwards, so their beginning is compared. Rows are looked at one by one too, so that a fault has its line.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,11 +18,18 @@ from empg_cli.errors import UserError
 from empg_cli.files import sync
 from empg_cli.invocation import from_here
 from empg_cli.runs.evaluations import evaluation_files
+from empg_cli.runs.trajectories import FOLDER as TRAJECTORIES
+
+log = logging.getLogger(__name__)
 
 HISTORY = "history.json"
 """Name of the seal in a checkpoint."""
 METRICS, HISTOGRAMS, HEALTH = "metrics.jsonl", "histograms.jsonl", "health.jsonl"
 LINES = (METRICS, HISTOGRAMS, HEALTH)
+TO_LOOK_AT = f"{TRAJECTORIES}/"
+"""Nothing is computed from trajectories, so a run goes on without them."""
+BEGAN = "began"
+"""Key of run.json: the `run` whose checkpoint this one went on from in a folder of its own, and that one's `update`."""
 MOST_FAULTS = 6
 """Said of one file."""
 
@@ -41,11 +49,20 @@ def seal(run_dir: Path) -> dict[str, dict[str, Any]]:
         if (path := run_dir / name).is_file():
             sync(path)
             sealed[name] = {"bytes": (size := path.stat().st_size), "sha256": _digest(path, size)}
-    for path in evaluation_files(run_dir):
+    for path in [*evaluation_files(run_dir), *sorted((run_dir / TRAJECTORIES).glob("update-*.jsonl"))]:
         stat = path.stat()
         digest = _digest_once(path, stat.st_size, stat.st_mtime_ns)
         sealed[path.relative_to(run_dir).as_posix()] = {"bytes": stat.st_size, "sha256": digest}
     return sealed
+
+
+def first_update(facts: Mapping[str, Any]) -> int:
+    """The first update that a run has made itself.
+
+    Args:
+        facts: of its run.json.
+    """
+    return 1 + (int(facts[BEGAN]["update"]) if facts.get(BEGAN) else 0)
 
 
 def check_history(run_dir: Path, checkpoint: Path, *, first: int, done: int) -> None:
@@ -57,28 +74,35 @@ def check_history(run_dir: Path, checkpoint: Path, *, first: int, done: int) -> 
     Raises:
         HistoryError: rows before the checkpoint are missing, doubled, cut or changed, or evaluations are.
     """
-    if faults := history_faults(run_dir, checkpoint, first=first, done=done):
-        lines = "".join(f"\n  {fault}" for fault in faults)
+    faults = history_faults(run_dir, checkpoint, first=first, done=done)
+    for fault in [fault for fault in faults if fault.startswith(TO_LOOK_AT)]:
+        log.warning("%s: %s", from_here(run_dir), fault)
+    if grave := [fault for fault in faults if not fault.startswith(TO_LOOK_AT)]:
+        lines = "".join(f"\n  {fault}" for fault in grave)
         raise HistoryError(f"{from_here(run_dir)} is not as the run left it before {checkpoint.name}:{lines}")
 
 
 def history_faults(run_dir: Path, checkpoint: Path, *, first: int, done: int) -> list[str]:
     """What is wrong with the record before a checkpoint; a sentence each. Empty where nothing is."""
     found = []
-    sealed = _read_seal(checkpoint)
     for name in LINES:
-        path = run_dir / name
         must_have = range(first, done + 1) if name == METRICS else None
-        faults = row_faults(path, done, must_have, one_each=name != HEALTH)
-        if name in sealed and not faults and not _begins_as(path, sealed[name]):
-            faults = [f"its first {sealed[name]['bytes']} bytes are not what the run wrote"]
+        faults = row_faults(run_dir / name, done, must_have, one_each=name != HEALTH)
         found += [f"{name}: {fault}" for fault in faults]
-    for name, was in sealed.items():
+    told = {fault.partition(":")[0] for fault in found}
+    return found + [fault for fault in seal_faults(run_dir, checkpoint) if fault.split()[0] not in told]
+
+
+def seal_faults(run_dir: Path, checkpoint: Path) -> list[str]:
+    """Files that are not as they were when the checkpoint was made; a sentence each, which begins with the file."""
+    found = []
+    for name, was in _read_seal(checkpoint).items():
         path = run_dir / name
-        if name not in LINES and not path.is_file():
-            found.append(f"{name} is missing")
-        elif name not in LINES and not (path.stat().st_size == was["bytes"] and _begins_as(path, was)):
-            found.append(f"{name} is not what the run wrote")
+        if not path.is_file():
+            if not name.startswith(TO_LOOK_AT):
+                found.append(f"{name} is missing")
+        elif not _begins_as(path, was) or (name not in LINES and path.stat().st_size != was["bytes"]):
+            found.append(f"{name} is not what the run wrote" + (f" up to byte {was['bytes']}" if name in LINES else ""))
     return found
 
 
@@ -166,5 +190,5 @@ def _digest(path: Path, size: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _digest_once(path: Path, size: int, changed_ns: int) -> str:
-    """Evaluations are written once, and a run seals them with every checkpoint."""
+    """These files are written once, and a run seals them with every checkpoint."""
     return _digest(path, size)

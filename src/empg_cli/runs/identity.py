@@ -138,14 +138,12 @@ def differences(saved: Mapping[str, Any], cfg: TrainConfig, *, done: int) -> tup
     return problems, changes
 
 
-def other_data(trained: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str | None:
-    """What tells two fingerprints of data apart; None where nothing does, or nothing is known of the earlier.
+def other_data(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What tells two fingerprints of data apart; None where nothing does that both have.
 
     Args:
         trained: `data` of run.json.
     """
-    if not trained:
-        return None
     for key in ("name", "source", "digest"):
         before, after = trained.get(key), now.get(key)
         if before is not None and after is not None and before != after:
