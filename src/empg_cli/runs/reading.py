@@ -140,7 +140,8 @@ def _run_folders(path: Path) -> list[Path]:
 
 def _inside(path: Path) -> list[Path]:
     """In a study's own order, else by name with numbers by value: s2 before s10."""
-    folders = [folder for folder in path.iterdir() if folder.is_dir() and is_run(folder)]
+    # Hydra keeps a config.yaml of its own in the .hydra of every run.
+    folders = [folder for folder in path.iterdir() if is_run(folder) and not folder.name.startswith(".")]
     places = {name: place for place, name in enumerate(_study_order(path))}
     return sorted(folders, key=lambda folder: (places.get(folder.name, len(places)), _by_value(folder.name)))
 
