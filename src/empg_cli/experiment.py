@@ -79,9 +79,20 @@ class Experiment:
 def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
     """Data, run folder, policy, agents, engine: whatever is wrong with one of them is said before anything is played.
 
-    The policy begins anew, warm start included, or at the checkpoint that `resume` means. When what the run plays with
-    is gone, nothing of what came of it is trained or recorded, and the last update is saved.
+    The policy begins anew, warm start included, or at the checkpoint that `resume` means. The folder is this process's
+    own until the end. When what the run plays with is gone, nothing of what came of it is trained or recorded, and the
+    last update is saved.
+
+    Raises:
+        FolderOwned: another process works in the folder.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with owning(run_dir, "training", again=True), _opened(cfg, run_dir) as experiment:
+        yield experiment
+
+
+@contextmanager
+def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
@@ -142,4 +153,7 @@ def fresh_or_resumed(
     policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
     optimizer = make_optimizer(policy, cfg.trainer)
     load_optimizer(folder.resume_from, optimizer, policy.device)
-    return policy, optimizer, load_state(folder.resume_from)
+    state = load_state(folder.resume_from)
+    if folder.held is not None:
+        folder.held.release()
+    return policy, optimizer, state

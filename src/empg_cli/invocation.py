@@ -41,6 +41,10 @@ def resume_command(run_dir: Path, outside: Sequence[str] = ()) -> str:
     return command("train", "--resume", str(run_dir), *outside)
 
 
+def restart_command(run_dir: Path) -> str:
+    return command("train", "--resume", str(run_dir), "--restart")
+
+
 def script(name: str) -> str:
     """A program that another package has installed beside this Python, such as `wandb`, as one has to type it."""
     return shlex.quote(_typed(Path(sys.executable).with_name(name)))

@@ -12,6 +12,7 @@ from empg_cli.experiment import open_experiment
 from empg_cli.model.batch import make_batch, won_steps
 from empg_cli.rollout.masking import trainable
 from empg_cli.rollout.outcomes import describe_batch
+from empg_cli.runs.checkpoint import is_best_yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             if evaluates:
                 evaluation = experiment.evaluate()
             observer.log(state, metrics, evaluation if evaluates else None)
-            if is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every):
+            is_due = is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every)
+            if is_due or (evaluates and is_best_yet(run_dir, state.update)):
                 with observer.timed("save"):
                     learner.save(run_dir, state)
             observer.raise_if_stopped(state)

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 OWNER_FILE = ".owner"
 HELD = (errno.EWOULDBLOCK, errno.EACCES)
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+_mine: dict[str, int] = {}
+"""Folders that are owned here, with the process that took them: a fork inherits the table, and owns nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +48,30 @@ class FolderOwned(UserError):  # noqa: N818 (a sentence for the user)
 
 
 @contextlib.contextmanager
-def owning(folder: Path, doing: str) -> Iterator[None]:
+def owning(folder: Path, doing: str, *, again: bool = False) -> Iterator[None]:
     """While the block runs, no other process that asks gets this folder.
 
     Args:
         folder: exists.
+        again: a block around this one may own it already, in this process: then it goes on owning it.
 
     Raises:
         FolderOwned: another process has it; nothing in the folder was changed.
         OSError: the folder cannot be written.
     """
-    path = folder / OWNER_FILE
+    path, place = folder / OWNER_FILE, os.path.realpath(folder)
+    if again and _mine.get(place) == os.getpid():
+        yield
+        return
     descriptor = _locked(path)
+    _mine[place] = os.getpid()
     try:
         me = Owner(socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"), doing)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, (json.dumps(asdict(me)) + "\n").encode(), 0)
         yield
     finally:
+        del _mine[place]
         with contextlib.suppress(OSError):  # a folder that was moved or deleted meanwhile
             path.unlink(missing_ok=True)  # before the lock goes, so that nobody can have taken it
         os.close(descriptor)

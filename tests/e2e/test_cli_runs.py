@@ -199,8 +199,11 @@ def test_resume_from_a_given_checkpoint(empg: Empg, finished_run: Path, fake_loo
 def test_resume_takes_a_whole_group_from_conf_when_it_is_chosen(
     empg: Empg, finished_run: Path, fake_loop: list[TrainConfig]
 ) -> None:
-    empg("train", "--resume", finished_run, "trainer=paper", "trainer.minibatches=1")
-    assert fake_loop[0].trainer.lr == 1e-6
+    """What comes with the group may not change the run: trainer=paper is another learning rate, and more."""
+    answer = empg("train", "--resume", finished_run, "trainer=paper", code=2).stderr
+    assert "trainer.lr: cannot change when resuming (got 1e-06); the run has 0.0005" in answer
+    empg("train", "--resume", finished_run, "logger=default")
+    assert fake_loop[0].logger.trajectories == 32
     assert fake_loop[0].model.name == "tiny-scratch"
 
 
@@ -211,6 +214,9 @@ def test_resume_takes_a_whole_group_from_conf_when_it_is_chosen(
         (["algo.group_size=4"], ["algo.group_size", "the run has"]),
         (["benchmark.max_steps=9"], ["benchmark.max_steps", "the run has"]),
         (["model=tiny"], ["model.name", "the run has tiny-scratch"]),
+        (["seed=7"], ["seed", "cannot change when resuming", "the run has 0"]),
+        (["rollout=window"], ["rollout.context", "the run has transcript"]),
+        (["trainer.updates=1"], ["trainer.updates", "is below what is done", "has 2 updates behind it"]),
         (["experiment=smoke"], ["experiment", "one by one"]),
         (["run_dir=elsewhere"], ["run_dir=elsewhere", "is already said by --resume"]),
         (["-m", "seed=1,2"], ["--resume", "--multirun"]),
@@ -288,3 +294,56 @@ def test_joblib_workers_run_the_same_jobs(tmp_path: Path, small: Small) -> None:
 def test_a_copied_run_can_be_evaluated(empg: Empg, finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "moved")
     assert json.loads(empg("eval", "run=moved", "benchmark.eval_tasks=1", "--json").stdout)["total"]["n"] == 1
+
+
+def test_a_run_in_use_is_refused_before_hydra_writes_there(empg: Empg, finished_run: Path) -> None:
+    from empg_cli.owner import owning
+
+    run = shutil.copytree(finished_run, Path("run"))
+    with owning(run, "training"):
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        for words in (["run_dir=run"], ["run_dir=run", "resume=auto"], ["--resume", "run"]):
+            answer = " ".join(empg("train", *words, code=2).stderr.split())
+            assert f"run is in use by process {os.getpid()} on " in answer
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+        empg("report", run, "--no-figures")
+        with owning(run / "report", "reporting"):
+            assert "run/report is in use" in empg("report", run, "--no-figures", code=2).stderr
+    assert "run is the folder of a run" in empg("eval", "run=run", "run_dir=run", code=2).stderr
+    assert "run already holds a run" in empg("train", "run_dir=run", code=2).stderr
+
+
+def test_a_restart_is_said_with_the_run(empg: Empg, finished_run: Path, fake_loop: list[TrainConfig]) -> None:
+    empg("train", "--resume", finished_run, "--restart")
+    assert (fake_loop[0].resume, fake_loop[0].run_dir) == ("restart", str(finished_run))
+    assert "--restart: is of --resume" in empg("train", "--restart", code=2).stderr
+    checkpoint = finished_run / "checkpoints" / "step-000001"
+    assert "--resume must name the run" in empg("train", "--resume", checkpoint, "--restart", code=2).stderr
+
+
+def test_a_rewind_and_the_best_checkpoint_through_the_command_line(empg: Empg, finished_run: Path) -> None:
+    run = shutil.copytree(finished_run, Path("run"))
+    shown = empg("train", "--resume", run / "checkpoints" / "step-000001", "trainer.threads=2")
+    assert "set aside           run/abandoned/1-after-update-000001  (updates 2 to 2)" in shown.stdout
+    assert "best checkpoint     run/checkpoints/step-000002  (0.0%)" in shown.stdout
+    assert [change["key"] for change in json.loads((run / "run.json").read_text())["changes"]] == ["trainer.threads"]
+    again = empg("train", "--resume", run)
+    assert "nothing to do: all 2 updates are done; trainer.updates=N goes on to N" in again.stderr
+    for words, name in ((["checkpoint=best"], "2"), (["checkpoint=1"], "1"), (["checkpoint=last"], "2")):
+        played = json.loads(empg("eval", "run=run", *words, "benchmark.eval_tasks=1", "--json").stdout)
+        assert played["policy"]["source"].endswith(f"run/checkpoints/step-00000{name}")
+    assert "checkpoint is not read when run=null" in empg("eval", "checkpoint=best", code=2).stderr
+
+
+def test_show_says_which_file_is_not_as_the_run_wrote_it(
+    empg: Empg, finished_run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(finished_run, Path("run"))
+    (newest,) = (run / "trajectories").glob("*2-eval.jsonl")
+    newest.write_text(newest.read_text().replace('"success"', '"sukzess"'))
+    rows = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(rows.replace('"env/steps": ', '"env/steps": 1'))
+    (run / "health.jsonl").write_text("{")
+    empg("show", run)
+    for name in ("metrics.jsonl is not what the run wrote", f"{newest.name} is not what the run wrote"):
+        assert name in caplog.text

@@ -88,7 +88,19 @@ def test_its_checkpoint_is_as_sure_of_every_step_as_the_run_wrote_down(old_run: 
         assert entropy.mean().item() == pytest.approx(step["entropy"], abs=1e-5)
 
 
+def test_resume_is_refused_where_todays_games_are_others(empg: Empg, old_run: Path) -> None:
+    answer = " ".join(empg("train", "--resume", old_run, "trainer.updates=3", code=2).stderr.split())
+    assert "benchmark.data_dir: is not the data that the run was trained on: digest 94ce8004fd36cfca, now" in answer
+    assert "this empg makes others of the same settings; go on with that of commit" in answer
+    assert {path.name for path in old_run.iterdir()} - {path.name for path in FIXTURE.iterdir()} == set()
+    assert (old_run / "run.json").read_bytes() == (FIXTURE / "run.json").read_bytes()
+
+
 def test_resume_adds_an_update_and_keeps_what_was(empg: Empg, old_run: Path) -> None:
+    """Of a run whose games are still those of today."""
+    facts = json.loads((old_run / "run.json").read_text())
+    del facts["data"]["digest"]
+    (old_run / "run.json").write_text(json.dumps(facts))
     before = (old_run / "metrics.jsonl").read_text()
     empg("train", "--resume", old_run, "trainer.updates=3")
     rows = lines(old_run / "metrics.jsonl")
@@ -98,8 +110,8 @@ def test_resume_adds_an_update_and_keeps_what_was(empg: Empg, old_run: Path) -> 
     assert [row["episode/success_rate"] for row in rows[1:3]] == [0.5, 0.25]
     assert (rows[2]["env/episodes"], rows[3]["env/episodes"]) == (8, 12)  # counters go on: 2 tasks, 2 episodes each
     assert rows[3]["env/steps"] > rows[2]["env/steps"] == 109
-    (checkpoint,) = (old_run / "checkpoints").iterdir()
-    assert checkpoint.name == "step-000003"
+    best, checkpoint = sorted((old_run / "checkpoints").iterdir())
+    assert (best.name, checkpoint.name) == ("step-000002", "step-000003")  # keep_checkpoints=1, and the best
     state = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
     assert {float(moments["step"]) for moments in state.values()} == {3.0}  # AdamW went on from two steps
     assert sorted(file.name for file in (old_run / "evaluations").iterdir()) == [

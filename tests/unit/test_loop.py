@@ -98,3 +98,25 @@ def test_every_step_says_which_policy_sampled_it_also_after_a_resume(tmp_path: P
     loop.train(tiny_config(*words, f"resume={checkpoint}"), tmp_path / "again")
     assert versions(tmp_path / "again", "train") == {3: {2}}
     assert versions(tmp_path / "again", "eval") == {3: {3}}
+
+
+def test_an_evaluation_that_solves_more_is_worth_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is due before the end; evaluations find 0, 1/4, 1/4, 2/4, 1/4."""
+    from empg_cli.evaluation import evaluate
+
+    solved = iter([0, 1, 1, 2, 1])
+    real = evaluate.evaluate
+
+    def evaluated(*arguments: Any, **options: Any) -> Any:
+        found = real(*arguments, **options)
+        return replace(found, total=replace(found.total, success_rate=next(solved) / 4))
+
+    monkeypatch.setattr(experiment, "evaluate", evaluated)
+    words = (
+        *("algo.group_size=2", "trainer.tasks_per_update=2", "trainer.minibatches=1", "benchmark.eval_tasks=1"),
+        *("trainer.updates=4", "trainer.eval_every=1", "trainer.checkpoint_every=0", "logger.wandb.mode=disabled"),
+        *("trainer.keep_checkpoints=1", "trainer.health.preflight=off"),
+    )
+    loop.train(tiny_config(*words), tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-000003", "step-000004"]

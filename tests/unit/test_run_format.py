@@ -180,22 +180,18 @@ def opened(cfg: TrainConfig, folder: Path, resume: str | None, digest: str | Non
     return open_folder(cfg.model_copy(update={"resume": resume}), folder, data=data, task_kinds=["a"])
 
 
-def test_a_run_that_goes_on_with_other_data_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
     cfg = tiny_config()
-    opened(cfg, tmp_path, None, "one")
-    checkpoint = write_checkpoint(tmp_path, TrainState(update=1), lambda folder: None, keep=1)
-    opened(cfg, tmp_path, str(checkpoint), "one")
-    assert "data_before" not in read_run_file(tmp_path)
-    assert caplog.text == ""
-    for digest, earlier in (("two", ["one"]), ("two", ["one"]), ("three", ["one", "two"])):
-        caplog.clear()
-        opened(cfg, tmp_path, str(checkpoint), digest)
-        facts = read_run_file(tmp_path)
-        assert facts["data"]["digest"] == digest
-        assert [data["digest"] for data in facts["data_before"]] == earlier
-    assert "digest two, now three: the run mixes two data sets" in caplog.text
-    opened(cfg, tmp_path / "other", str(checkpoint), "four")  # a run that goes on elsewhere
-    assert [data["digest"] for data in read_run_file(tmp_path / "other")["data_before"]] == ["one", "two", "three"]
+    opened(cfg, tmp_path / "run", None, "one")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"update": 1}\n')
+    checkpoint = write_checkpoint(tmp_path / "run", TrainState(update=1), lambda folder: None, keep=1)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    for folder in ("run", "elsewhere"):
+        with pytest.raises(ConfigError, match=r"not the data that the run was trained on: digest one, now two"):
+            opened(cfg, tmp_path / folder, str(checkpoint), "two")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    for digest in ("one", None):  # equal, or not known
+        opened(cfg, tmp_path / "run", str(checkpoint), digest).held.release()
 
 
 @pytest.mark.parametrize(("digest", "source", "warns"), [

@@ -52,6 +52,9 @@ def train(
             help="Go on with a run from its newest good checkpoint (or the checkpoint given), with its own config.",
         ),
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="With --resume: begin the run anew; what is there is set aside.")
+    ] = False,
     *,
     flags: HydraFlags,
 ) -> None:
@@ -59,7 +62,7 @@ def train(
     with user_border():
         from empg_cli.cli.commands import train as command
 
-        command.run(overrides or [], flags, resume)
+        command.run(overrides or [], flags, resume, restart=restart)
 
 
 @app.command(

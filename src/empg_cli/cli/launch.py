@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from empg_cli.cli.claim import Admit, claimed
 from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import MAIN_PID
 from empg_cli.config.problems import ConfigError, Problem
@@ -38,14 +39,20 @@ def launch(
     config_name: str,
     overrides: Sequence[str],
     flags: HydraFlags,
+    *,
+    doing: str,
+    admit: Admit | None = None,
 ) -> None:
     """Check the whole command line, then run `task` under hydra.main: once, or once for each job of a sweep.
 
     Args:
         task: a module-level function; launchers send it to their workers by name.
+        doing: what the owner of the folder is said to do there.
+        admit: looks at the folder of a single job before Hydra writes there.
 
     Raises:
         ConfigError: before any folder is made.
+        FolderOwned: another process works in the folder.
         Stopped, JobFailed: from a job.
     """
     from empg_cli.config.command_line import check_command_line
@@ -61,7 +68,17 @@ def launch(
     if not (flags.only_shows or own_source):
         sweep = check_command_line(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
     folders = _folder_overrides(sweep) if sweep else []
-    run_hydra(task, config_name, [*folders, *overrides], flags, is_sweep=sweep is not None)
+    words, is_sweep = [*folders, *overrides], sweep is not None
+    place = None
+    if not (flags.only_shows or own_source):
+        from empg_cli.config.place import output_place
+
+        place = output_place(config_name, words, is_sweep=is_sweep, config_dir=flags.config_dir)
+    if place is None:
+        run_hydra(task, config_name, words, flags, is_sweep=is_sweep)
+        return
+    with claimed(place, doing, None if is_sweep else admit) as named:
+        run_hydra(task, config_name, [*words, *named], flags, is_sweep=is_sweep)
 
 
 def run_hydra(

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from empg_cli.files import write_atomically
+
 if TYPE_CHECKING:
     from empg_cli.config.schema import EvalConfig, TrainConfig
 
@@ -34,9 +36,13 @@ def load(overrides: Sequence[str] = (), config_name: Literal["train", "eval"] = 
 
 def write(cfg: TrainConfig | EvalConfig, path: Path) -> None:
     """Save a resolved configuration as YAML; `read` gives it back."""
+    write_atomically(path, as_yaml(cfg))
+
+
+def as_yaml(cfg: TrainConfig | EvalConfig) -> str:
     from omegaconf import OmegaConf
 
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(cfg.model_dump())), encoding="utf-8")
+    return str(OmegaConf.to_yaml(OmegaConf.create(cfg.model_dump())))
 
 
 def read(path: Path) -> TrainConfig:

@@ -20,9 +20,9 @@ def check_files(values: dict[str, Any]) -> list[Problem]:
     if isinstance(path, str) and _is_local(path) and not Path(path).expanduser().is_dir():
         hint = "give a Hugging Face model folder or a hub id like owner/name"
         problems.append(Problem("model.path", "no such folder", path, hint))
-    for key in ("resume", "run"):
+    for key, words in (("resume", ("auto", "restart")), ("run", ())):
         folder = values.get(key)
-        if isinstance(folder, str) and folder != "auto" and not Path(folder).expanduser().is_dir():
+        if isinstance(folder, str) and folder not in words and not Path(folder).expanduser().is_dir():
             problems.append(Problem(key, "no such folder", folder, "give a run folder or one of its checkpoints"))
     return problems
 

@@ -143,7 +143,8 @@ class TrainConfig(Node):
     seed: NonNegativeInt
     run_dir: str
     resume: str | None
-    """auto: go on from the newest good checkpoint in run_dir if there is one; a path: from there; null: start anew."""
+    """auto: go on from the newest good checkpoint in run_dir if there is one; a path: from there; restart: begin anew
+    in run_dir and set aside what is there; null: a new run."""
     model: Model
     benchmark: Benchmark
     algo: Algo
@@ -186,6 +187,8 @@ class EvalConfig(Node):
 
     run: str | None
     """A run folder or a checkpoint folder; null evaluates `policy` on the composed benchmark."""
+    checkpoint: Literal["best", "last"] | NonNegativeInt | None
+    """Of the run: best by its own evaluations, last (the newest good one; null too), or the number of its updates."""
     policy: Literal["model", "expert", "endpoint"]
     """endpoint: a model behind an OpenAI-compatible server, chosen by endpoint=openai."""
     endpoint: Endpoint | None
@@ -236,6 +239,12 @@ class EvalConfig(Node):
             raise ValueError("temperatures is not read when policy=expert; leave it null")
         if self.policy == "expert" and self.samples > 1:
             raise ValueError(f"samples ({self.samples}) must be 1 when policy=expert; seeds=N varies its choices")
+        return self
+
+    @model_validator(mode="after")
+    def a_checkpoint_is_of_a_run(self) -> EvalConfig:
+        if self.checkpoint is not None and self.run is None:
+            raise ValueError("checkpoint is not read when run=null; leave it null, or give run=DIR")
         return self
 
     @model_validator(mode="after")

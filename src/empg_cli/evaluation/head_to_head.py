@@ -10,6 +10,7 @@ from typing import Any
 
 from empg_cli.errors import UserError
 from empg_cli.runs.config_file import is_run, saved_values
+from empg_cli.runs.reading import warn_of_faults
 from empg_cli.runs.run_file import read_run_file
 from empg_cli.stats.paired import PairedCounts, paired_counts
 from empg_cli.types import Status
@@ -80,6 +81,8 @@ def read_evaluation(path: Path) -> SavedEvaluation:
     file = _evaluation_file(path)
     run_dir = file.parent.parent if file.parent.name in ("evaluations", PASSES) else file.parent
     facts = read_run_file(run_dir)
+    if is_run(run_dir):
+        warn_of_faults(run_dir)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if "passes" in content:

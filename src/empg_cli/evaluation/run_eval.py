@@ -29,7 +29,7 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, find_checkpoint, load_state
+from empg_cli.runs.checkpoint import MODEL, hold_checkpoint, load_state
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import DATA, PROMPT_DATE, are_other_data, prompt_date
@@ -225,9 +225,10 @@ def _policy(cfg: EvalConfig, benchmark: Benchmark) -> tuple[Policy, str, int]:
         policy = load_policy(model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
         source, version = model.path or model.init, 0
     else:
-        checkpoint = find_checkpoint(Path(cfg.run))
-        policy = load_folder(str(checkpoint / MODEL), dtype=cfg.model.dtype, device=device)
-        source, version = str(checkpoint), load_state(checkpoint).update
+        with hold_checkpoint(Path(cfg.run), cfg.checkpoint) as held:
+            checkpoint = held.checkpoint
+            policy = load_folder(str(checkpoint / MODEL), dtype=cfg.model.dtype, device=device)
+            source, version = str(checkpoint), load_state(checkpoint).update
     return policy, source, version
 
 

@@ -38,7 +38,7 @@ from empg_cli.rollout.collect import collect
 from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, all_checkpoints, find_checkpoint
+from empg_cli.runs.checkpoint import MODEL, all_checkpoints, hold_checkpoint
 from empg_cli.runs.facts import prompt_date
 from empg_cli.runs.run_file import read_run_file
 from empg_cli.stats.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
@@ -84,8 +84,9 @@ def diagnose(
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
-    checkpoint = find_checkpoint(run)
-    policy = _load(cfg, checkpoint)
+    with hold_checkpoint(run, cfg.checkpoint) as held:
+        checkpoint = held.checkpoint
+        policy = _load(cfg, checkpoint)
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)
     earlier = _earlier_policy(cfg, benchmark, run_dir, checkpoint, before)
@@ -266,8 +267,8 @@ def _earlier_policy(
 ) -> tuple[str, Policy] | None:
     """The one asked for; else the initial policy if it can be made again, else the first checkpoint that is kept."""
     if before not in (None, "initial"):
-        checkpoint = find_checkpoint(Path(str(before)))
-        return checkpoint.name, _load(cfg, checkpoint)
+        with hold_checkpoint(Path(str(before))) as held:
+            return held.checkpoint.name, _load(cfg, held.checkpoint)
     device, words = pick_device(cfg.trainer.device), closed_vocabulary(cfg.benchmark.name, benchmark)
     initial = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
     recorded = read_run_file(run_dir).get("model", {}).get("digest")

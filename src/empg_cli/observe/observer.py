@@ -13,6 +13,7 @@ from torch import Tensor
 from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.observe.clocks import Clocks
 from empg_cli.observe.dashboard import Dashboard
@@ -23,7 +24,8 @@ from empg_cli.observe.sinks import Fan, open_sinks
 from empg_cli.observe.step_histograms import step_histograms
 from empg_cli.observe.stop import Stopped, Stopper
 from empg_cli.observe.summary import RunReport, print_run_summary
-from empg_cli.runs.checkpoint import TrainState, all_checkpoints
+from empg_cli.runs.abandoned import branches
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint
 from empg_cli.runs.evaluations import (
     Evaluation,
     SuccessRate,
@@ -33,7 +35,7 @@ from empg_cli.runs.evaluations import (
     shown,
     write_evaluation,
 )
-from empg_cli.runs.facts import cell_hash, config_hash
+from empg_cli.runs.facts import MODEL, cell_hash, config_hash
 from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import read_run_file, update_run_file
@@ -72,13 +74,21 @@ class Observer:
         return lambda done, total: self._dashboard.phase(phase, done, total)
 
     def record_policy(self, fingerprint: Mapping[str, Any], text_of: TextOf) -> None:
-        """Note the initial weights in run.json; a resumed run must start from the same ones. From now on the texts of
-        trajectories are kept too."""
+        """Note the initial weights in run.json. From now on the texts of trajectories are kept too.
+
+        Raises:
+            UserError: a run that goes on began with other weights.
+        """
         self._text_of = text_of
-        earlier = read_run_file(self._folder.path).get("model")
+        earlier = read_run_file(self._folder.path).get(MODEL)
         if self._folder.resume_from is not None and earlier and earlier["digest"] != fingerprint["digest"]:
-            log.warning("the initial policy differs from the one this run began with: the KL reference changes")
-        update_run_file(self._folder.path, model=dict(fingerprint))
+            said = f"the initial policy is not the one that the run began with: digest {earlier['digest']}, " \
+                   f"now {fingerprint['digest']}"  # fmt: skip
+            if not self._cfg.trainer.warm_start.steps and self._cfg.model.init != "scratch":
+                raise UserError(f"{said}; give the weights that it began with, or start a new run")
+            log.warning("%s: made anew, it was rounded differently, and the KL reference with it", said)
+            return
+        update_run_file(self._folder.path, **{MODEL: dict(fingerprint)})
 
     def log(self, state: TrainState, metrics: Mapping[str, float], evaluation: Evaluation | None = None) -> None:
         """One row of metrics for the updates done so far, with the evaluation that followed, if any."""
@@ -153,8 +163,8 @@ class Observer:
         self._sinks.summary(
             {
                 "updates": state.update,
-                "config_hash": config_hash(self._cfg),
-                "cell_hash": cell_hash(self._cfg),
+                "config_hash": config_hash(self._cfg, self._folder.bends),
+                "cell_hash": cell_hash(self._cfg, self._folder.bends),
                 "env/episodes": state.episodes,
                 **self.health.monitor.metrics(),
                 **({f"last/{key}": value for key, value in evaluations[-1][1].items()} if evaluations else {}),
@@ -167,10 +177,12 @@ class Observer:
 
     def _report(self, update: int, evaluations: Sequence[Measured], best: Measured | None) -> RunReport:
         folder, checkpoints = self._folder, all_checkpoints(self._folder.path)
+        kept = best_checkpoint(folder.path)
         return RunReport(
             title=title_of(self._cfg, folder),
             run_dir=from_here(folder.path),
             checkpoint=from_here(checkpoints[-1]) if checkpoints else None,
+            best_checkpoint=f"{from_here(kept.checkpoint)}  ({kept.success_rate:.1%})" if kept else None,
             updates=update,
             total_updates=self._cfg.trainer.updates,
             wall_s=self._clocks.elapsed_s(),
@@ -186,6 +198,10 @@ class Observer:
             warnings=self.health.monitor.warned,
             outside=self._outside,
             wandb=self._sinks.pointers.get("wandb"),
+            left=[
+                f"{from_here(folder.path / one['folder'])}  (updates {one['after'] + 1} to {one['until']})"
+                for one in branches(folder.path)
+            ],
         )
 
 

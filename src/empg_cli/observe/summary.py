@@ -22,6 +22,7 @@ class RunReport:
     title: str
     run_dir: Path
     checkpoint: Path | None
+    """The newest."""
     updates: int
     total_updates: int
     wall_s: float
@@ -45,6 +46,10 @@ class RunReport:
     """Health warnings, and the update of each."""
     outside: Sequence[str] = ()
     """Words of a command line that name the run's code from outside."""
+    best_checkpoint: str | None = None
+    """The best one and its success rate; None when no checkpoint was evaluated."""
+    left: Sequence[str] = ()
+    """Branches that rewinds and restarts have set aside."""
     wandb: str | None = None
     """Address of the run, or the command that uploads it (`Fan.pointers["wandb"]`)."""
 
@@ -125,6 +130,9 @@ def _places(report: RunReport) -> list[tuple[str, str]]:
     pairs = [("folder", str(report.run_dir)), ("metrics", str(report.run_dir / "metrics.jsonl"))]
     if report.checkpoint is not None:
         pairs.append(("checkpoint", str(report.checkpoint)))
+    if report.best_checkpoint is not None:
+        pairs.append(("best checkpoint", report.best_checkpoint))
+    pairs += [("set aside", branch) for branch in report.left]
     pairs.append(("evaluate", eval_command(report.run_dir, report.outside)))
     if report.updates < report.total_updates:
         pairs.append(("go on", resume_command(report.run_dir, report.outside)))

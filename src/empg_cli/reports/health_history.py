@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from empg_cli.reports.configurations import configurations
 from empg_cli.runs.reading import RunFolder
+from empg_cli.runs.rows import read_records
 
 WARNINGS = "health.jsonl"
 
@@ -52,10 +52,7 @@ def spike_note(runs: Sequence[RunFolder]) -> str:
 
 def health_warnings(run: RunFolder) -> tuple[HealthWarning, ...]:
     """In the order they came."""
-    path = run.folder / WARNINGS
-    if not path.is_file():
-        return ()
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = [] if WARNINGS in run.damaged else read_records(run.folder / WARNINGS)
     return tuple(
         HealthWarning(record["update"], record["name"], record["text"], *_place(record.get("trajectory") or {}))
         for record in records

@@ -20,7 +20,6 @@ from empg_cli.reports.curves import band_note, curves_of, left_out_notes, panels
 from empg_cli.reports.entropy_change import changes
 from empg_cli.reports.health_history import health_warnings, spike_note
 from empg_cli.reports.page.kept_trajectories import in_turn
-from empg_cli.runs.histograms import read_histograms
 from empg_cli.runs.reading import RunFolder
 
 LONGEST_TEXT = 600
@@ -120,7 +119,7 @@ def _diagnostics(run: RunFolder) -> Table:
     """The histograms of the newest update, and Figure 3, each as a row of ticks."""
     table = Table.grid(padding=(0, 2))
     for name, metric in HISTOGRAMS:
-        if by_update := read_histograms(run.folder, metric):
+        if by_update := run.histograms(metric):
             update = max(by_update)
             heap = by_update[update]
             span = f"{heap.low:.3g} to {heap.high:.3g}"

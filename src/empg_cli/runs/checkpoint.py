@@ -1,24 +1,31 @@
 """Checkpoints appear whole or not at all, and are checked before they are trusted.
 
-`<run>/checkpoints/step-000120/` holds a Hugging Face model folder, `optimizer.pt`, `state.json`, and `manifest.json`
-with size and SHA-256 of every file. It is written under a temporary name and renamed when complete.
+`<run>/checkpoints/step-000120/` holds a Hugging Face model folder, `optimizer.pt`, `state.json`, `history.json` (what
+the run had recorded until then, `runs.history`), and `manifest.json` with size and SHA-256 of every file. It is written
+under a temporary name and renamed when complete. Whoever reads one holds it, so that no run deletes it meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 from empg_cli.errors import UserError
 from empg_cli.files import sync
+from empg_cli.invocation import from_here
+from empg_cli.runs.best import Best, best_of, success_rates
+from empg_cli.runs.evaluations import FOLDER as EVALUATIONS
+from empg_cli.runs.history import HISTORY, seal, seal_faults
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -59,7 +66,8 @@ class TrainState:
 
 
 def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], None], *, keep: int) -> Path | None:
-    """Add a checkpoint and drop all but the newest `keep`. Returns None (and logs why) when the disk refuses.
+    """Add a checkpoint and drop all but the newest `keep` and the best. Returns None (and logs why) when the disk
+    refuses. What was logged before the checkpoint is on the disk before it appears.
 
     Args:
         write: puts weights and optimiser into the folder that it is given.
@@ -71,6 +79,7 @@ def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], N
         temporary.mkdir(parents=True)
         write(temporary)
         (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
+        (temporary / HISTORY).write_text(json.dumps(seal(run_dir), indent=1))
         _write_manifest(temporary)
         if final.exists():
             shutil.rmtree(final)
@@ -80,14 +89,16 @@ def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], N
         shutil.rmtree(temporary, ignore_errors=True)
         log.error("checkpoint %d was not saved: %s; older ones are kept", state.update, error.strerror or error)
         return None
+    best = best_checkpoint(run_dir)
     for old in all_checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if best is None or old != best.checkpoint:
+            _delete(old)
     return final
 
 
 def all_checkpoints(run_dir: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
-    return sorted(path for path in (run_dir / FOLDER).glob("step-*") if path.is_dir())
+    return sorted(path for path in (run_dir / FOLDER).glob("step-*") if path.is_dir() and updates_of(path) is not None)
 
 
 def is_saved(run_dir: Path, update: int) -> bool:
@@ -99,46 +110,176 @@ def _name(update: int) -> str:
     return f"step-{update:06d}"
 
 
-def newest_good_checkpoint(run_dir: Path) -> Path | None:
-    """The newest checkpoint whose files match their manifest; damaged ones are skipped with a warning."""
-    for path in reversed(all_checkpoints(run_dir)):
-        fault = checkpoint_fault(path)
-        if fault is None:
-            return path
-        log.warning("skipping %s: %s", path, fault)
-    return None
+def updates_of(checkpoint: Path) -> int | None:
+    """Updates that a checkpoint has behind it, by its name; None for a name that is not of a checkpoint."""
+    number = checkpoint.name.removeprefix("step-")
+    return int(number) if number.isdecimal() and number.isascii() else None
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path means: itself, or the newest good one of a run folder.
+def best_checkpoint(run_dir: Path) -> Best | None:
+    """The checkpoint with the highest success rate in the run's own evaluations; of equal ones the earlier."""
+    return best_of(run_dir, {updates_of(path) or 0: path for path in all_checkpoints(run_dir)})
+
+
+def is_best_yet(run_dir: Path, update: int) -> bool:
+    """The evaluation after this update, which has no checkpoint yet, solved more than that of each checkpoint."""
+    rate, best = dict(success_rates(run_dir)).get(update), best_checkpoint(run_dir)
+    return rate is not None and (best is None or rate > best.success_rate)
+
+
+class Hold:
+    """While it is held no run deletes or moves the checkpoint. Anybody may hold one, on a read-only disk too.
+
+    Raises:
+        CheckpointError: it is being deleted.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self._file: BinaryIO | None = None
+        try:
+            self._file = (checkpoint / MANIFEST).open("rb")
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise CheckpointError(f"{from_here(checkpoint)} is being deleted by its run: ask again") from None
+        except OSError:  # no manifest, which is a fault of its own; or a file system without locks
+            pass
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@contextlib.contextmanager
+def nobody_reads(checkpoint: Path) -> Iterator[bool]:
+    """Whether no process holds it; while the block runs none will."""
+    try:
+        file = (checkpoint / MANIFEST).open("rb")
+    except OSError:
+        yield True
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks
+            pass
+        yield True
+
+
+def _delete(checkpoint: Path) -> None:
+    """At once for who looks, whenever the process dies; one that somebody reads stays until the next save."""
+    with nobody_reads(checkpoint) as is_free, contextlib.suppress(OSError):
+        if is_free:
+            shutil.rmtree(checkpoint.replace(checkpoint.with_name(f".tmp-old-{checkpoint.name}")), ignore_errors=True)
+
+
+def hold_checkpoint(path: Path, which: str | int | None = None) -> Hold:
+    """The checkpoint that a path means, checked and held: itself, or one of a run folder.
+
+    Args:
+        which: of a run folder: `last` or None, the newest good one; `best`, by the run's evaluations; a number of
+            updates.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    if (path / STATE).is_file():
-        if fault := checkpoint_fault(path):
-            raise CheckpointError(f"{path} is damaged: {fault}")
-        return path
-    found = newest_good_checkpoint(path)
-    if found is None:
-        raise CheckpointError(f"{path} holds no usable checkpoint (looked for checkpoints/step-*/ with a manifest)")
-    return found
+    if (path / STATE).is_file() or (path / MANIFEST).is_file():
+        if which is not None:
+            raise CheckpointError(f"checkpoint={which} is not read when {from_here(path)} is a checkpoint already")
+        return _checked(path)
+    match which:
+        case None | "last":
+            return _newest_good(path)
+        case "best":
+            best = best_checkpoint(path)
+            if best is None:
+                raise CheckpointError(f"{from_here(path)} has no checkpoint that it has evaluated: {_list_of(path)}")
+            newest, about = all_checkpoints(path)[-1], f"{EVALUATIONS}/"
+            faults = [fault for fault in seal_faults(path, newest) if fault.startswith(about)]
+            if faults:
+                lines = "".join(f"\n  {fault}" for fault in faults)
+                raise CheckpointError(f"which checkpoint of {from_here(path)} is the best cannot be told:{lines}")
+            log.info("the best checkpoint: %s", best)
+            return _checked(best.checkpoint)
+        case _:
+            found = [checkpoint for checkpoint in all_checkpoints(path) if updates_of(checkpoint) == int(which)]
+            if not found:
+                raise CheckpointError(f"{from_here(path)} has no checkpoint of update {which}: {_list_of(path)}")
+            return _checked(found[0])
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The same by its path alone, for one that nobody deletes.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    with hold_checkpoint(path) as held:
+        return held.checkpoint
+
+
+def _checked(path: Path) -> Hold:
+    held = Hold(path)
+    if fault := checkpoint_fault(path):
+        held.release()
+        raise CheckpointError(f"{from_here(path)} is damaged: {fault}")
+    return held
+
+
+def _newest_good(run_dir: Path) -> Hold:
+    """Damaged ones are skipped with a warning."""
+    faults: list[str] = []
+    while True:
+        seen = all_checkpoints(run_dir)
+        for path in reversed(seen):
+            try:
+                held = _checked(path)
+            except CheckpointError as error:
+                faults.append(str(error))
+                continue
+            for fault in faults:
+                log.warning("skipping %s", fault)
+            return held
+        if all(path.exists() for path in seen):  # else its run has saved a newer one meanwhile
+            looked = " (looked for checkpoints/step-*/ with a manifest)" if not faults else ":"
+            lines = "".join(f"\n  {fault}" for fault in dict.fromkeys(faults))
+            raise CheckpointError(f"{from_here(run_dir)} holds no usable checkpoint{looked}{lines}")
+
+
+def _list_of(run_dir: Path) -> str:
+    there = ", ".join(str(updates_of(path)) for path in all_checkpoints(run_dir))
+    return f"there are those of {there}" if there else "it has none"
 
 
 def checkpoint_fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         files: dict[str, dict[str, Any]] = json.loads((path / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        expected = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in files.items()}
+        if STATE not in expected:
+            return f"{MANIFEST} does not name {STATE}"
+        for name, (size, digest) in expected.items():
+            file = path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size} bytes, not {size}"
+            if _sha256(file) != digest:
+                return f"{name} does not match its SHA-256"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"unreadable {MANIFEST} ({error})"
-    for name, expected in files.items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes, not {expected['bytes']}"
-        if _sha256(file) != expected["sha256"]:
-            return f"{name} does not match its SHA-256"
     return None
 
 

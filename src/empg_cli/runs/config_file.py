@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,18 @@ import yaml
 
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.runs.format import migrated
-from empg_cli.runs.run_file import check_readable
+from empg_cli.runs.run_file import check_readable, read_run_file
 
 if TYPE_CHECKING:
     from empg_cli.config.schema import TrainConfig
 
 CONFIG_FILE = "config.yaml"
+CONFIG_DIGESTS = "config_digests"
+"""Key of run.json: of every config.yaml that the run has written, the newest last."""
+
+
+def digest_of(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def is_run(folder: Path) -> bool:
@@ -35,12 +42,17 @@ def saved_values(folder: Path) -> dict[str, Any]:
     """The saved configuration as plain data, with the keys of today.
 
     Raises:
-        ConfigError: the file is broken.
+        ConfigError: the file is broken, or was changed since the run wrote it.
         FromTheFuture: a newer empg has made the folder.
     """
     check_readable(folder)
+    text = (folder / CONFIG_FILE).read_bytes()
+    known = read_run_file(folder).get(CONFIG_DIGESTS)
+    if known and digest_of(text) not in known:
+        hint = "put it back from a copy; what may change is given to `empg train --resume` on the command line"
+        raise ConfigError("Not as the run wrote it", [Problem(str(folder / CONFIG_FILE), "was changed", hint=hint)])
     try:
-        values = yaml.load((folder / CONFIG_FILE).read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(text.decode("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         what = f"is not readable YAML ({' '.join(str(error).split())})"
         raise ConfigError("Not a run", [Problem(str(folder / CONFIG_FILE), what)]) from error

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,8 +25,10 @@ PROMPT_DATE = "prompt_date"
 """Key of run.json."""
 OUTSIDE = "outside"
 """Key of run.json: the code from outside the package that the run is made by."""
-DATA, DATA_BEFORE = "data", "data_before"
-"""Keys of run.json: the fingerprint of the data, and those of data that a run was trained on before it went on."""
+MODEL = "model"
+"""Key of run.json: the fingerprint of the initial weights."""
+DATA = "data"
+"""Key of run.json: the fingerprint of the data."""
 PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
 
 
@@ -36,23 +38,26 @@ def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
     return shaped | {"trainer": {key: value for key, value in values["trainer"].items() if key != "health"}}
 
 
-def config_hash(cfg: TrainConfig) -> str:
+def config_hash(cfg: TrainConfig, bends: Sequence[tuple[int, int]] = ()) -> str:
     """Digest of everything that shapes the result but the seed: runs that share it differ only by chance.
 
     A key that came later does not change it while its value is what runs did before: a study that began then goes on.
+
+    Args:
+        bends: where the schedule of the learning rate became another one: updates done, and how many it was made for.
     """
-    return settings_hash(cfg.model_dump())
+    return settings_hash(cfg.model_dump(), bends)
 
 
-def settings_hash(values: Mapping[str, Any]) -> str:
+def settings_hash(values: Mapping[str, Any], bends: Sequence[tuple[int, int]] = ()) -> str:
     """`config_hash` of a configuration as plain data."""
-    content = without_new_keys(shaping(values))
+    content = without_new_keys(shaping(values)) | ({"bends": list(bends)} if bends else {})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def cell_hash(cfg: TrainConfig) -> str:
+def cell_hash(cfg: TrainConfig, bends: Sequence[tuple[int, int]] = ()) -> str:
     """`config_hash` with the seed: runs that share it are the same experiment."""
-    return with_seed(config_hash(cfg), cfg.seed)
+    return with_seed(config_hash(cfg, bends), cfg.seed)
 
 
 def with_seed(config_hash: str, seed: int) -> str:
@@ -102,14 +107,15 @@ def are_other_data(trained: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     return before is not None and after is not None and before != after
 
 
-def run_facts(cfg: TrainConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
     """
     Args:
         data: the benchmark's fingerprint.
+        bends: of the schedule, see `config_hash`.
     """
     return {
         KEY: FORMAT,
-        "config_hash": config_hash(cfg),
+        "config_hash": config_hash(cfg, bends),
         "seed": cfg.seed,
         "versions": package_versions(),
         CODE: code_digest(),

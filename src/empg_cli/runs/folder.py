@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from empg_cli import config
+from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
-from empg_cli.invocation import from_here, resume_command
-from empg_cli.runs.checkpoint import find_checkpoint, load_state, newest_good_checkpoint, remove_leftovers
-from empg_cli.runs.config_file import CONFIG_FILE
-from empg_cli.runs.evaluations import drop_evaluations
-from empg_cli.runs.facts import (
-    DATA,
-    DATA_BEFORE,
-    OUTSIDE,
-    PROMPT_DATE,
-    are_other_data,
-    prompt_date,
-    run_facts,
+from empg_cli.files import write_atomically
+from empg_cli.invocation import from_here, restart_command, resume_command
+from empg_cli.runs.abandoned import finish_leaving, leave_branch
+from empg_cli.runs.checkpoint import (
+    CheckpointError,
+    Hold,
+    all_checkpoints,
+    hold_checkpoint,
+    load_state,
+    remove_leftovers,
+    updates_of,
 )
+from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, saved_values
+from empg_cli.runs.evaluations import drop_evaluations
+from empg_cli.runs.facts import DATA, MODEL, OUTSIDE, PROMPT_DATE, prompt_date, run_facts
+from empg_cli.runs.format import lookup
+from empg_cli.runs.history import BEGAN, METRICS, HistoryError, check_history, first_update, history_faults
+from empg_cli.runs.identity import Change, bends_of, differences, other_data
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import code_before
-from empg_cli.runs.run_file import check_readable, read_run_file, update_run_file
+from empg_cli.runs.rows import read_rows
+from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
 from empg_cli.runs.trajectories import drop_trajectories
 
 log = logging.getLogger(__name__)
+
+RESTART = "restart"
+"""A value of `resume`: begin anew in the folder of a run, which is set aside."""
+CHANGES = "changes"
+"""Key of run.json: settings that became others when the run went on (`identity.Change`)."""
 
 
 class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
@@ -52,65 +65,215 @@ class OpenFolder:
     """Of the training tasks."""
     prompt_date: date
     """What the prompts show."""
+    bends: tuple[tuple[int, int], ...] = ()
+    """Of the learning rate's schedule, see `facts.config_hash`."""
+    held: Hold | None = None
+    """Keeps `resume_from` from being deleted by its run; to be released when it is loaded."""
+
+
+def refuse_taken(run_dir: Path) -> None:
+    """Raises:
+    FolderTaken: the folder holds a run, so that a new one cannot begin there.
+    """
+    if (run_dir / METRICS).exists() or all_checkpoints(run_dir):
+        raise FolderTaken(
+            f"{run_dir} already holds a run: go on with `{resume_command(from_here(run_dir))}`, or give another run_dir"
+        )
 
 
 def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], task_kinds: Sequence[str]) -> OpenFolder:
-    """Find the checkpoint that `resume` means, drop what comes after it, and write config.yaml and run.json.
+    """Find the checkpoint that `resume` means, set aside or drop what comes after it, write config.yaml and run.json.
 
-    A folder that an older empg made has the format of today afterwards.
+    Whatever is to be refused is refused before anything is changed. A folder that an older empg made has the format of
+    today afterwards.
 
     Args:
+        run_dir: owned by this process.
         data: the benchmark's fingerprint.
 
     Raises:
-        FolderTaken: the folder holds a run, and `resume` is null.
-        CheckpointError: the checkpoint asked for cannot be used.
+        FolderTaken: the folder holds a run, and `resume` is null or another run's.
+        CheckpointError: the checkpoint asked for cannot be used, or no checkpoint can.
+        HistoryError: rows or evaluations before the checkpoint are not as the run wrote them.
+        ConfigError: what defines the run is to change.
         MixedStudy: the run is a cell of a study, and would not be made as the others are.
         FromTheFuture: a newer empg has made the folder.
     """
     check_readable(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    resume_from = checkpoint_to_resume(cfg.resume, run_dir)
-    if resume_from:
-        check_readable(resume_from.resolve().parents[1])
-    if cfg.resume is None and (run_dir / "metrics.jsonl").exists():
-        raise FolderTaken(
-            f"{run_dir} already holds a run: go on with `{resume_command(from_here(run_dir))}`, or give another run_dir"
-        )
-    facts = run_facts(cfg, data)
+    if cfg.resume is None:
+        refuse_taken(run_dir)
+    finish_leaving(run_dir)
+    held = None if cfg.resume in (None, RESTART) else _to_go_on_from(cfg, run_dir)
+    try:
+        return _opened(cfg, run_dir, held, data, task_kinds)
+    except BaseException:
+        if held is not None:
+            held.release()
+        raise
+
+
+def _opened(
+    cfg: TrainConfig, run_dir: Path, held: Hold | None, data: Mapping[str, Any], task_kinds: Sequence[str]
+) -> OpenFolder:
+    start = held.checkpoint if held is not None else None
+    done = load_state(start).update if start else 0
+    origin = start.resolve().parents[1] if start else run_dir
+    changes: list[dict[str, Any]] = []
+    before: dict[str, Any] = {}
+    if start:
+        before = _facts_of(origin)
+        new = _refuse_another_run(cfg, origin, start, done, before, data)
+        changes = [*before.get(CHANGES, []), *new]
+    elif cfg.resume == RESTART and (run_dir / CONFIG_FILE).is_file():
+        settings_that_change(cfg, run_dir, 0)
+    today, bends = prompt_date(start), bends_of(cfg, changes)
+    facts: dict[str, Any] = {**run_facts(cfg, data, bends), PROMPT_DATE: today.isoformat()}
     refuse_unlike(run_dir, facts)
-    done = load_state(resume_from).update if resume_from else 0
+
+    _leave_later(cfg, run_dir, start, done)
     remove_leftovers(run_dir)
     drop_evaluations(run_dir, done)
     drop_trajectories(run_dir, done)
-    config.write(cfg, run_dir / CONFIG_FILE)
-    today = prompt_date(resume_from)
-    earlier = read_run_file(run_dir).get(OUTSIDE)
-    if resume_from and earlier not in (None, facts[OUTSIDE]):
-        log.warning("the code from outside is not what this run began with: %s, now %s", earlier, facts[OUTSIDE])
-    if resume_from:
-        resumed = read_run_file(resume_from.resolve().parents[1])
-        facts |= _data_before(resumed, data) | code_before(resumed)
-    update_run_file(run_dir, **facts, **{PROMPT_DATE: today.isoformat()})
-    return OpenFolder(run_dir, resume_from, done, str(data["source"]), tuple(task_kinds), today)
+    known = read_run_file(run_dir)
+    if changes:
+        facts[CHANGES] = changes
+    if start and (code := before.get(OUTSIDE)) not in (None, facts[OUTSIDE]):
+        log.warning("the code from outside is not what this run began with: %s, now %s", code, facts[OUTSIDE])
+    if start:
+        facts |= code_before(before)
+    if start and origin != run_dir.resolve():
+        facts |= {BEGAN: {"run": str(origin), "update": done}, MODEL: before.get(MODEL)}
+    text = config.as_yaml(cfg)
+    digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
+    facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))
+    update_run_file(run_dir, without=() if start else (CHANGES, BEGAN), **facts)  # before the file that it vouches for
+    write_atomically(run_dir / CONFIG_FILE, text)
+    if start and done == cfg.trainer.updates:
+        log.info("nothing to do: all %d updates are done; trainer.updates=N goes on to N", done)
+    kinds = tuple(task_kinds)
+    return OpenFolder(run_dir, start, done, str(data["source"]), kinds, today, tuple(bends), held)
 
 
-def _data_before(resumed: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data that the run was trained on up to here, where some of it is not that of today.
+def _to_go_on_from(cfg: TrainConfig, run_dir: Path) -> Hold | None:
+    """None where `resume=auto` finds a folder without a run, or one that was killed before its first checkpoint."""
+    assert cfg.resume is not None
+    if cfg.resume != "auto":
+        held = hold_checkpoint(Path(cfg.resume))
+        if held.checkpoint.resolve().parents[1] != run_dir.resolve():
+            try:
+                refuse_taken(run_dir)
+            except FolderTaken:
+                held.release()
+                raise
+        return held
+    if all_checkpoints(run_dir):
+        try:
+            return hold_checkpoint(run_dir)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}\n{_ways_out(run_dir)}") from None
+    newest = max(read_rows(run_dir / METRICS), default=0)
+    if had_a_checkpoint(run_dir, newest):
+        what = f"has rows up to update {newest} and no checkpoint: they were deleted, or could not be saved"
+        raise CheckpointError(f"{from_here(run_dir)} {what}\n{_ways_out(run_dir)}")
+    return None
+
+
+def had_a_checkpoint(run_dir: Path, newest: int) -> bool:
+    """Rows that a run logs only after it has saved.
 
     Args:
-        resumed: run.json of the run that goes on.
+        newest: the newest update that has a row.
     """
-    earlier, trained = list(resumed.get(DATA_BEFORE, [])), resumed.get(DATA)
-    if are_other_data(trained, data):
-        said = "the data is not what this run was trained on: digest %s, now %s: the run mixes two data sets"
-        log.warning(said, resumed[DATA]["digest"], data["digest"])
-        earlier.append(trained)
-    return {DATA_BEFORE: earlier} if earlier else {}
+    if not newest or not (run_dir / CONFIG_FILE).is_file():
+        return False
+    every = lookup(saved_values(run_dir), "trainer.checkpoint_every")
+    return (isinstance(every, int) and 0 < every < newest) or "updates" in _summary(run_dir)
 
 
-def checkpoint_to_resume(resume: str | None, run_dir: Path) -> Path | None:
-    """What `resume` means: null = nothing, auto = the newest good checkpoint of this folder if any, a path = that."""
-    if resume is None:
-        return None
-    return newest_good_checkpoint(run_dir) if resume == "auto" else find_checkpoint(Path(resume))
+def _summary(run_dir: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _ways_out(run_dir: Path) -> str:
+    again = restart_command(from_here(run_dir))
+    return f"Put one back from a copy; or begin anew, which sets aside what is there:  {again}"
+
+
+def _facts_of(origin: Path) -> dict[str, Any]:
+    """run.json of the run that goes on: without it nobody knows its data and weights, nor the date in its prompts."""
+    if not (origin / RUN_FILE).is_file():
+        again = restart_command(from_here(origin))
+        raise UserError(
+            f"{from_here(origin)} has no {RUN_FILE}, which says what the run is made of: put it back from a copy\n"
+            f"Or begin anew, which sets aside what is there:  {again}"
+        )
+    return read_run_file(origin)
+
+
+def _refuse_another_run(
+    cfg: TrainConfig, origin: Path, start: Path, done: int, before: Mapping[str, Any], data: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The settings that change, where what defines the run does not.
+
+    Args:
+        before: run.json of the run that goes on.
+    """
+    changes = settings_that_change(cfg, origin, done)
+    trained = before.get(DATA)
+    if trained and (said := other_data(trained, data)) is not None:
+        what = f"is not the data that the run was trained on: {said}"
+        hint = "give the data that it was trained on, or start a new run"
+        if trained["source"] == data["source"] == "generated":
+            hint = f"this empg makes others of the same settings; go on with that of commit {before.get('commit')}"
+        title = f"{from_here(origin)} cannot be resumed like this"
+        raise ConfigError(title, [Problem("benchmark.data_dir", what, hint=hint)])
+    first = first_update(before)
+    try:
+        check_history(origin, start, first=first, done=done)
+    except HistoryError as error:
+        raise HistoryError(f"{error}\n{_older(origin, start, first)}") from None
+    for change in changes:
+        log.info("%s", change)
+    plain = [asdict(change) for change in changes]
+    if bends_of(cfg, plain):
+        log.warning("the learning rate follows the schedule of %d updates from here on; a run of one length has other "
+                    "rates, so this one is not grouped with those", cfg.trainer.updates)  # fmt: skip
+    return plain
+
+
+def settings_that_change(cfg: TrainConfig, run: Path, done: int) -> list[Change]:
+    """Settings that are others than those of the run so far.
+
+    Raises:
+        ConfigError: one of them defines the run.
+    """
+    problems, changes = differences(saved_values(run), cfg, done=done)
+    if problems:
+        raise ConfigError(f"{from_here(run)} cannot be resumed like this", problems)
+    return changes
+
+
+def _older(origin: Path, start: Path, first: int) -> str:
+    """What helps where the record is broken."""
+    for path in reversed(all_checkpoints(origin)):
+        done = updates_of(path) or 0
+        if path.name < start.name and not history_faults(origin, path, first=first, done=done):
+            command = resume_command(from_here(path))
+            return f"Put them back from a copy; or go on from before the fault:  {command}"
+    return _ways_out(origin).replace("Put one back", "Put them back")
+
+
+def _leave_later(cfg: TrainConfig, run_dir: Path, start: Path | None, done: int) -> None:
+    """Set aside what came later: in a rewind, behind a checkpoint that is damaged by now, for a restart. A run that was
+    killed has no later checkpoint: it makes the same rows again."""
+    is_own = start is not None and start.resolve().parents[1] == run_dir.resolve()
+    is_restarted = cfg.resume == RESTART
+    has_later = any((updates_of(path) or 0) > done for path in all_checkpoints(run_dir))
+    if (has_later and (is_own or is_restarted)) or (is_restarted and (run_dir / METRICS).exists()):
+        left = leave_branch(run_dir, after=done)
+        log.info("what came after update %d is set aside in %s", done, from_here(left))

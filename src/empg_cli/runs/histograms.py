@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from empg_cli.runs.rows import Row
+from empg_cli.runs.rows import Row, read_records
 
 FILE = "histograms.jsonl"
 
@@ -62,12 +62,8 @@ def read_histograms(run_dir: Path, name: str) -> dict[int, Histogram]:
         name: `hist/step_entropy_won`, `hist/step_entropy_lost`, and with EMPG `hist/weight` (g),
             `hist/future_clarity` (f), `hist/credit_shift`.
     """
-    path = run_dir / FILE
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8") as file:
-        records = [record for line in file if name in (record := json.loads(line))]
     return {
         record["update"]: Histogram(record[name]["low"], record[name]["high"], tuple(record[name]["counts"]))
-        for record in records
+        for record in read_records(run_dir / FILE)
+        if name in record
     }

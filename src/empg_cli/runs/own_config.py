@@ -13,14 +13,12 @@ from hydra.core.override_parser.types import Override
 from empg_cli.config.compose import INVALID, hydra_session, is_group, parse
 from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.problems import ConfigError, Problem
-from empg_cli.config.schema import TrainConfig
 from empg_cli.runs.config_file import saved_values
 
 SECTIONS = {
     "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger"),
     "eval": ("model", "benchmark", "rollout", "trainer", "logger"),
 }
-FIXED_BY_RESUME = ("model", "algo", "benchmark")
 
 
 def run_given(overrides: Sequence[str]) -> Path | None:
@@ -90,22 +88,3 @@ def refuse_unasked(sections: dict[str, Any], words: Sequence[Override], folder: 
         title = f"{folder} names code from outside of empg, which is imported only if you name it too"
         hints = [f"if you trust it, add {shlex.quote(word)}" for word in repeated(asked)]
         raise ConfigError(title, [Problem(key, "is code", hint=hint) for key, hint in zip(asked, hints, strict=True)])
-
-
-def changes(cfg: TrainConfig, folder: Path) -> list[Problem]:
-    """Settings of a resumed run that differ from how it began and must not; official data may have moved."""
-    saved, new = saved_values(folder), cfg.model_dump()
-    problems = []
-    for section in FIXED_BY_RESUME:
-        old, now = _flat(saved[section], section), _flat(new[section], section)
-        for key in sorted(old.keys() | now.keys()):
-            if old.get(key) != now.get(key) and key != "benchmark.data_dir":
-                hint = f"the run has {old.get(key)}; start a new run to change it"
-                problems.append(Problem(key, "cannot change when resuming", str(now.get(key)), hint))
-    return problems
-
-
-def _flat(node: Any, prefix: str) -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {key: value for name, inner in node.items() for key, value in _flat(inner, f"{prefix}.{name}").items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
+from empg_cli.runs.checkpoint import all_checkpoints, updates_of
 from empg_cli.runs.config_file import is_run, saved_values
+from empg_cli.runs.histograms import FILE as HISTOGRAMS
+from empg_cli.runs.histograms import Histogram, read_histograms
+from empg_cli.runs.history import first_update, history_faults
 from empg_cli.runs.rows import Row, read_rows
 from empg_cli.runs.run_file import check_readable, read_run_file
 from empg_cli.runs.study import STUDY_FILE, read_study
+
+log = logging.getLogger(__name__)
 
 
 class NotARun(UserError):  # noqa: N818 (a sentence for the user)
@@ -27,6 +34,8 @@ class RunFolder:
     facts: Mapping[str, Any]
     """run.json"""
     rows: Mapping[int, Row]
+    damaged: frozenset[str] = frozenset()
+    """Files that are not as the run wrote them, by their path in the folder."""
 
     @property
     def seed(self) -> int:
@@ -74,13 +83,18 @@ class RunFolder:
                 return update, value
         return None
 
+    def histograms(self, metric: str) -> dict[int, Histogram]:
+        """By update (`read_histograms`); none of a file that is damaged."""
+        return {} if HISTOGRAMS in self.damaged else read_histograms(self.folder, metric)
+
     def trajectories(self) -> list[dict[str, Any]]:
         """Those of the newest update that has any, evaluation first."""
         files = sorted((self.folder / "trajectories").glob("update-*.jsonl"))
         if not files:
             return []
         newest = files[-1].name.split("-")[1]
-        return [record for file in files if file.name.split("-")[1] == newest for record in _json_lines(file)]
+        sound = [file for file in files if file.relative_to(self.folder).as_posix() not in self.damaged]
+        return [record for file in sound if file.name.split("-")[1] == newest for record in _json_lines(file)]
 
 
 def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
@@ -126,7 +140,8 @@ def _run_folders(path: Path) -> list[Path]:
 
 def _inside(path: Path) -> list[Path]:
     """In a study's own order, else by name with numbers by value: s2 before s10."""
-    folders = [folder for folder in path.iterdir() if folder.is_dir() and is_run(folder)]
+    # Hydra keeps a config.yaml of its own in the .hydra of every run.
+    folders = [folder for folder in path.iterdir() if is_run(folder) and not folder.name.startswith(".")]
     places = {name: place for place, name in enumerate(_study_order(path))}
     return sorted(folders, key=lambda folder: (places.get(folder.name, len(places)), _by_value(folder.name)))
 
@@ -152,7 +167,23 @@ def _open(folder: Path) -> RunFolder:
     config = saved_values(folder)
     if "algo" not in config:
         raise NotARun(f"{folder}/config.yaml is not the configuration of a training run")
-    return RunFolder(folder, config, read_run_file(folder), rows)
+    return RunFolder(folder, config, read_run_file(folder), rows, warn_of_faults(folder))
+
+
+def warn_of_faults(folder: Path) -> frozenset[str]:
+    """Say what of a run's record is not as the run wrote it, by the seal of its newest checkpoint.
+
+    Returns:
+        The files, by their path in the folder.
+    """
+    checkpoints = all_checkpoints(folder)
+    if not checkpoints:
+        return frozenset()
+    done, first = updates_of(checkpoints[-1]) or 0, first_update(read_run_file(folder))
+    faults = history_faults(folder, checkpoints[-1], first=first, done=done)
+    for fault in faults:
+        log.warning("%s: %s", folder, fault)
+    return frozenset(fault.split()[0].removesuffix(":") for fault in faults)
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -64,6 +64,14 @@ def read_rows(path: Path) -> dict[int, Row]:
     return rows
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that has one JSON object with an `update` in each; a missing file has none.
+
+    A line that is none, such as the last one that a crash cut off, is left out with a warning.
+    """
+    return [record for _, record in _records(path)]
+
+
 def drop_rows_from(path: Path, update: int) -> None:
     """Keep the rows before `update`, byte for byte; a missing file stays missing.
 
@@ -86,6 +94,6 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 record = json.loads(line)
                 record["update"] = int(record["update"])
             except (ValueError, KeyError, TypeError) as error:
-                log.warning("%s line %d is not a row of metrics and is left out: %s", path, number, error)
+                log.warning("%s line %d is not a row and is left out: %s", path, number, error)
                 continue
             yield line, record

@@ -1,11 +1,14 @@
 """`run.json`: facts about a run that outlive a process, the format of its folder among them.
 
-Everything that reads a run folder asks here first, so that no folder of a newer empg is misread.
+Everything that reads a run folder asks here first, so that no folder of a newer empg is misread. The file carries a
+digest of itself (`checksum`), so that a flipped bit is no other fact.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,14 @@ from empg_cli.files import write_atomically
 from empg_cli.runs.format import refuse_the_future
 
 RUN_FILE = "run.json"
+CHECKSUM = "checksum"
 
 
 def read_run_file(run_dir: Path) -> dict[str, Any]:
     """The facts; empty when there are none yet.
 
     Raises:
-        UserError: the file is broken.
+        UserError: the file is broken, or was changed by something else.
         FromTheFuture: a newer empg has made the folder.
     """
     path = run_dir / RUN_FILE
@@ -29,18 +33,26 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error}); restore it, or delete it to start its facts anew"
-        ) from error
+        raise UserError(f"{path} is not readable JSON ({error}); put it back from a copy") from error
     if not isinstance(facts, dict):
         raise UserError(f"{path} must hold a JSON object, found {type(facts).__name__}")
     refuse_the_future(run_dir, facts)
+    if facts.pop(CHECKSUM, digest := _digest(facts)) != digest:
+        raise UserError(
+            f"{path} is not what empg wrote: put it back from a copy; if you have changed it yourself and mean it, "
+            f"delete its line `{CHECKSUM}`"
+        )
     return facts
 
 
-def update_run_file(run_dir: Path, **facts: Any) -> None:
-    """Add or replace facts, keeping the others."""
-    write_atomically(run_dir / RUN_FILE, json.dumps(read_run_file(run_dir) | facts, indent=2) + "\n")
+def update_run_file(run_dir: Path, *, without: Sequence[str] = (), **facts: Any) -> None:
+    """Add or replace facts, keeping the others.
+
+    Args:
+        without: facts that are no more.
+    """
+    told = {key: value for key, value in (read_run_file(run_dir) | facts).items() if key not in without}
+    write_atomically(run_dir / RUN_FILE, json.dumps(told | {CHECKSUM: _digest(told)}, indent=2) + "\n")
 
 
 def check_readable(run_dir: Path) -> int:
@@ -50,3 +62,9 @@ def check_readable(run_dir: Path) -> int:
         FromTheFuture: a newer empg has made it.
     """
     return refuse_the_future(run_dir, read_run_file(run_dir))
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """Of all but the digest itself."""
+    told = {key: value for key, value in facts.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.diagnosis import FOLDER, write_diagnosis
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.terminal import printable, write_line
+from empg_cli.owner import owning
 from empg_cli.reports.diagnosis_tables import diagnosis_tables
 from empg_cli.reports.tables import print_table
 from empg_cli.runs.config_file import find_run_folder
@@ -33,7 +34,10 @@ def run(
     cfg = load_job(primary_config("eval", folder, overrides, run=str(path)), overrides, EvalConfig)
     from empg_cli.evaluation.theory import diagnose  # brings torch: seconds
 
-    with Dashboard(cfg.logger.console, f"diagnosing {path}", total_updates=1) as dashboard:
+    place = out or folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    title = f"diagnosing {path}"
+    with owning(place, "diagnosing"), Dashboard(cfg.logger.console, title, total_updates=1) as dashboard:
         found = diagnose(
             cfg,
             path,
@@ -43,7 +47,7 @@ def run(
             before=before,
             progress=lambda done, total: dashboard.phase("episodes", done, total),
         )
-    files = write_diagnosis(found, out or folder / FOLDER)
+        files = write_diagnosis(found, place)
     if as_json:
         print(json.dumps(asdict(found)))
         return

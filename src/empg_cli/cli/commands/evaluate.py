@@ -6,13 +6,17 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import job_border, prepare
 from empg_cli.cli.launch import launch
 from empg_cli.config.schema import EvalConfig
-from empg_cli.runs.config_file import find_run_folder
+from empg_cli.errors import UserError
+from empg_cli.invocation import from_here
+from empg_cli.owner import owning
+from empg_cli.runs.config_file import find_run_folder, is_run
 from empg_cli.runs.own_config import primary_config, run_given
 
 if TYPE_CHECKING:
@@ -52,7 +56,7 @@ def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
 
 def _evaluate(cfg: DictConfig) -> dict[str, Any]:
     config, run_dir = prepare(cfg, EvalConfig)
-    with job_border(run_dir, "eval"):
+    with job_border(run_dir, "eval"), owning(run_dir, "evaluating", again=True):
         who = config.run or _name_of_policy(config)
         log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
         from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
@@ -70,4 +74,11 @@ def run(overrides: Sequence[str], flags: HydraFlags, *, as_json: bool = False) -
     given, config_name = run_given(overrides), flags.config_name or "eval"
     if given is not None and config_name == "eval":
         config_name = primary_config("eval", find_run_folder(given), overrides)
-    launch(eval_task_json if as_json else eval_task, EvalConfig, config_name, overrides, flags)
+    task = eval_task_json if as_json else eval_task
+    launch(task, EvalConfig, config_name, overrides, flags, doing="evaluating", admit=_no_run_there)
+
+
+def _no_run_there(cfg: DictConfig, folder: Path) -> None:
+    """An evaluation would write its data and weights over those of the run."""
+    if is_run(folder):
+        raise UserError(f"{from_here(folder)} is the folder of a run: give the evaluation a run_dir of its own")

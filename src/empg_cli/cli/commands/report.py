@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from empg_cli.observe.terminal import printable, write_line
+from empg_cli.owner import owning
 from empg_cli.reports.tables import Table
 from empg_cli.runs.reading import evaluation_trajectories, open_runs, unstarted
 
@@ -21,11 +22,12 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
     folder = out or (paths[0] if len(paths) == 1 else Path()) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    if figures:
-        from empg_cli.reports.figures import draw_figures
+    with owning(folder, "reporting"):
+        if figures:
+            from empg_cli.reports.figures import draw_figures
 
-        written += draw_figures(runs, folder)
-    write_page(runs, folder / "report.html", tables=_study_tables(paths))
+            written += draw_figures(runs, folder)
+        write_page(runs, folder / "report.html", tables=_study_tables(paths))
     for path in [folder / "report.html", *written]:
         write_line(sys.stdout, printable(str(path)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import train_task
@@ -12,16 +13,29 @@ from empg_cli.config.compose import INVALID
 from empg_cli.config.job import load_job
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
+from empg_cli.runs.checkpoint import all_checkpoints, updates_of
 from empg_cli.runs.config_file import find_run_folder
-from empg_cli.runs.own_config import changes, primary_config, used_folders
+from empg_cli.runs.folder import RESTART, refuse_taken, settings_that_change
+from empg_cli.runs.own_config import primary_config, used_folders
 from empg_cli.runs.run_file import check_readable
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None) -> None:
+
+def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None, *, restart: bool = False) -> None:
+    """
+    Args:
+        resume: a run folder, or one of its checkpoints, to go on from.
+        restart: begin anew in that folder.
+    """
     if resume is None:
+        if restart:
+            raise ConfigError(INVALID, [Problem("--restart", "is of --resume", hint="add --resume RUN")])
         for folder in used_folders(overrides):  # before Hydra opens its log in there
             check_readable(folder)
-        launch(train_task, TrainConfig, flags.config_name or "train", overrides, flags)
+        name = flags.config_name or "train"
+        launch(train_task, TrainConfig, name, overrides, flags, doing="training", admit=_not_taken)
         return
     if flags.multirun:
         raise ConfigError(INVALID, [Problem("--resume", "cannot be combined with --multirun")])
@@ -29,14 +43,18 @@ def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None)
     again = [word for word in overrides if word.split("=")[0].lstrip("+") in ("run_dir", "resume", "hydra.run.dir")]
     if again:
         raise ConfigError(INVALID, [Problem(word, "is already said by --resume") for word in again])
-    name = primary_config("train", folder, overrides, run_dir=str(folder), resume=_checkpoint(resume, folder))
+    is_whole_run = resume.resolve() == folder.resolve()
+    if restart and not is_whole_run:
+        raise ConfigError(INVALID, [Problem("--restart", "begins anew, so --resume must name the run", str(resume))])
+    start = RESTART if restart else "auto" if is_whole_run else str(resume)
+    name = primary_config("train", folder, overrides, run_dir=str(folder), resume=start)
     if not flags.only_shows:
-        problems = changes(load_job(name, overrides, TrainConfig), folder)
-        if problems:
-            raise ConfigError(f"{folder} cannot be resumed like this", problems)
-    launch(train_task, TrainConfig, name, overrides, flags)
+        newest = [] if restart else all_checkpoints(folder)[-1:] if is_whole_run else [resume]
+        done = (updates_of(newest[0]) or 0) if newest else 0
+        settings_that_change(load_job(name, overrides, TrainConfig), folder, done)
+    launch(train_task, TrainConfig, name, overrides, flags, doing="training")
 
 
-def _checkpoint(given: Path, folder: Path) -> str:
-    """`auto`, the newest good checkpoint of the run; or the one that was given."""
-    return "auto" if given.resolve() == folder.resolve() else str(given)
+def _not_taken(cfg: DictConfig, folder: Path) -> None:
+    if cfg.get("resume") is None:
+        refuse_taken(folder)

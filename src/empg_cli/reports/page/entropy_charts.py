@@ -10,7 +10,6 @@ from empg_cli.evaluation.diagnosis import FOLDER, Diagnosis, read_diagnosis
 from empg_cli.reports.configurations import configurations
 from empg_cli.reports.entropy_change import changes
 from empg_cli.reports.page.bars import Heap, change_chart, gradient_chart, histogram_chart, proposition_chart
-from empg_cli.runs.histograms import read_histograms
 from empg_cli.runs.reading import RunFolder
 from empg_cli.stats.intervals import Estimate
 
@@ -48,7 +47,7 @@ def entropy_charts(runs: Sequence[RunFolder]) -> list[Chart]:
 
 def _histogram_charts(run: RunFolder) -> list[Chart]:
     charts = []
-    parts = [(name, colour, read_histograms(run.folder, metric)) for name, colour, metric in WON_AND_LOST]
+    parts = [(name, colour, run.histograms(metric)) for name, colour, metric in WON_AND_LOST]
     newest = max((max(by_update) for _, _, by_update in parts if by_update), default=None)
     heaps = [Heap(name, colour, found[newest]) for name, colour, found in parts if newest in found]
     if heaps:
@@ -57,7 +56,7 @@ def _histogram_charts(run: RunFolder) -> list[Chart]:
         svg = histogram_chart(heaps, title, "H (nats per token)")
         charts.append(Chart(title, svg, f"density of steps, update {newest}", key))
     for title, axis, metric in SINGLE:
-        if by_update := read_histograms(run.folder, metric):
+        if by_update := run.histograms(metric):
             update = max(by_update)
             svg = histogram_chart([Heap(title, "c0", by_update[update])], title, axis)
             charts.append(Chart(title, svg, f"density of {sum(by_update[update].counts)} steps, update {update}"))

@@ -1,0 +1,311 @@
+"""Going on from an older checkpoint, or anew: what is left behind stays whole, in a run folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from empg_cli.config.problems import ConfigError
+from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
+from empg_cli.observe.identity import RunIdentity
+from empg_cli.observe.sinks import open_sinks
+from empg_cli.runs import abandoned
+from empg_cli.runs.abandoned import branches, finish_leaving
+from empg_cli.runs.checkpoint import (
+    CheckpointError,
+    Hold,
+    TrainState,
+    all_checkpoints,
+    hold_checkpoint,
+    write_checkpoint,
+)
+from empg_cli.runs.folder import FolderTaken, OpenFolder, open_folder
+from empg_cli.runs.history import HistoryError
+from empg_cli.runs.reading import open_runs
+from empg_cli.runs.run_file import read_run_file, update_run_file
+from tests.support.tiny import tiny_config
+
+DATA = {"name": "alfworld", "source": "generated", "digest": "one"}
+
+
+@pytest.fixture(scope="module")
+def cfg() -> TrainConfig:
+    return tiny_config(
+        "trainer.updates=4", "trainer.checkpoint_every=1", "logger.csv=false", "logger.wandb.mode=disabled"
+    )
+
+
+def changed(cfg: TrainConfig, **trainer: object) -> TrainConfig:
+    return cfg.model_copy(update={"trainer": cfg.trainer.model_copy(update=trainer)})
+
+
+def opened(cfg: TrainConfig, folder: Path, resume: str | Path | None) -> OpenFolder:
+    asked = cfg.model_copy(update={"resume": None if resume is None else str(resume)})
+    found = open_folder(asked, folder, data=DATA, task_kinds=["look"])
+    if found.held is not None:
+        found.held.release()
+    return found
+
+
+def made(cfg: TrainConfig, folder: Path, resume: str | Path | None = None, *, of: str = "first") -> Path:
+    """A run to its end without a model: rows, evaluations, trajectories and checkpoints name who made them."""
+    start = opened(cfg, folder, resume)
+    sinks = open_sinks(
+        cfg.logger, folder, run_config={}, identity=RunIdentity.of_seed("x", 0),
+        resume_from_update=start.done + 1 if start.resume_from else None,
+    )  # fmt: skip
+    for update in range(start.done + 1, cfg.trainer.updates + 1):
+        sinks.log(update, {"who": {"first": 1.0, "second": 2.0}[of]})
+        for name in (f"evaluations/update-{update:06d}.json", f"trajectories/update-{update:06d}-eval.jsonl"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            content = {"update": update, "who": of, "total": {"n": 4, "success_rate": 0.1 * (update == 1)}}
+            (folder / name).write_text(json.dumps(content) + "\n")
+        write_checkpoint(folder, TrainState(update), lambda path: (path / "who").write_text(of) and None, keep=9)
+    sinks.summary({"updates": cfg.trainer.updates})
+    sinks.close(0)
+    return folder
+
+
+def who(run: Path) -> dict[str, list[str]]:
+    """Of which branch everything in a run folder is."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [json.loads(path.read_text())["who"] for path in sorted((run / "evaluations").iterdir())]
+    played = [json.loads(path.read_text())["who"] for path in sorted((run / "trajectories").iterdir())]
+    return {
+        "rows": [f"{row['update']} {['', 'first', 'second'][int(row['who'])]}" for row in rows],
+        "evaluations": kept,
+        "trajectories": played,
+        "checkpoints": [f"{path.name[-1]} {(path / 'who').read_text()}" for path in all_checkpoints(run)],
+    }
+
+
+def step(run: Path, update: int) -> Path:
+    return run / "checkpoints" / f"step-{update:06d}"
+
+
+def test_a_rewind_leaves_the_branch_aside_and_goes_on(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    update_run_file(run, wandb_id="of the first")
+    made(cfg, run, step(run, 2), of="second")
+    two = ["first", "first", "second", "second"]
+    assert who(run) == {
+        "rows": ["1 first", "2 first", "3 second", "4 second"], "evaluations": two, "trajectories": two,
+        "checkpoints": ["1 first", "2 first", "3 second", "4 second"],
+    }  # fmt: skip
+    branch = run / "abandoned" / "1-after-update-000002"
+    assert who(branch) == {
+        "rows": ["1 first", "2 first", "3 first", "4 first"], "evaluations": ["first"] * 4,
+        "trajectories": ["first"] * 4, "checkpoints": ["3 first", "4 first"],
+    }  # fmt: skip
+    (told,) = branches(run)
+    assert (told["folder"], told["after"], told["until"]) == ("abandoned/1-after-update-000002", 2, 4)
+    assert branches(branch) == []
+    assert read_run_file(branch)["wandb_id"] == "of the first"
+    assert "wandb_id" not in read_run_file(run), "W&B would drop the steps that it has seen"
+    with hold_checkpoint(run) as newest, hold_checkpoint(branch) as other:
+        assert (newest.checkpoint, other.checkpoint) == (step(run, 4), step(branch, 4))
+    assert open_runs([branch])[0].updates == 4
+    assert open_runs([branch])[0].damaged == frozenset()
+
+
+def test_the_branch_goes_on_too_and_a_second_rewind_has_the_next_number(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    made(cfg, run, step(run, 2), of="second")
+    branch = run / "abandoned" / "1-after-update-000002"
+    longer = changed(cfg, updates=5)
+    made(longer, branch, "auto", of="second")
+    assert who(branch)["rows"] == ["1 first", "2 first", "3 first", "4 first", "5 second"]
+    made(cfg, run, step(run, 3), of="first")
+    assert [told["folder"] for told in branches(run)] == [
+        "abandoned/1-after-update-000002", "abandoned/2-after-update-000003",
+    ]  # fmt: skip
+
+
+def test_a_killed_run_leaves_nothing_aside(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    for resume in ("auto", step(run, 4)):
+        opened(cfg, run, resume)
+    (step(run, 4) / "who").unlink()
+    step(run, 4).rename(tmp_path / "never saved")
+    made(cfg, run, "auto", of="second")
+    assert not (run / "abandoned").exists()
+    assert who(run)["rows"] == ["1 first", "2 first", "3 first", "4 second"]
+
+
+def test_what_stands_behind_a_damaged_checkpoint_is_set_aside(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    (step(run, 4) / "who").write_text("nobody")
+    made(cfg, run, "auto", of="second")
+    assert who(run)["checkpoints"] == ["1 first", "2 first", "3 first", "4 second"]
+    assert (step(run / "abandoned" / "1-after-update-000003", 4) / "who").read_text() == "nobody"
+
+
+@pytest.mark.parametrize("survived", range(6))
+def test_a_rewind_that_dies_is_finished_by_who_comes_next(
+    survived: int, cfg: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dies before the step of this number: the folder's name, run.json, two moves, run.json."""
+    run = made(cfg, tmp_path / "run")
+    steps = iter(range(9))
+    replace, update = Path.replace, abandoned.update_run_file
+
+    def dies() -> None:
+        if next(steps) == survived:
+            raise KeyboardInterrupt
+
+    def dying_replace(self: Path, target: Path) -> Path:
+        if not self.name.endswith(".tmp"):  # those of write_atomically are below update_run_file
+            dies()
+        return replace(self, target)
+
+    def dying_update(folder: Path, **facts: object) -> None:
+        if folder == run:
+            dies()
+        update(folder, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dying_replace)
+        patch.setattr(abandoned, "update_run_file", dying_update)
+        try:
+            opened(cfg, run, step(run, 2))
+        except KeyboardInterrupt:
+            assert survived < 5
+        else:
+            assert survived == 5
+    is_decided = survived > 1
+    opened(cfg, run, "auto")
+    here = [path.name[-1] for path in all_checkpoints(run)]
+    assert here == (["1", "2"] if is_decided else ["1", "2", "3", "4"])
+    everywhere = [path for path in run.rglob("step-*") if path.is_dir()]
+    assert sorted(path.name[-1] for path in everywhere) == ["1", "2", "3", "4"]
+    assert len(branches(run)) == is_decided
+    assert not list(run.rglob(".tmp-*"))
+
+
+def test_a_checkpoint_that_is_read_is_not_moved(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    with (
+        Hold(step(run, 3)),
+        pytest.raises(UserError, match="step-000003 is being read by another process: wait for it"),
+    ):
+        opened(cfg, run, step(run, 2))
+    assert step(run, 3).is_dir()
+    opened(cfg, run, step(run, 2))
+    assert [path.name[-1] for path in all_checkpoints(run)] == ["1", "2"]
+    assert len(branches(run)) == 1
+
+
+def test_a_restart_begins_anew_and_loses_nothing(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(changed(cfg, updates=2), tmp_path / "run")
+    made(changed(cfg, updates=3), run, "auto")
+    for path in all_checkpoints(run):
+        (path / "who").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"no usable checkpoint:(\n.*step-00000[123] is damaged: who is missing){3}"
+    ):
+        opened(cfg, run, "auto")
+    assert sorted(path.name for path in (run / "evaluations").iterdir())[-1] == "update-000003.json"
+    made(cfg, run, "restart", of="second")
+    assert who(run)["rows"] == ["1 second", "2 second", "3 second", "4 second"]
+    branch = run / "abandoned" / "1-after-update-000000"
+    assert (branch / "metrics.jsonl").read_text().count("\n") == 3
+    assert len(all_checkpoints(branch)) == len(list((branch / "evaluations").iterdir())) == 3
+    assert "changes" in read_run_file(branch)
+    assert "changes" not in read_run_file(run), "of the run that was left"
+    with pytest.raises(ConfigError, match="seed"):
+        opened(cfg.model_copy(update={"seed": 5}), run, "restart")
+
+
+@contextmanager
+def unchanged(run: Path) -> Iterator[None]:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    yield
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_checkpoints_that_are_gone_are_missed(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    for path in all_checkpoints(run):
+        path.rename(tmp_path / path.name)
+    with unchanged(run), pytest.raises(CheckpointError, match=r"rows up to update 4 and no checkpoint.*\n.*--restart"):
+        opened(cfg, run, "auto")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    opened(cfg, run, "auto")
+    (run / "metrics.jsonl").write_text('{"update": 0}\n{"update": 1}\n')
+    assert opened(cfg, run, "auto").resume_from is None
+
+
+def test_a_broken_record_is_refused_and_an_older_checkpoint_shown(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    rows = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([*rows[:2], *rows[3:]]))
+    with unchanged(run), pytest.raises(HistoryError, match=r"row of update 3 is missing\n.*--resume .*step-000002$"):
+        opened(cfg, run, "auto")
+    made(cfg, run, step(run, 2), of="second")
+    assert who(run)["rows"] == ["1 first", "2 first", "3 second", "4 second"]
+
+
+def test_a_run_without_its_facts_does_not_go_on(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    (run / "run.json").unlink()
+    with unchanged(run), pytest.raises(UserError, match=r"has no run\.json, which says what the run is made of"):
+        opened(cfg, run, "auto")
+
+
+def test_a_configuration_that_was_edited_is_refused(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("seed: 0", "seed: 1"))
+    with unchanged(run), pytest.raises(ConfigError, match=r"config\.yaml: was changed"):
+        opened(cfg, run, "auto")
+    (run / "config.yaml").write_text(text)
+    opened(cfg, run, "auto")
+
+
+def test_a_killed_resume_leaves_a_configuration_that_is_known(
+    cfg: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.json knows the new config.yaml before it is there, and the old one for as long as it is."""
+    from empg_cli.runs import folder
+
+    def dies(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    run = made(cfg, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_atomically", dies)
+        with pytest.raises(KeyboardInterrupt):
+            opened(changed(cfg, updates=6), run, "auto")
+    assert opened(changed(cfg, updates=6), run, "auto").done == 4
+
+
+def test_changes_are_written_down_and_stay(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    bent = opened(changed(cfg, updates=6), run, "auto").bends
+    opened(changed(cfg, updates=6, threads=2), run, "auto")
+    changes = [tuple(change.values()) for change in read_run_file(run)["changes"]]
+    assert changes == [(4, "trainer.updates", 4, 6), (4, "trainer.threads", 1, 2)]
+    assert bent == ((4, 4),)
+
+
+def test_a_run_that_goes_on_elsewhere_has_rows_from_there_on(cfg: TrainConfig, tmp_path: Path) -> None:
+    run, other = made(cfg, tmp_path / "run"), tmp_path / "other"
+    made(cfg, other, step(run, 2), of="second")
+    assert who(other)["rows"] == ["3 second", "4 second"]
+    assert read_run_file(other)["began"] == {"run": str(run), "update": 2}
+    assert opened(changed(cfg, updates=6), other, "auto").done == 4, "no row before is missing"
+    with pytest.raises(FolderTaken):
+        opened(cfg, other, step(run, 2))
+
+
+def test_nothing_is_on_its_way(tmp_path: Path) -> None:
+    finish_leaving(tmp_path)
+    assert list(tmp_path.iterdir()) == []
