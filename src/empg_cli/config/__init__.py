@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from empg_cli.files import write_atomically
+
 if TYPE_CHECKING:
     from empg_cli.config.schema import EvalConfig, TrainConfig
 
@@ -36,7 +38,7 @@ def write(cfg: TrainConfig | EvalConfig, path: Path) -> None:
     """Save a resolved configuration as YAML; `read` gives it back."""
     from omegaconf import OmegaConf
 
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(cfg.model_dump())), encoding="utf-8")
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(cfg.model_dump())))
 
 
 def read(path: Path) -> TrainConfig:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
+from empg_cli.files import paths_in
 from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.rows import Row, read_rows
 from empg_cli.runs.run_file import check_readable, read_run_file
@@ -76,7 +77,7 @@ class RunFolder:
 
     def trajectories(self) -> list[dict[str, Any]]:
         """Those of the newest update that has any, evaluation first."""
-        files = sorted((self.folder / "trajectories").glob("update-*.jsonl"))
+        files = paths_in(self.folder / "trajectories", "update-*.jsonl")
         if not files:
             return []
         newest = files[-1].name.split("-")[1]
@@ -106,7 +107,7 @@ def evaluation_trajectories(folder: Path) -> list[dict[str, Any]] | None:
     if not (folder / "evaluation.json").is_file():
         return None
     check_readable(folder)
-    files = sorted((folder / "trajectories").glob("update-*.jsonl"))
+    files = paths_in(folder / "trajectories", "update-*.jsonl")
     return [record for file in files for record in _json_lines(file)]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import lzma
 import os
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections import deque
@@ -18,6 +18,7 @@ from typing import IO, Protocol
 
 from empg_cli.benchmarks.alfworld.tables import SPLITS
 from empg_cli.benchmarks.base import DataError
+from empg_cli.files import cache_root, replacing
 
 GAME_FILE = "game.tw-pddl"
 REPAIR = "Download the data again, or set benchmark.data_dir=null to play generated games."
@@ -28,6 +29,7 @@ BROKEN = (
 )  # fmt: skip
 """What reading damaged files raises."""
 _CACHE_FORMAT = 2
+_DIGEST_CHARS = 24
 _PIECE = 1 << 20
 
 
@@ -118,28 +120,24 @@ def unpacked(tar: Path) -> ZipStore:
 
     The name of the zip holds the digests of the tar and of the zip itself: one that was damaged since is made again.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(base, "empg")
+    folder = cache_root()
     name = f"alfworld-{_CACHE_FORMAT}-{_digest(tar)}-"
     for cached in folder.glob(f"{name}*.zip"):
-        if cached.name == f"{name}{_digest(cached)}.zip":
-            return ZipStore(cached, str(tar))
-        cached.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of another user, say
+            if cached.name == f"{name}{_digest(cached)}.zip":
+                return ZipStore(cached, str(tar))
+            cached.unlink(missing_ok=True)
+    memory = io.BytesIO()  # 20 MB
+    _copy_games(tar, memory)
+    games = memory.getvalue()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    except OSError:
-        memory = io.BytesIO()  # no writable cache: keep the 20 MB in memory
-        _copy_games(tar, memory)
-        return ZipStore(memory.getvalue(), str(tar))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _copy_games(tar, file)
-        cached = Path(part).replace(folder / f"{name}{_digest(Path(part))}.zip")
-    except BaseException:
-        Path(part).unlink()
-        raise
-    return ZipStore(cached, str(tar))
+        kept = folder / f"{name}{_digest_of(games)}.zip"
+        with replacing(kept) as temporary:
+            temporary.write_bytes(games)
+    except OSError:  # no writable cache, or a full one: they stay in memory
+        return ZipStore(games, str(tar))
+    return ZipStore(kept, str(tar))
 
 
 def _copy_games(tar: Path, target: IO[bytes]) -> None:
@@ -168,7 +166,11 @@ def _read_out(read: Callable[[int], bytes]) -> None:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:_DIGEST_CHARS]
+
+
+def _digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGEST_CHARS]
 
 
 def _refuse_unsafe(where: str, name: str) -> None:
