@@ -15,7 +15,7 @@ from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import NothingJudged, evaluate
-from empg_cli.learner.checkpoint import load_optimizer
+from empg_cli.learner.checkpoint import checkpoint_bytes, load_optimizer
 from empg_cli.learner.imitation import warm_started
 from empg_cli.learner.learner import Learner
 from empg_cli.learner.optim import make_optimizer
@@ -27,7 +27,7 @@ from empg_cli.rollout.masking import EnvironmentsDown
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state
+from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state, warn_of_little_room
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
 from empg_cli.runs.mixture import refuse_unlike
@@ -106,6 +106,7 @@ def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
         policy, optimizer, state = fresh_or_resumed(cfg, initial, folder)
+        warn_of_little_room(folder.path, checkpoint_bytes(policy), keep=cfg.trainer.keep_checkpoints)
         make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
         engine = TorchEngine(policy, make_agent().codec.stop_ids)
         engine.publish(state.update)

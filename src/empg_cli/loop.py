@@ -28,12 +28,13 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
 
     Raises:
         Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
+        NotSaved: the disk did not take the last checkpoint, or a part of what was logged.
         HealthStop: the first batch holds nothing to learn from, a health check asked to stop, or a server is gone.
     """
     with open_experiment(cfg, run_dir) as experiment:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
         observer, state = experiment.observer, experiment.state
-        evaluation = None
+        evaluation, is_saved = None, True
         if cfg.trainer.eval_before and state.update == 0:
             evaluation = experiment.evaluate()
             observer.log(state, {}, evaluation)
@@ -80,10 +81,11 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             is_due = is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every)
             if is_due or (evaluates and is_best_yet(run_dir, state.update)):
                 with observer.timed("save"):
-                    learner.save(run_dir, state)
+                    is_saved = observer.sync(state) and learner.save(run_dir, state)
             observer.raise_if_stopped(state)
 
         observer.finish(state)
+        observer.raise_if_unsaved(state, is_saved=is_saved)
         return RunSummary(run_dir, state.update, evaluation.success_rate if evaluation else None)
 
 

@@ -164,13 +164,15 @@ def with_hydra_flags(*, leave_out: Sequence[str] = ()) -> Callable[[Callable[...
 @contextlib.contextmanager
 def user_border() -> Iterator[None]:
     """Mistakes and stops end in a sentence and an exit code; a bug of ours keeps its traceback."""
+    from empg_cli.cli.path_errors import path_border, stdout_border
     from empg_cli.config.problems import ConfigError
     from empg_cli.errors import JobFailed, UserError
     from empg_cli.observe.console import show_config_error, show_error
     from empg_cli.observe.stop import Stopped
 
     try:
-        yield
+        with path_border(), stdout_border():
+            yield
     except ConfigError as error:
         show_config_error(error)
         raise typer.Exit(2) from None

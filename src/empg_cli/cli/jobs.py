@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
+from empg_cli.cli.path_errors import path_border
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed, UserError
 from empg_cli.observe.stop import Stopped
@@ -57,7 +58,8 @@ def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
 def job_border(run_dir: Path, name: str) -> Iterator[None]:
     """Around a job: log its traceback where it happened, and turn a stop into an exit code."""
     try:
-        yield
+        with path_border():
+            yield
     except Stopped as stop:
         if not in_main_process():
             raise  # comes home as an exception; SystemExit would kill a launcher's worker

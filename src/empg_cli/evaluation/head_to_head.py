@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
+from empg_cli.files import paths_in
 from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.reading import warn_of_faults
 from empg_cli.runs.run_file import read_run_file
@@ -112,7 +113,7 @@ def _evaluation_file(path: Path) -> Path:
     own = path / "evaluation.json"
     if own.is_file():
         return own
-    files = sorted((path / "evaluations").glob("update-*.json"))
+    files = paths_in(path / "evaluations", "update-*.json")
     if not files:
         raise NotComparable(f"{path} holds no evaluation: give a run, the folder of an `empg eval`, or its .json file")
     return files[-1]

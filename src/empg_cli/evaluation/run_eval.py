@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +20,11 @@ from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import EvalConfig
+from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_tasks
 from empg_cli.evaluation.head_to_head import PASSES
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
-from empg_cli.files import write_atomically
+from empg_cli.files import check_writable, write_in_folder
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
 from empg_cli.model.policy import Policy
 from empg_cli.observe.dashboard import Dashboard
@@ -34,6 +36,7 @@ from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import DATA, PROMPT_DATE, are_other_data, prompt_date
 from empg_cli.runs.format import FORMAT
+from empg_cli.runs.patience import Patience
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
 from empg_cli.types import Progress
@@ -41,18 +44,31 @@ from empg_cli.types import Progress
 log = logging.getLogger(__name__)
 
 
-def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
+def run_eval(
+    cfg: EvalConfig, run_dir: Path, *, show: Callable[[dict[str, Any]], None] = lambda result: None
+) -> dict[str, Any]:
     """Evaluate a run's newest checkpoint, a checkpoint, a model that no run has trained, one behind a server, or the
     benchmark's expert.
 
     Writes `evaluation.json` (totals, task types, every task), `run.json` (data and weights) and the first
     `logger.trajectories` trajectories to `run_dir`. Several seeds, temperatures or samples leave each pass in
     `passes/`, in the form of a single evaluation, and their summary in `evaluation.json`.
+
+    Args:
+        show: called with the result, also where the disk has no room for the files.
+
+    Raises:
+        ResultsNotKept: it had none; what was played is shown and not kept.
     """
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    check_writable(run_dir)
+    files = Patience("results", str(run_dir))
+
+    def write(path: Path, text: str) -> None:
+        files.do(partial(write_in_folder, path, text))
+
     data = data_facts(benchmark)
     compare_with_training(cfg, data)
     which = passes(cfg)
@@ -70,11 +86,11 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
             result = _as_data(cfg, one, evaluation, data, player)
             tasks = evaluation.tasks()
             played.append(PlayedPass(one, tasks))
-            _write(_file(run_dir, one, len(which)), {**result, "tasks": tasks})
+            write(_file(run_dir, one, len(which)), _json({**result, "tasks": tasks}))
             if number == 0:
                 kept = evaluation.trajectories[: cfg.logger.trajectories]
-                save_trajectories(run_dir, 0, "eval", kept, text_of=player.text_of)
-                update_run_file(run_dir, format=FORMAT, data=data, model=player.facts())
+                save_trajectories(run_dir, 0, "eval", kept, text_of=player.text_of, write=write)
+                files.do(partial(update_run_file, run_dir, format=FORMAT, data=data, model=player.facts()))
     if len(which) > 1:
         result = {
             "split": cfg.benchmark.split,
@@ -83,8 +99,17 @@ def run_eval(cfg: EvalConfig, run_dir: Path) -> dict[str, Any]:
             "data": data,
             "rules": _rules(cfg),
         }
-        _write(run_dir / "evaluation.json", {**result, "passes": [one.name for one in which]})
+        write(run_dir / "evaluation.json", _json({**result, "passes": [one.name for one in which]}))
+    show(result)
+    if not files.settle():
+        raise ResultsNotKept(f"{run_dir} has no room for the results: what is shown is all that is left of them")
     return result
+
+
+class ResultsNotKept(UserError):  # noqa: N818 (a sentence for the user)
+    """An evaluation was played to its end, and the disk did not take its files."""
+
+    exit_code = 1
 
 
 def compare_with_training(cfg: EvalConfig, data: dict[str, Any]) -> None:
@@ -273,6 +298,5 @@ def _file(run_dir: Path, which: Pass, passes: int) -> Path:
     return run_dir / "evaluation.json" if passes == 1 else run_dir / PASSES / f"{which.name}.json"
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"

@@ -17,9 +17,15 @@ def save_checkpoint(
 
     def write(folder: Path) -> None:
         policy.save(folder / MODEL)
-        torch.save(optimizer.state_dict(), folder / OPTIMIZER)
+        with (folder / OPTIMIZER).open("wb") as file:  # given a path, torch loses the reason why a disk refuses
+            torch.save(optimizer.state_dict(), file)
 
-    return write_checkpoint(run_dir, state, write, keep=keep)
+    return write_checkpoint(run_dir, state, write, keep=keep, size=checkpoint_bytes(policy))
+
+
+def checkpoint_bytes(policy: Policy) -> int:
+    """About what a checkpoint takes on the disk: the parameters, and the two moments of Adam, in their type."""
+    return 3 * sum(parameter.numel() * parameter.element_size() for parameter in policy.parameters())
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> None:

@@ -22,6 +22,8 @@ from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config import outside
 from empg_cli.config.schema import Rollout, TrainConfig
 from empg_cli.config.trainer import WarmStart
+from empg_cli.disk import refusal
+from empg_cli.files import cache_root
 from empg_cli.learner.demonstrations import ImitationRow, demonstrations
 from empg_cli.model.loading import load_own, model_fingerprint
 from empg_cli.model.policy import Policy
@@ -127,7 +129,7 @@ def warm_started(
         today: the date that chat templates with a date show; None = the clock's.
     """
     folder = cache_root() / "warm-start" / warm_start_key(policy, benchmark, cfg, today=today)
-    if (folder / SEAL).is_file():
+    if (folder / SEAL).is_file() and os.access(folder / "config.json", os.R_OK):
         unsealed(folder, SEAL, "Delete that folder: it is made again")
         log.info("warm start taken from %s", folder)
         return load_own(folder, cfg.model, policy.device)
@@ -142,14 +144,24 @@ def warm_started(
         max_failed_calls=cfg.trainer.health.max_failed_calls,
         on_step=on_step,
     )
-    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
-    policy.save(temporary)
-    seal(temporary, SEAL, {})
     try:
-        temporary.rename(folder)
-    except OSError:  # another process was faster; its result is the same
-        shutil.rmtree(temporary)
+        _keep(policy, folder)
+    except Exception as error:  # only the next run with the same warm start would have been quicker
+        if not (isinstance(error, OSError) or refusal(error)):
+            raise
+        log.warning("the warm start is not kept for later runs in %s: %s", folder, error)
     return policy
+
+
+def _keep(policy: Policy, folder: Path) -> None:
+    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+    try:
+        policy.save(temporary)
+        seal(temporary, SEAL, {})
+        if not folder.exists():  # else another process was faster; its result is the same
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def warm_start_key(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, today: date | None = None) -> str:
@@ -194,7 +206,3 @@ def tokenizer_digest(tokenizer: Any) -> str:
     """Of the rules that make ids from text, chat template included."""
     rules = [tokenizer.backend_tokenizer.to_str(), getattr(tokenizer, "chat_template", None)]
     return hashlib.sha256(json.dumps(rules).encode()).hexdigest()
-
-
-def cache_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "empg"

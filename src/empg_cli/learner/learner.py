@@ -53,7 +53,7 @@ class Learner:
         lr = learning_rate(self.cfg.trainer, update)
         return update_policy(self.policy, self.optimizer, batch, self.cfg, lr=lr, update=update)
 
-    def save(self, run_dir: Path, state: TrainState) -> None:
-        """Write a checkpoint into the run folder; a disk that refuses is logged, and training goes on."""
+    def save(self, run_dir: Path, state: TrainState) -> bool:
+        """Write a checkpoint into the run folder; False, and said, where the disk refuses: training goes on."""
         keep = self.cfg.trainer.keep_checkpoints
-        save_checkpoint(run_dir, self.policy, self.optimizer, state, keep=keep)
+        return save_checkpoint(run_dir, self.policy, self.optimizer, state, keep=keep) is not None

@@ -14,6 +14,8 @@ from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.algorithms.kl import kl_estimate
 from empg_cli.config.trainer import Health
 from empg_cli.observe.health import FILE, Finding, HealthMonitor, HealthStop, first_batch, preflight_faults
+from empg_cli.runs.patience import Patience
+from empg_cli.runs.row_file import RowFile
 from empg_cli.runs.rows import Row, drop_rows_from
 from empg_cli.runs.trajectories import trajectory_record
 from empg_cli.types import Batch, Trajectory
@@ -33,6 +35,8 @@ class HealthWatch:
             done: updates it has behind it; warnings after them are dropped, they come again.
         """
         self._settings, self._path = settings, run_dir / FILE
+        self._file: RowFile | None = None
+        self._patience = Patience("health warnings", str(self._path))
         if done:
             drop_rows_from(self._path, done + 1)
         else:
@@ -95,11 +99,17 @@ class HealthWatch:
             "text": finding.text,
             "trajectory": trajectory,
         }
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(content) + "\n")
-        except OSError as error:  # the warning has been given; a full disk must not end the run here
-            log.warning("%s could not be written: %s", self._path, error.strerror or error)
+        line = json.dumps(content) + "\n"
+        self._patience.do(lambda: self._rows().append(line))
+
+    def _rows(self) -> RowFile:
+        """The file of warnings, which a run without one does not have."""
+        self._file = self._file or RowFile(self._path)
+        return self._file
+
+    def sync(self) -> bool:
+        """All warnings are on the disk; False where that refuses one."""
+        return self._patience.settle() and (self._file is None or self._patience.attempt(self._file.sync))
 
 
 def telling_step(name: str, trajectories: Sequence[Trajectory], batch: Batch) -> int | None:

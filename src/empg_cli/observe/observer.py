@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import Tensor
@@ -14,6 +16,7 @@ from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
+from empg_cli.files import sync, write_in_folder
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.observe.clocks import Clocks
 from empg_cli.observe.dashboard import Dashboard
@@ -25,7 +28,7 @@ from empg_cli.observe.step_histograms import step_histograms
 from empg_cli.observe.stop import Stopped, Stopper
 from empg_cli.observe.summary import RunReport, print_run_summary
 from empg_cli.runs.abandoned import branches
-from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, not_saved
 from empg_cli.runs.evaluations import (
     Evaluation,
     SuccessRate,
@@ -37,6 +40,7 @@ from empg_cli.runs.evaluations import (
 )
 from empg_cli.runs.facts import MODEL, cell_hash, config_hash
 from empg_cli.runs.folder import OpenFolder
+from empg_cli.runs.patience import Patience
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories
@@ -62,6 +66,7 @@ class Observer:
             done=folder.done,
         )
         self._cfg, self._folder, self._sinks, self._dashboard = cfg, folder, sinks, dashboard
+        self._files = Patience("evaluations and trajectories", str(folder.path))
         self._clocks = Clocks()
         self.timed = self._clocks.timed
         """Around a part of an update: its wall time stands in the next row."""
@@ -109,9 +114,9 @@ class Observer:
             self._record_evaluation(state.update, evaluation)
 
     def _record_evaluation(self, update: int, evaluation: Evaluation) -> None:
-        write_evaluation(self._folder.path, update, evaluation)
+        write_evaluation(self._folder.path, update, evaluation, write=self._write)
         kept = evaluation.trajectories[: self._cfg.logger.trajectories]
-        save_trajectories(self._folder.path, update, "eval", kept, text_of=self._text_of)
+        save_trajectories(self._folder.path, update, "eval", kept, text_of=self._text_of, write=self._write)
         self._dashboard.evaluation(update, shown(asdict(evaluation.total)))
         for name, text in group_lines(evaluation.averages):
             self._dashboard.message(f"evaluation at update {update}: {name} success_rate={text}")
@@ -123,7 +128,36 @@ class Observer:
     def keep_trajectories(self, update: int, trajectories: Sequence[Trajectory], parts: CreditParts) -> None:
         """Save the first trajectories of the update just done, with what made the credit of each step."""
         if kept := trajectories[: self._cfg.logger.trajectories]:
-            save_trajectories(self._folder.path, update, "train", kept, parts, text_of=self._text_of)
+            save_trajectories(self._folder.path, update, "train", kept, parts, text_of=self._text_of, write=self._write)
+
+    def _write(self, path: Path, text: str) -> None:
+        self._files.do(partial(write_in_folder, path, text))
+
+    def sync(self, state: TrainState) -> bool:
+        """All that was logged so far is on the disk, so that a checkpoint may follow it; False, and said, where that
+        refuses a part of it."""
+        is_written = self._is_on_disk()
+        if not is_written:
+            said = "checkpoint %d is left out: the disk has not taken all rows before it yet (%s)"
+            log.error(said, state.update, from_here(self._folder.path))
+        return is_written
+
+    def _is_on_disk(self) -> bool:
+        names = partial(sync, self._folder.path)
+        return all([self._sinks.sync(), self.health.sync(), self._files.settle() and self._files.attempt(names)])
+
+    def raise_if_unsaved(self, state: TrainState, *, is_saved: bool) -> None:
+        """At the end of a run.
+
+        Args:
+            is_saved: the disk took the last checkpoint.
+
+        Raises:
+            NotSaved: it did not, or it lacks a part of what was logged.
+        """
+        is_written = self._is_on_disk() and not self._sinks.unwritten
+        if not (is_saved and is_written):
+            raise not_saved(self._folder.path, state.update)
 
     @property
     def must_stop(self) -> bool:
@@ -173,7 +207,10 @@ class Observer:
         )
         report = self._report(state.update, evaluations, best)
         self._dashboard.close()  # a panel that goes later takes the lines above it along
-        print_run_summary(report)
+        try:
+            print_run_summary(report)
+        except OSError as error:  # the run is over, and its folder has all of this
+            log.warning("the summary cannot be shown: %s", error.strerror or error)
 
     def _report(self, update: int, evaluations: Sequence[Measured], best: Measured | None) -> RunReport:
         folder, checkpoints = self._folder, all_checkpoints(self._folder.path)
@@ -223,14 +260,17 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         dashboard = stack.enter_context(Dashboard(cfg.logger.console, title, cfg.trainer.updates, done=folder.done))
         if folder.resume_from:
             dashboard.message(f"resumed from {folder.resume_from}, update {folder.done}")
+        observer = Observer(cfg, folder, sinks, dashboard, stop)
         try:
-            yield Observer(cfg, folder, sinks, dashboard, stop)
+            yield observer
             exit_code = 0
         except HealthStop as stopped:
             exit_code = stopped.exit_code
             raise
         finally:
             sinks.close(128 + stop.signum if stop.signum else exit_code)
+    if sinks.unwritten:
+        raise not_saved(folder.path, cfg.trainer.updates)
 
 
 def title_of(cfg: TrainConfig, folder: OpenFolder) -> str:

@@ -1,5 +1,7 @@
 """Where metrics go: one call, several places, and none of them can stop a run.
 
+What a full disk refuses waits and is written when there is room; a sink that fails otherwise is dropped.
+
 `Sink`, `SinkRun` and `RunIdentity` are public: sinks from outside the package are made with them
 (docs/adding-a-benchmark.md).
 """
@@ -11,14 +13,17 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from empg_cli.disk import refusal
 from empg_cli.errors import UserError
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.runs.file_sinks import CsvSink, JsonlSink, SummaryFileSink
 from empg_cli.runs.histograms import FILE as HISTOGRAMS
 from empg_cli.runs.histograms import Histogram, HistogramSink, TakesHistograms
+from empg_cli.runs.patience import Patience
 from empg_cli.runs.rows import Row, clean_row, drop_rows_from, read_rows
 
 if TYPE_CHECKING:
@@ -28,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """What takes the metrics of a run. It may also take histograms (`TakesHistograms`)."""
+    """What takes the metrics of a run. It may also take histograms (`TakesHistograms`) or be `Durable`."""
 
     @property
     def name(self) -> str:
@@ -57,6 +62,13 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class Durable(Protocol):
+    """A sink that a run goes on from: before every checkpoint it is asked to have all that it took on the disk."""
+
+    def sync(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class SinkRun:
     """What a sink from outside is told about the run: the argument of its factory."""
@@ -69,11 +81,20 @@ class SinkRun:
     """Rows that a resumed run has logged before, by update; rows after its checkpoint come again and are not in it."""
 
 
+NEEDED = ("jsonl", "summary", "histograms")
+"""A run that cannot write these does not begin, nor does one on a full disk."""
+
+
 class Fan:
-    """Hands every row to each sink. One that raises is dropped with one warning: logging never stops a run."""
+    """Hands every row to each sink: logging never stops a run.
+
+    One that a full disk refuses keeps its calls until there is room; one that raises anything else is dropped with one
+    warning. A sink may be called again with what it has raised at.
+    """
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = list(sinks)
+        self._patience = {id(sink): Patience(sink.name, sink.pointer) for sink in self._sinks}
         self._pointers = {sink.name: sink.pointer for sink in self._sinks}
         self._rejected: set[str] = set()
         self._closed = False
@@ -107,6 +128,16 @@ class Fan:
     def summary(self, values: Mapping[str, Any]) -> None:
         self._each("summary", lambda sink: sink.summary(values))
 
+    def sync(self) -> bool:
+        """What was logged is on the disk; False where that refuses a part of it."""
+        taken = [self._on_disk(sink) for sink in tuple(self._sinks) if isinstance(sink, Durable)]
+        return all(taken)
+
+    @property
+    def unwritten(self) -> list[str]:
+        """Sinks with something that the disk has not taken yet."""
+        return [sink.name for sink in self._sinks if self._patience[id(sink)].waiting]
+
     def close(self, exit_code: int = 0) -> None:
         """Only the first call counts.
 
@@ -116,14 +147,27 @@ class Fan:
         if not self._closed:
             self._closed = True
             self._each("close", lambda sink: sink.close(exit_code))
+            if lost := self.unwritten:
+                log.error("the disk has not taken all of it, and the rest is lost: %s", ", ".join(lost))
 
     def _each(self, what: str, call: Callable[[Sink], None]) -> None:
         for sink in tuple(self._sinks):
             try:
-                call(sink)
+                self._patience[id(sink)].do(partial(call, sink))
             except Exception as error:  # the border where a sink may fail and training may not
-                self._sinks.remove(sink)
-                log.warning("%s logging is off (%s failed: %s: %s)", sink.name, what, type(error).__name__, error)
+                self._drop(sink, what, error)
+
+    def _on_disk(self, sink: Durable) -> bool:
+        patience = self._patience[id(sink)]
+        try:
+            return patience.settle() and patience.attempt(sink.sync)
+        except Exception as error:  # the same border
+            self._drop(sink, "sync", error)
+            return True
+
+    def _drop(self, sink: Sink, what: str, error: Exception) -> None:
+        self._sinks.remove(sink)
+        log.warning("%s logging is off (%s failed: %s: %s)", sink.name, what, type(error).__name__, error)
 
 
 def open_sinks(
@@ -146,6 +190,7 @@ def open_sinks(
 
     Raises:
         ConfigError: one of those cannot be imported, or has the name of one of ours.
+        OSError: the folder cannot be written.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     metrics_path, histograms_path = run_dir / "metrics.jsonl", run_dir / HISTOGRAMS
@@ -212,10 +257,10 @@ def _open_all(openers: Mapping[str, Callable[[], Sink]]) -> list[Sink]:
     for name, open_sink in openers.items():
         try:
             opened.append(open_sink())
-        except UserError:
-            Fan(opened).close(1)
-            raise
         except Exception as error:  # the same border as in Fan
+            if isinstance(error, UserError) or name in NEEDED or refusal(error):
+                Fan(opened).close(1)
+                raise
             log.warning("%s logging is off (it could not start: %s: %s)", name, type(error).__name__, error)
     return opened
 

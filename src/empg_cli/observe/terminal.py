@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from typing import TextIO
+from typing import Any, TextIO
+
+from empg_cli.files import naming
+
+STDOUT = "<stdout>"
+"""How Python names it."""
 
 # CSI (colours, cursor), OSC and its kin up to BEL or ST (window titles, links), then any other two-byte escape.
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?", re.DOTALL)
@@ -27,6 +33,41 @@ def write_line(stream: TextIO, line: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
     stream.flush()
+
+
+class _Around:
+    """A stream, but for what a class below does otherwise."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Naming(_Around):
+    """Standard output whose errors name it."""
+
+    def write(self, text: str) -> int:
+        with naming(STDOUT):
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with naming(STDOUT):
+            self._stream.flush()
+
+
+class Forgiving(_Around):
+    """Standard error that goes on where nobody can be told anything any more: closed, or a file on a full disk."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def duration(seconds: float) -> str:

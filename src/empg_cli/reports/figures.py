@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
-from empg_cli.files import write_atomically
+from empg_cli.files import replacing, write_atomically
 from empg_cli.reports.axes import Axis
 from empg_cli.reports.configurations import look
 from empg_cli.reports.curves import PANELS, Panel, band_note, curves_of, line_chart, panels_of
@@ -160,7 +160,8 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
 
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in FORMATS]
     for path in paths:
-        figure.savefig(path, dpi=200, metadata=WITHOUT_DATE[path.suffix])
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=WITHOUT_DATE[path.suffix])
         figure.set_layout_engine("none")  # as it is: the other formats look the same, and take half the time
     plt.close(figure)
     return paths

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from empg_cli.disk import free_bytes, in_bytes, refusal
 from empg_cli.errors import UserError
-from empg_cli.files import sync
-from empg_cli.invocation import from_here
+from empg_cli.files import paths_in, sync, temporaries
+from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.best import Best, best_of, success_rates
 from empg_cli.runs.evaluations import FOLDER as EVALUATIONS
 from empg_cli.runs.history import HISTORY, seal, seal_faults
@@ -40,6 +41,12 @@ STATE = "state.json"
 
 class CheckpointError(UserError):
     """A checkpoint that was asked for cannot be used. The message says which and why."""
+
+
+class NotSaved(UserError):  # noqa: N818 (a sentence for the user)
+    """A run came to its end, and the disk did not take all of it."""
+
+    exit_code = 1
 
 
 @dataclass
@@ -65,40 +72,105 @@ class TrainState:
         self.tokens += sum(trajectory.num_response_tokens for trajectory in trajectories)
 
 
-def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], None], *, keep: int) -> Path | None:
+def write_checkpoint(
+    run_dir: Path, state: TrainState, write: Callable[[Path], None], *, keep: int, size: int
+) -> Path | None:
     """Add a checkpoint and drop all but the newest `keep` and the best. Returns None (and logs why) when the disk
     refuses. What was logged before the checkpoint is on the disk before it appears.
 
+    Where only the room for those that would be dropped is missing, they go first: the newest one stays. Nothing half
+    written stays.
+
     Args:
         write: puts weights and optimiser into the folder that it is given.
+        size: about how many bytes these are.
     """
     root = run_dir / FOLDER
     final = root / _name(state.update)
-    temporary = root / f".tmp-{state.update:06d}-{os.getpid()}"
+    try:
+        try:
+            _write_whole(final, state, write)
+        except Exception as error:
+            expendable = _expendable(run_dir, keep - 1) if keep > 1 else []
+            if refusal(error) is None or not expendable:
+                raise
+            _drop(expendable)
+            _write_whole(final, state, write)
+    except Exception as error:
+        if (why := refusal(error)) is None:
+            raise
+        said = "checkpoint %d was not saved to %s: %s; it needs about %s, %s are free; older ones stay, the run goes on"
+        log.error(said, state.update, from_here(root), why, in_bytes(size), in_bytes(free_bytes(root)))
+        return None
+    _drop(_expendable(run_dir, keep))
+    return final
+
+
+def _write_whole(final: Path, state: TrainState, write: Callable[[Path], None]) -> None:
+    temporary = final.with_name(f".tmp-{state.update:06d}-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
         write(temporary)
         (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
-        (temporary / HISTORY).write_text(json.dumps(seal(run_dir), indent=1))
+        (temporary / HISTORY).write_text(json.dumps(seal(final.parents[1]), indent=1))
         _write_manifest(temporary)
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        sync(root)
-    except OSError as error:
+        sync(final.parent)
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        log.error("checkpoint %d was not saved: %s; older ones are kept", state.update, error.strerror or error)
-        return None
+        raise
+
+
+def _expendable(run_dir: Path, keep: int) -> list[Path]:
+    """All but the newest `keep` and the best."""
     best = best_checkpoint(run_dir)
-    for old in all_checkpoints(run_dir)[:-keep]:
-        if best is None or old != best.checkpoint:
-            _delete(old)
-    return final
+    return [path for path in all_checkpoints(run_dir)[:-keep] if best is None or path != best.checkpoint]
+
+
+def _drop(checkpoints: Sequence[Path]) -> None:
+    for path in checkpoints:
+        _delete(path)
+
+
+def not_saved(run_dir: Path, update: int) -> NotSaved:
+    """What is left of a run that has ended after `update`, and what to do."""
+    checkpoints, free = all_checkpoints(run_dir), in_bytes(free_bytes(run_dir))
+    if checkpoints and load_state(checkpoints[-1]).update == update:
+        left = "the weights are saved, a part of what was logged is not"
+    elif checkpoints:
+        left = f"the last checkpoint is {checkpoints[-1].name}, the weights after it are lost"
+    else:
+        left = "there is no checkpoint, its weights are lost"
+    return NotSaved(
+        f"the disk has not taken all of the run in {from_here(run_dir)}, which ended after update {update}: {left}. "
+        f"{free} are free, and the log says what was refused; make room, then "
+        f"`{resume_command(from_here(run_dir))}` makes again what is missing"
+    )
+
+
+def warn_of_little_room(run_dir: Path, size: int, *, keep: int) -> None:
+    """Before a run begins: say it where the disk has no room for its checkpoints.
+
+    Args:
+        size: bytes of one, about.
+        keep: how many stay; one more is there while it is written.
+    """
+    there = sum(file.stat().st_size for path in all_checkpoints(run_dir) for file in path.rglob("*") if file.is_file())
+    needed, free = (keep + 1) * size - there, free_bytes(run_dir)
+    if needed > free:
+        log.warning(
+            "the checkpoints will need about %s (%d of %s, one of them while it is written), and %s has %s free: "
+            "those that do not fit are left out; make room, or lower trainer.keep_checkpoints (%d)",
+            in_bytes(needed), keep + 1, in_bytes(size), from_here(run_dir), in_bytes(free), keep,
+        )  # fmt: skip
 
 
 def all_checkpoints(run_dir: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
-    return sorted(path for path in (run_dir / FOLDER).glob("step-*") if path.is_dir() and updates_of(path) is not None)
+    found = [path for path in paths_in(run_dir / FOLDER, "step-*") if path.is_dir() and updates_of(path) is not None]
+    return sorted(found)
 
 
 def is_saved(run_dir: Path, update: int) -> bool:
@@ -288,9 +360,11 @@ def load_state(path: Path) -> TrainState:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Delete what a run that was killed while saving has left."""
-    for path in (run_dir / FOLDER).glob(".tmp-*"):
+    """Delete what a run that was killed while saving or writing has left."""
+    for path in paths_in(run_dir / FOLDER, ".tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
+    for path in (file for folder in (run_dir, *run_dir.glob("*/")) for file in temporaries(folder)):
+        path.unlink(missing_ok=True)
 
 
 def _write_manifest(folder: Path) -> None:

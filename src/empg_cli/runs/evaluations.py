@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from empg_cli.files import write_atomically
+from empg_cli.files import WriteText, paths_in, write_in_folder
 from empg_cli.types import Trajectory
 
 FOLDER = "evaluations"
@@ -108,12 +108,10 @@ class Evaluation:
         return plain | ({"averages": self.averages} if self.averages else {})
 
 
-def write_evaluation(run_dir: Path, update: int, evaluation: Evaluation) -> None:
+def write_evaluation(run_dir: Path, update: int, evaluation: Evaluation, *, write: WriteText = write_in_folder) -> None:
     """Totals, task types and every task, after this many updates."""
     content = {"update": update, **evaluation.as_dict(), "tasks": evaluation.tasks()}
-    folder = run_dir / FOLDER
-    folder.mkdir(exist_ok=True)
-    write_atomically(folder / f"update-{update:06d}.json", json.dumps(content, indent=1) + "\n")
+    write(run_dir / FOLDER / f"update-{update:06d}.json", json.dumps(content, indent=1) + "\n")
 
 
 def drop_evaluations(run_dir: Path, done: int) -> None:
@@ -125,7 +123,7 @@ def drop_evaluations(run_dir: Path, done: int) -> None:
 
 def evaluation_files(run_dir: Path) -> list[Path]:
     """In the order of updates."""
-    return sorted((run_dir / FOLDER).glob("update-*.json"))
+    return paths_in(run_dir / FOLDER, "update-*.json")
 
 
 def read_evaluations(run_dir: Path) -> list[tuple[int, SuccessRate]]:

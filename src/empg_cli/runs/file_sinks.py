@@ -7,9 +7,10 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from empg_cli.files import write_atomically
+from empg_cli.runs.row_file import RowFile
 from empg_cli.runs.rows import Row
 
 
@@ -20,10 +21,13 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self.pointer = str(path)
-        self._file = path.open("a", encoding="utf-8", newline="", buffering=1)
+        self._file = RowFile(path)
 
     def log(self, step: int, row: Row) -> None:
-        self._file.write(json.dumps({"update": step, **row}, allow_nan=False) + "\n")
+        self._file.append(json.dumps({"update": step, **row}, allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        self._file.sync()
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """The summary has its own file."""
@@ -54,11 +58,11 @@ class CsvSink:
         self._rows.setdefault(step, {}).update(row)
         late_columns = [key for key in row if key not in self._columns]
         if is_new and not late_columns:
-            self._file.write(_csv_line(self._cells(step)))
+            self._file.append(_csv_line(self._cells(step)))
             return
         self._columns += late_columns
-        self._file.close()
-        self._file = self._write_all()
+        before, self._file = self._file, self._write_all()
+        before.close()
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """The summary has its own file."""
@@ -70,10 +74,10 @@ class CsvSink:
         row = self._rows[update]
         return [update, *(row.get(column) for column in self._columns)]
 
-    def _write_all(self) -> TextIO:
+    def _write_all(self) -> RowFile:
         lines = [_csv_line(["update", *self._columns]), *(_csv_line(self._cells(update)) for update in self._rows)]
         write_atomically(self._path, "".join(lines))
-        return self._path.open("a", encoding="utf-8", newline="", buffering=1)
+        return RowFile(self._path)
 
 
 def _csv_line(cells: list[Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from empg_cli.runs.row_file import RowFile
 from empg_cli.runs.rows import Row, read_records
 
 FILE = "histograms.jsonl"
@@ -39,11 +40,14 @@ class HistogramSink:
 
     def __init__(self, path: Path) -> None:
         self.pointer = str(path)
-        self._file = path.open("a", encoding="utf-8", newline="", buffering=1)
+        self._file = RowFile(path)
 
     def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
         content = {name: {"low": h.low, "high": h.high, "counts": h.counts} for name, h in values.items()}
-        self._file.write(json.dumps({"update": step, **content}, allow_nan=False) + "\n")
+        self._file.append(json.dumps({"update": step, **content}, allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        self._file.sync()
 
     def log(self, step: int, row: Row) -> None:
         """Rows have their own file."""

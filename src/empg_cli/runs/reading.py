@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
+from empg_cli.files import paths_in
 from empg_cli.runs.checkpoint import all_checkpoints, updates_of
 from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.histograms import FILE as HISTOGRAMS
@@ -89,7 +90,7 @@ class RunFolder:
 
     def trajectories(self) -> list[dict[str, Any]]:
         """Those of the newest update that has any, evaluation first."""
-        files = sorted((self.folder / "trajectories").glob("update-*.jsonl"))
+        files = paths_in(self.folder / "trajectories", "update-*.jsonl")
         if not files:
             return []
         newest = files[-1].name.split("-")[1]
@@ -120,7 +121,7 @@ def evaluation_trajectories(folder: Path) -> list[dict[str, Any]] | None:
     if not (folder / "evaluation.json").is_file():
         return None
     check_readable(folder)
-    files = sorted((folder / "trajectories").glob("update-*.jsonl"))
+    files = paths_in(folder / "trajectories", "update-*.jsonl")
     return [record for file in files for record in _json_lines(file)]
 
 

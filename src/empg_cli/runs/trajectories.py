@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from empg_cli.algorithms.assemble import CreditParts
-from empg_cli.files import write_atomically
+from empg_cli.files import WriteText, paths_in, write_in_folder
 from empg_cli.types import Step, Trajectory
 
 FOLDER = "trajectories"
@@ -37,6 +37,7 @@ def save_trajectories(
     parts: CreditParts | None = None,
     *,
     text_of: TextOf | None = None,
+    write: WriteText = write_in_folder,
 ) -> None:
     """Write them as the file of this update and phase; nothing when there are none.
 
@@ -52,14 +53,12 @@ def save_trajectories(
         record = trajectory_record(trajectory, phase, update, parts, first_step, text_of)
         lines.append(json.dumps(record, allow_nan=False) + "\n")
         first_step += len(trajectory.steps)
-    folder = run_dir / FOLDER
-    folder.mkdir(exist_ok=True)
-    write_atomically(folder / f"update-{update:06d}-{phase}.jsonl", "".join(lines))
+    write(run_dir / FOLDER / f"update-{update:06d}-{phase}.jsonl", "".join(lines))
 
 
 def drop_trajectories(run_dir: Path, done: int) -> None:
     """Remove what was kept after update `done`: a resumed run makes it again; 0 = a new run, remove all."""
-    for path in (run_dir / FOLDER).glob("update-*.jsonl"):
+    for path in paths_in(run_dir / FOLDER, "update-*.jsonl"):
         if done == 0 or int(path.stem.split("-")[1]) > done:
             path.unlink()
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
 from pathlib import Path
+
+from empg_cli.disk import refusal
+
+log = logging.getLogger(__name__)
 
 
 class AnswerCache:
@@ -14,6 +19,7 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         """Opens the file, or makes it. Raises `sqlite3.DatabaseError` when it is something else."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._is_full = path, False
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("pragma journal_mode=wal")
@@ -34,7 +40,16 @@ class AnswerCache:
             label: for people who look into the file: what was asked.
         """
         with self._lock:
-            self._db.execute("insert or replace into answers values (?, ?, ?, ?)", (key, time.time(), label, body))
+            try:
+                self._db.execute("insert or replace into answers values (?, ?, ?, ?)", (key, time.time(), label, body))
+            except sqlite3.OperationalError as error:  # the caller has its answer; only a replay will lack it
+                if refusal(error) is None:
+                    raise
+                if not self._is_full:
+                    log.warning(
+                        "%s takes no more answers (%s): a replay will lack those from now on", self._path, error
+                    )
+                self._is_full = True
 
     def close(self) -> None:
         self._db.close()

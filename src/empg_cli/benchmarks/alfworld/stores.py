@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import stat
 import tarfile
-import tempfile
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from typing import IO, Protocol
 
 from empg_cli.benchmarks.alfworld.tables import SPLITS
 from empg_cli.errors import DataError
+from empg_cli.files import cache_root, replacing
 from empg_cli.reading.guard import damaged, reading
 from empg_cli.reading.streams import MOST_GROWTH, most_unpacked, open_bytes
 
@@ -24,6 +25,7 @@ REPAIR = "Download the data again, or set benchmark.data_dir=null to play genera
 MOST_GAME = 4 << 20
 """Bytes of a game; the largest official one has 138 kB."""
 _CACHE_FORMAT = 2
+_DIGEST_CHARS = 24
 _PIECE = 1 << 20
 
 
@@ -126,28 +128,24 @@ def unpacked(tar: Path) -> ZipStore:
 
     The name of the zip holds the digests of the tar and of the zip itself: one that was damaged since is made again.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(base, "empg")
+    folder = cache_root()
     name = f"alfworld-{_CACHE_FORMAT}-{_digest(tar)}-"
     for cached in folder.glob(f"{name}*.zip"):
-        if cached.name == f"{name}{_digest(cached)}.zip":
-            return ZipStore(cached, str(tar))
-        cached.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of another user, say
+            if cached.name == f"{name}{_digest(cached)}.zip":
+                return ZipStore(cached, str(tar))
+            cached.unlink(missing_ok=True)
+    memory = io.BytesIO()  # 20 MB
+    _copy_games(tar, memory)
+    games = memory.getvalue()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    except OSError:
-        memory = io.BytesIO()  # no writable cache: keep the 20 MB in memory
-        _copy_games(tar, memory)
-        return ZipStore(memory.getvalue(), str(tar))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _copy_games(tar, file)
-        cached = Path(part).replace(folder / f"{name}{_digest(Path(part))}.zip")
-    except BaseException:
-        Path(part).unlink()
-        raise
-    return ZipStore(cached, str(tar))
+        kept = folder / f"{name}{_digest_of(games)}.zip"
+        with replacing(kept) as temporary:
+            temporary.write_bytes(games)
+    except OSError:  # no writable cache, or a full one: they stay in memory
+        return ZipStore(games, str(tar))
+    return ZipStore(kept, str(tar))
 
 
 def _copy_games(tar: Path, target: IO[bytes]) -> None:
@@ -180,7 +178,11 @@ def _read_out(read: Callable[[int], bytes]) -> None:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:_DIGEST_CHARS]
+
+
+def _digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGEST_CHARS]
 
 
 def refuse_large(where: str, size: int) -> None:

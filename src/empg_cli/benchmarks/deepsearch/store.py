@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -31,7 +30,9 @@ from empg_cli.benchmarks.deepsearch.reward import Shaping
 from empg_cli.benchmarks.deepsearch.world.build import GENERATOR_VERSION, World, WorldSpec, build_world, world_digest
 from empg_cli.benchmarks.deepsearch.world.questions import SPLITS, TRAIN_SHARE, Question
 from empg_cli.benchmarks.deepsearch.world.real import facts_digest
+from empg_cli.disk import refusal
 from empg_cli.errors import DataError
+from empg_cli.files import cache_root
 from empg_cli.reading.guard import reading
 from empg_cli.reading.seal import seal, unsealed
 from empg_cli.types import Task
@@ -74,7 +75,7 @@ class StoredWorld:
 
 def open_world(spec: WorldSpec, cache_dir: Path | None = None) -> StoredWorld:
     """The world of this spec, from the cache or built (about 10 s at scale 1)."""
-    directory = (cache_dir or default_cache_dir()) / "deepsearch" / f"{spec.mode}-seed{spec.seed}-{_key(spec)}"
+    directory = (cache_dir or cache_root()) / "deepsearch" / f"{spec.mode}-seed{spec.seed}-{_key(spec)}"
     if not (directory / WORLD).is_file():
         log.info("building the %s world of seed %d in %s", spec.mode, spec.seed, directory)
         _publish(directory, lambda folder: _build(spec, folder))
@@ -86,10 +87,6 @@ def open_world(spec: WorldSpec, cache_dir: Path | None = None) -> StoredWorld:
     except DataError as error:
         raise DataError(f"the world kept in {directory} is damaged ({error}); delete that folder") from error
     return StoredWorld(directory, spec, questions, info)
-
-
-def default_cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "empg"
 
 
 def _key(spec: WorldSpec) -> str:
@@ -112,6 +109,10 @@ def _publish(directory: Path, build: Callable[[Path], Any]) -> None:
         except OSError:
             if not directory.is_dir():
                 raise
+    except Exception as error:
+        if (why := refusal(error)) is None:
+            raise
+        raise DataError(f"{directory} cannot be written ({why}); make room, or set benchmark.cache_dir") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from empg_cli.benchmarks.webshop.load import compile_webshop
+from empg_cli.cli.path_errors import writing
 from empg_cli.errors import UserError
 from empg_cli.observe.console import get_console, is_watched
 from empg_cli.observe.terminal import write_line
@@ -28,19 +29,16 @@ def compile_catalogue(
     """Compile WebShop's `data_dir`, or `generate` made-up products, to the new folder `out`; says how to play it."""
     if (data_dir is None) == (generate is None):
         raise UserError("give either the folder of WebShop's official files or --generate N")
-    try:
-        with _progress() as progress:
-            manifest = compile_webshop(
-                None if data_dir is None else str(data_dir),
-                str(out),
-                official_set=which,
-                num_products=generate or 0,
-                shop_seed=shop_seed,
-                price_seed=price_seed,
-                progress=progress,
-            )
-    except OSError as error:
-        raise UserError(f"the catalogue could not be compiled to {out}: {error}") from error
+    with writing(out), _progress() as progress:
+        manifest = compile_webshop(
+            None if data_dir is None else str(data_dir),
+            str(out),
+            official_set=which,
+            num_products=generate or 0,
+            shop_seed=shop_seed,
+            price_seed=price_seed,
+            progress=progress,
+        )
     size = sum(manifest["bytes"].values()) / 2**20
     write_line(sys.stderr, f"{manifest['products']:,} {manifest['source']} products, {size:,.0f} MB, in {out}")
     print(f"benchmark=webshop benchmark.data_dir={out}")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, Progress, build_index
 from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
+from empg_cli.cli.path_errors import writing
 from empg_cli.observe.console import get_console, is_watched
 from empg_cli.observe.terminal import write_line
 
@@ -36,11 +37,8 @@ def index(
     """
     dense = _dense_options(engine, encoder, pooling, query_prefix, passage_prefix, device)
     passages = chain.from_iterable(read_corpus(path) for path in corpora)
-    try:
-        with _progress() as progress:
-            store = build_index(passages, out, engine, progress=progress, dense=dense)
-    except OSError as error:
-        raise DataError(f"the index could not be written to {out}: {error}") from error
+    with writing(out), _progress() as progress:
+        store = build_index(passages, out, engine, progress=progress, dense=dense)
     write_line(sys.stderr, f"{len(store):,} passages in {out}")
     print(f"benchmark.retrieval.engine={engine} benchmark.retrieval.index_dir={out}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from empg_cli.config.job import load_job
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.diagnosis import FOLDER, write_diagnosis
+from empg_cli.files import check_writable
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.terminal import printable, write_line
 from empg_cli.owner import owning
@@ -32,27 +33,27 @@ def run(
 ) -> None:
     folder = find_run_folder(path)
     cfg = load_job(primary_config("eval", folder, overrides, run=str(path)), overrides, EvalConfig)
+    target = out or folder / FOLDER
+    check_writable(target)
     from empg_cli.evaluation.theory import diagnose  # brings torch: seconds
 
-    place = out or folder / FOLDER
-    place.mkdir(parents=True, exist_ok=True)
-    title = f"diagnosing {path}"
-    with owning(place, "diagnosing"), Dashboard(cfg.logger.console, title, total_updates=1) as dashboard:
-        found = diagnose(
-            cfg,
-            path,
-            folder,
-            episodes=episodes,
-            gradients=gradients,
-            before=before,
-            progress=lambda done, total: dashboard.phase("episodes", done, total),
-        )
-        files = write_diagnosis(found, place)
-    if as_json:
-        print(json.dumps(asdict(found)))
-        return
-    for table in diagnosis_tables(found):
-        print_table(table, sys.stdout)
-        write_line(sys.stdout, "")
-    for file in files:
-        write_line(sys.stdout, printable(str(file)))
+    with owning(target, "diagnosing"):
+        with Dashboard(cfg.logger.console, f"diagnosing {path}", total_updates=1) as dashboard:
+            found = diagnose(
+                cfg,
+                path,
+                folder,
+                episodes=episodes,
+                gradients=gradients,
+                before=before,
+                progress=lambda done, total: dashboard.phase("episodes", done, total),
+            )
+        if as_json:  # before anything is written, so that a full disk takes no result away
+            print(json.dumps(asdict(found)))
+        else:
+            for table in diagnosis_tables(found):
+                print_table(table, sys.stdout)
+                write_line(sys.stdout, "")
+        for file in write_diagnosis(found, target):
+            if not as_json:
+                write_line(sys.stdout, printable(str(file)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +27,17 @@ log = logging.getLogger(__name__)
 
 def eval_task(cfg: DictConfig) -> dict[str, Any]:
     """One job: plays the tasks, prints the tables, returns what `run_eval` found."""
-    result = _evaluate(cfg)
+    return _evaluate(cfg, _show)
+
+
+def _show(result: dict[str, Any]) -> None:
     if "temperatures" in result:
         from empg_cli.reports.evaluation_tables import evaluation_tables
         from empg_cli.reports.tables import print_table
 
         for table in evaluation_tables(result):
             print_table(table, sys.stdout)
-        return result
+        return
     from empg_cli.observe.summary import print_evaluation
     from empg_cli.runs.evaluations import Success
 
@@ -44,24 +47,21 @@ def eval_task(cfg: DictConfig) -> dict[str, Any]:
         from empg_cli.benchmarks.deepsearch.report import averages_as_text
 
         print(*averages_as_text(rows), sep="\n")
-    return result
 
 
 def eval_task_json(cfg: DictConfig) -> dict[str, Any]:
     """The same, with the result as one line of JSON on stdout."""
-    result = _evaluate(cfg)
-    print(json.dumps(result))
-    return result
+    return _evaluate(cfg, lambda result: print(json.dumps(result)))
 
 
-def _evaluate(cfg: DictConfig) -> dict[str, Any]:
+def _evaluate(cfg: DictConfig, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     config, run_dir = prepare(cfg, EvalConfig)
     with job_border(run_dir, "eval"), owning(run_dir, "evaluating", again=True):
         who = config.run or _name_of_policy(config)
         log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
         from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
 
-        return run_eval(config, run_dir)
+        return run_eval(config, run_dir, show=show)
 
 
 def _name_of_policy(config: EvalConfig) -> str:

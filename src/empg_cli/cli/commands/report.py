@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from empg_cli.files import check_writable
 from empg_cli.observe.terminal import printable, write_line
 from empg_cli.owner import owning
 from empg_cli.reports.tables import Table
@@ -20,7 +21,7 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
     for missing in unstarted(paths):
         write_line(sys.stderr, printable(f"left out, as it has not logged anything yet: {missing}"))
     folder = out or (paths[0] if len(paths) == 1 else Path()) / "report"
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     written = []
     with owning(folder, "reporting"):
         if figures:
