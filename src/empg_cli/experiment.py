@@ -15,20 +15,23 @@ from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import evaluate
+from empg_cli.learner.budget import TokenBudget
 from empg_cli.learner.checkpoint import load_optimizer
 from empg_cli.learner.imitation import warm_started
 from empg_cli.learner.learner import Learner
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.model.loading import check_context, load_own, load_policy, model_fingerprint, pick_device
+from empg_cli.model.memory import is_out_of_memory
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, TrainState, load_state
+from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
 from empg_cli.runs.trajectories import text_with_special_tokens
+from empg_cli.signals import Interrupted, caught, held
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     kinds = sorted({task.kind for task in benchmark.tasks("train")})
     folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
-    with observing(cfg, folder) as observer:
+    with caught(), observing(cfg, folder) as observer:
         initial = initial_policy(cfg, benchmark, folder, observer)
         observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
@@ -79,9 +82,10 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
         engine = TorchEngine(policy, make_agent().codec.stop_ids)
         engine.publish(state.update)
-        yield Experiment(
+        budget = TokenBudget(cfg.trainer.tokens_per_microbatch, halves=cfg.trainer.oom == "halve")
+        experiment = Experiment(
             source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout")),
-            learner=Learner(cfg, policy, optimizer, reference),
+            learner=Learner(cfg, policy, optimizer, reference, budget),
             engine=engine,
             observer=observer,
             state=state,
@@ -89,6 +93,32 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
             benchmark=benchmark,
             make_agent=make_agent,
         )
+        with ending_whole(experiment, folder.path):
+            yield experiment
+
+
+@contextmanager
+def ending_whole(experiment: Experiment, run_dir: Path) -> Iterator[None]:
+    """While the block trains, a signal waits for a safe point: where it ends the block, or where memory does, the state
+    that the run can go on from is saved first, unless it is saved already."""
+    observer, learner, state = experiment.observer, experiment.learner, experiment.state
+
+    def save() -> None:
+        if learner.is_whole and not is_saved(run_dir, state.update):
+            with observer.timed("save"):
+                learner.save(run_dir, state)
+
+    try:
+        with held():
+            yield
+    except Interrupted:
+        save()
+        observer.finish(state)
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            save()
+        raise
 
 
 def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, observer: Observer) -> Policy:
@@ -110,7 +140,8 @@ def fresh_or_resumed(
 ) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
     """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
     if folder.resume_from is None:
-        return initial, make_optimizer(initial, cfg.trainer), TrainState()
+        state = TrainState(unlogged={} if cfg.trainer.eval_before else None)
+        return initial, make_optimizer(initial, cfg.trainer), state
     policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
     optimizer = make_optimizer(policy, cfg.trainer)
     load_optimizer(folder.resume_from, optimizer, policy.device)

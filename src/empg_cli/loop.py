@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from empg_cli.algorithms.assemble import credit_parts
@@ -27,20 +27,24 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
 
     Raises:
         Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
-        HealthStop: the first batch holds nothing to learn from, or `trainer.health.stop` asked to stop.
+        OutOfMemory: the memory of the device or the machine ran out; the exception says which settings help.
+        HealthStop: the first batch holds nothing to learn from, or a health check asked to stop.
     """
     with open_experiment(cfg, run_dir) as experiment:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
         observer, state = experiment.observer, experiment.state
         evaluation = None
-        if cfg.trainer.eval_before and state.update == 0:
+        if state.unlogged is not None:
             evaluation = experiment.evaluate()
-            observer.log(state, {}, evaluation)
+            observer.log(state, state.unlogged, evaluation)
+            state.unlogged = None
 
         while state.update < cfg.trainer.updates:
-            # Rollout: group_size attempts at each task; what nobody can judge does not train.
+            # Rollout: group_size attempts at each task; what nobody can judge does not train. Whatever ends this
+            # update before it has changed the weights leaves `state` as it was.
+            after = replace(state)
             with observer.timed("rollout"):
-                trajectories, metrics = source.next(state)
+                trajectories, metrics = source.next(after)
             trajectories = trainable(trajectories)
             metrics |= describe_batch(trajectories)
             batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
@@ -55,15 +59,16 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             was_won_S = won_steps(trajectories)
             metrics |= credit_metrics | outcome_entropies(parts.entropy_S, was_won_S)
             if state.update == 0:
-                observer.health.judge_first_batch(metrics, trajectories, played=state.episodes)
+                observer.health.judge_first_batch(metrics, trajectories, played=after.episodes)
 
             # Update, and publish: what is sampled from now on is the new policy's.
             with observer.timed("update"):
                 metrics |= learner.step(batch, state.update)
-            state.update += 1
+            after.update += 1
+            state.become(after)
             engine.publish(state.update)
 
-            # Log, evaluate, save.
+            # Log, evaluate, save. A signal may end the evaluation; then the row waits with the checkpoint for the next.
             observer.log_histograms(state.update, batch, parts, was_won_S)
             metrics |= observer.health.watch(state.update, metrics, trajectories, batch, parts)
             is_last = state.update == cfg.trainer.updates
@@ -71,8 +76,10 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             if evaluates or observer.must_stop:
                 observer.keep_trajectories(state.update, trajectories, parts)
             if evaluates:
+                state.unlogged = metrics
                 evaluation = experiment.evaluate()
             observer.log(state, metrics, evaluation if evaluates else None)
+            state.unlogged = None
             if is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every):
                 with observer.timed("save"):
                     learner.save(run_dir, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -129,11 +130,12 @@ def warm_started(
     make_agent = agents_of(cfg, policy, benchmark, today=today)
     imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=cfg.seed, on_step=on_step)
     temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
-    policy.save(temporary)
     try:
-        temporary.rename(folder)
-    except OSError:  # another process was faster; its result is the same
-        shutil.rmtree(temporary)
+        policy.save(temporary)
+        with contextlib.suppress(OSError):  # another process was faster; its result is the same
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return policy
 
 

@@ -47,6 +47,13 @@ class TrainState:
     episodes: int = 0
     tokens: int = 0
     """Sampled tokens."""
+    unlogged: dict[str, float] | None = None
+    """Metrics of these updates' last one, where the evaluation that belongs into its row is still to be played, at the
+    beginning or because a stop cut it short; None = the row is logged."""
+
+    def become(self, other: TrainState) -> None:
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(other, field.name))
 
     def count(self, trajectories: Sequence[Trajectory]) -> None:
         self.episodes += len(trajectories)
@@ -61,12 +68,12 @@ def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], N
         write: puts weights and optimiser into the folder that it is given.
     """
     root = run_dir / FOLDER
-    final = root / f"step-{state.update:06d}"
+    final = root / _name(state.update)
     temporary = root / f".tmp-{state.update:06d}-{os.getpid()}"
     try:
         temporary.mkdir(parents=True)
         write(temporary)
-        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
+        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1, default=float))
         _write_manifest(temporary)
         if final.exists():
             shutil.rmtree(final)
@@ -84,6 +91,15 @@ def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], N
 def all_checkpoints(run_dir: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
     return sorted(path for path in (run_dir / FOLDER).glob("step-*") if path.is_dir())
+
+
+def is_saved(run_dir: Path, update: int) -> bool:
+    """There is a finished checkpoint of this update."""
+    return (run_dir / FOLDER / _name(update)).is_dir()
+
+
+def _name(update: int) -> str:
+    return f"step-{update:06d}"
 
 
 def newest_good_checkpoint(run_dir: Path) -> Path | None:

@@ -32,10 +32,12 @@ PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "py
 def config_hash(cfg: TrainConfig) -> str:
     """Digest of everything that shapes the result but the seed: runs that share it differ only by chance.
 
-    Health checks are left out: they watch, and a run that they stop has not finished.
+    Health checks and what is done when memory runs out are left out: they watch, and a run that they stop has not
+    finished.
     """
+    watching = {"health", "watchdog", "oom"}
     content = cfg.model_dump(
-        exclude={"seed": True, "run_dir": True, "resume": True, "logger": True, "trainer": {"health"}}
+        exclude={"seed": True, "run_dir": True, "resume": True, "logger": True, "trainer": watching}
     )
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

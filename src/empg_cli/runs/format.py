@@ -67,7 +67,11 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
             },
         ),
     ),
-    3: (),
+    3: (
+        Added("trainer.oom", "stop"),
+        Added("trainer.watchdog", 0.0),
+        Added("trainer.health.max_bad_updates", 0),
+    ),
 }
 """Format -> the keys that its configurations have and those of the format before do not."""
 
