@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -91,13 +91,22 @@ class Running:
         return self.output.read_text(encoding="utf-8", errors="replace") if self.output.exists() else ""
 
 
-def start(words: Sequence[str], folder: Path, env: Mapping[str, str] = {}, *, anew: bool = False) -> Running:
+def start(
+    words: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str] = {},
+    *,
+    anew: bool = False,
+    plant: Callable[[], object] | None = None,
+) -> Running:
     """Begin `empg WORDS` in `folder`, in a process group of its own.
 
     Args:
         anew: a new interpreter; else a fork of this process, which has imported what every command needs and obeys the
             same signals, but reads no variable that is read on import.
+        plant: called in the fork before the command, to put a fault into its code.
     """
+    assert not (anew and plant), "a new interpreter knows nothing of it"
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f".output-{time.monotonic_ns()}"
     variables = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "CUDA_VISIBLE_DEVICES": "", **env}
@@ -109,7 +118,7 @@ def start(words: Sequence[str], folder: Path, env: Mapping[str, str] = {}, *, an
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _become(words, folder, output, variables, anew=anew)
+        _become(words, folder, output, variables, anew=anew, plant=plant)
     return Running(pid, words, output)
 
 
@@ -119,13 +128,27 @@ def empg(*words: str, folder: Path, env: Mapping[str, str] = {}, timeout: float 
         return running.wait(timeout)
 
 
-def forked(*words: str, folder: Path, env: Mapping[str, str] = {}, timeout: float = 300) -> Finished:
+def forked(
+    *words: str,
+    folder: Path,
+    env: Mapping[str, str] = {},
+    timeout: float = 300,
+    plant: Callable[[], object] | None = None,
+) -> Finished:
     """`empg WORDS` in a fork, to its end: the same code without two seconds of imports."""
-    with start(words, folder, env) as running:
+    with start(words, folder, env, plant=plant) as running:
         return running.wait(timeout)
 
 
-def _become(words: Sequence[str], folder: Path, output: Path, env: Mapping[str, str], *, anew: bool) -> None:
+def _become(
+    words: Sequence[str],
+    folder: Path,
+    output: Path,
+    env: Mapping[str, str],
+    *,
+    anew: bool,
+    plant: Callable[[], object] | None,
+) -> None:
     """The child: never returns."""
     code = 1
     try:
@@ -140,6 +163,8 @@ def _become(words: Sequence[str], folder: Path, output: Path, env: Mapping[str, 
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if anew:
             os.execv(sys.executable, [sys.executable, "-m", "empg_cli", *words])
+        if plant:
+            plant()
         code = _main(words)
     except BaseException:
         traceback.print_exc()

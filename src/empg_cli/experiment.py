@@ -105,8 +105,7 @@ def ending_whole(experiment: Experiment, run_dir: Path) -> Iterator[None]:
 
     def save() -> None:
         if learner.is_whole and not is_saved(run_dir, state.update):
-            with observer.timed("save"):
-                learner.save(run_dir, state)
+            learner.save(run_dir, state)
 
     try:
         with held():

@@ -44,7 +44,9 @@ class Learner:
             batch.rollout_logprob_ST = batch.old_logprob_ST
             batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg, self.budget)
             metrics = logprob_gap(batch)
-        elif batch.num_steps and batch.entropy_ST[batch.mask_ST].isnan().all() and batch.old_logprob_ST.isfinite().all():
+        elif (
+            batch.num_steps and batch.entropy_ST[batch.mask_ST].isnan().all() and batch.old_logprob_ST.isfinite().all()
+        ):
             raise UserError(
                 "the rollout engine does not see the entropies of what it samples: set trainer.old_logprobs=recompute"
             )
@@ -54,7 +56,6 @@ class Learner:
 
     def step(self, batch: Batch, update: int) -> dict[str, float]:
         """Train on a batch that has its credit, as update number `update` (from 0). Returns what to log about it."""
-
 
         def before_step() -> None:
             self.is_whole = False
@@ -76,3 +77,8 @@ class Learner:
         """Write a checkpoint into the run folder; a disk that refuses is logged, and training goes on."""
         keep = self.cfg.trainer.keep_checkpoints
         save_checkpoint(run_dir, self.policy, self.optimizer, state, keep=keep)
+
+
+def has_no_entropies(batch: Batch) -> bool:
+    """The engine gave none. A model whose logits are NaN has no finite log-probs either."""
+    return bool(batch.entropy_ST[batch.mask_ST].isnan().all() and batch.old_logprob_ST.isfinite().all())

@@ -45,7 +45,7 @@ def update_policy(
         before_step: called before the weights are changed.
 
     Raises:
-        Interrupted: a signal has asked to end, between two micro-batches. Not after the first optimiser step: from there
+        Interrupted: a signal has asked to end, after a micro-batch. Not after the first optimiser step: from there
             on the whole update is the next state that a run can go on from.
     """
     trainer = cfg.trainer
@@ -59,13 +59,7 @@ def update_policy(
     for epoch in range(trainer.epochs):
         order_N = _shuffled(batch.num_trajectories, cfg.seed, update, epoch)
         for steps_S in minibatches(batch, trainer.minibatches, order_N):
-
-            def gradient(tokens: int, steps_S: Tensor = steps_S) -> dict[str, float]:
-                policy.drop_gradients()  # of a try that memory did not suffice for
-                return accumulate_gradient(policy, batch, steps_S, cfg, tokens=tokens, may_stop=not has_changed)
-
-            longest, rows = longest_row(batch, steps_S)
-            metrics = budget.spend(gradient, rows=rows, longest=longest)
+            metrics = _whole_gradient(policy, batch, steps_S, cfg, budget, may_stop=not has_changed)
             grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), trainer.max_grad_norm)
             metrics["actor/grad_norm"] = float(grad_norm)
             if was_finite(batch, steps_S) and all(math.isfinite(metrics.get(name, 0.0)) for name in MUST_BE_FINITE):
@@ -97,6 +91,19 @@ def _shuffled(size: int, *key: int) -> Tensor:
     return torch.from_numpy(order)
 
 
+def _whole_gradient(
+    policy: Policy, batch: Batch, steps_S: Tensor, cfg: TrainConfig, budget: TokenBudget, *, may_stop: bool
+) -> dict[str, float]:
+    """`accumulate_gradient` within a budget: where memory runs out, it begins anew without what it has added up."""
+
+    def accumulate(tokens: int) -> dict[str, float]:
+        policy.drop_gradients()
+        return accumulate_gradient(policy, batch, steps_S, cfg, tokens=tokens, may_stop=may_stop)
+
+    longest, rows = longest_row(batch, steps_S)
+    return budget.spend(accumulate, rows=rows, longest=longest)
+
+
 def accumulate_gradient(
     policy: Policy,
     batch: Batch,
@@ -110,7 +117,7 @@ def accumulate_gradient(
 
     Args:
         tokens: of a micro-batch; None = `trainer.tokens_per_microbatch`.
-        may_stop: a signal ends it between two micro-batches.
+        may_stop: a signal ends it after a micro-batch.
     """
     weight_ST = torch.zeros(batch.mask_ST.shape)
     weight_ST[steps_S] = loss_weights(cfg.algo.loss, batch.mask_ST[steps_S], batch.trajectory_S[steps_S])
@@ -120,9 +127,6 @@ def accumulate_gradient(
     parts = microbatches(batch, steps_S, tokens or cfg.trainer.tokens_per_microbatch)
     totals: dict[str, float] = defaultdict(float, {"perf/padding": padding_share(batch, parts)})
     for rows, micro_S in parts:
-        beat()
-        if may_stop:
-            obey()
         logprob_ST, entropy_ST = policy.score(batch, rows, micro_S, temperature=cfg.rollout.temperature)
 
         def part(values: Tensor | None, steps_S: Tensor = micro_S) -> Tensor | None:
@@ -144,4 +148,7 @@ def accumulate_gradient(
         terms.loss.backward()
         for name, value in terms.metrics.items():
             totals[name] += float(value)
+        beat()
+        if may_stop:
+            obey()
     return totals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from empg_cli.errors import UserError
 
 SAID_BY_TORCH = ("can't allocate memory", "not enough memory", "out of memory", "failed to allocate")
 """Of its RuntimeErrors, which have no class of their own on a CPU."""
+
+QUOTE = '"'
 
 PASSES = {
     "trainer.tokens_per_microbatch": "fewer: smaller passes, the same gradient (or trainer.oom=halve)",
@@ -70,7 +73,7 @@ def out_of_memory(error: BaseException, phase: str, cfg: BaseModel, again: str) 
     reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
     values = cfg.model_dump()
     lines = [
-        f"  {key}={_lookup(values, key)}  ({what})"
+        f"  {key}={json.dumps(_lookup(values, key)).strip(QUOTE)}  ({what})"
         for key, what in KNOBS.get(phase, LOADING).items()
         if _lookup(values, key) is not None
     ]

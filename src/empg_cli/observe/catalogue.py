@@ -308,6 +308,11 @@ METRICS = (
         "Padding / tokens that the model reads in the update's forward passes, mean over optimiser steps.",
     ),
     Metric(
+        "perf/tokens_per_microbatch",
+        "tokens",
+        "What trainer.oom=halve has made of trainer.tokens_per_microbatch; absent while memory suffices.",
+    ),
+    Metric(
         "perf/mem_gb", "GB (1e9 bytes)", "Peak memory since the run began: of the GPU if there is one, else resident."
     ),
 )

@@ -1,4 +1,4 @@
-"""What watches a run while it trains: clocks, sinks, dashboard, health checks, and the signals that ask it to stop."""
+"""What watches a run while it trains: clocks, sinks, dashboard, health checks, watchdog, and how the run ends."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from empg_cli.observe.step_histograms import step_histograms
 from empg_cli.observe.stop import Stopped
 from empg_cli.observe.summary import RunReport, print_run_summary
 from empg_cli.observe.watchdog import Watchdog
+from empg_cli.pulse import beat
 from empg_cli.runs.checkpoint import TrainState, all_checkpoints, load_state
 from empg_cli.runs.evaluations import (
     Evaluation,
@@ -40,7 +41,6 @@ from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.rows import Row, drop_rows_from, read_rows
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories
-from empg_cli.pulse import beat
 from empg_cli.signals import Interrupted, asked, exit_code, hand_over, obey
 from empg_cli.types import Batch, Progress, Trajectory
 
@@ -158,7 +158,7 @@ class Observer:
         obey()
 
     def finish(self, state: TrainState) -> None:
-        """Write the summary, close the dashboard and print what there is to say, once; also when the run was stopped."""
+        """Write the summary, close the dashboard and say what there is to say, once; also when the run was stopped."""
         if self._is_finished:
             return
         self._is_finished = True

@@ -1,4 +1,4 @@
-"""A run that hangs says where: the stacks of all threads, when no turn and no micro-batch has been done for too long."""
+"""A run that hangs says where: the stacks of all threads, when no turn and no micro-batch was done for too long."""
 
 from __future__ import annotations
 

@@ -75,19 +75,22 @@ def collect(
             _all_or_none([play_in_its_place(trajectory, places, stepper) for trajectory in trajectories])
         )
 
+    obey()
     run(play_all())
+    if finished < len(trajectories):
+        obey()
     return trajectories
 
 
 async def _until_asked(work: Coroutine[Any, Any, None]) -> None:
     """Wait for the work, or end it when a signal asks for it."""
     working = asyncio.create_task(work)
-    while not (asked() or working.done()):
+    while not working.done():
         await asyncio.wait([working], timeout=SIGNALS_EVERY_S)
-    if not working.done():
-        working.cancel()
-        await asyncio.wait([working])
-        obey()
+        if asked():
+            working.cancel()
+            await asyncio.wait([working])
+            return
     await working
 
 

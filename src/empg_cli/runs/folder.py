@@ -76,8 +76,9 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
         )
     done = load_state(resume_from).update if resume_from else 0
     remove_leftovers(run_dir)
-    drop_evaluations(run_dir, done)
-    drop_trajectories(run_dir, done)
+    kept = done if resume_from else -1  # a checkpoint before the first update stands after an evaluation
+    drop_evaluations(run_dir, kept)
+    drop_trajectories(run_dir, kept)
     config.write(cfg, run_dir / CONFIG_FILE)
     today = prompt_date(resume_from)
     facts, earlier = run_facts(cfg, data), read_run_file(run_dir).get(OUTSIDE)
