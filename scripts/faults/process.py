@@ -97,14 +97,14 @@ def start(
     env: Mapping[str, str] = {},
     *,
     anew: bool = False,
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Running:
     """Begin `empg WORDS` in `folder`, in a process group of its own.
 
     Args:
         anew: a new interpreter; else a fork of this process, which has imported what every command needs and obeys the
             same signals, but reads no variable that is read on import.
-        prepare: called in the new process before the command: for limits, say.
+        prepare: called in the fork before the command: for limits, or to put a fault into its code.
     """
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f".output-{time.monotonic_ns()}"
@@ -132,7 +132,7 @@ def forked(
     folder: Path,
     env: Mapping[str, str] = {},
     timeout: float = 300,
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Finished:
     """`empg WORDS` in a fork, to its end: the same code without two seconds of imports."""
     with start(words, folder, env, prepare=prepare) as running:
@@ -146,7 +146,7 @@ def _become(
     env: Mapping[str, str],
     *,
     anew: bool,
-    prepare: Callable[[], None],
+    prepare: Callable[[], object],
 ) -> None:
     """The child: never returns."""
     code = 1

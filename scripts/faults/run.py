@@ -24,7 +24,18 @@ from rich.table import Table
 from scripts.faults import process
 from scripts.faults.case import Case, Group, Lost
 
-GROUPS: tuple[str, ...] = ("kills", "soak", "history", "studies", "data_files", "disk", "servers", "owners")
+GROUPS: tuple[str, ...] = (
+    "kills",
+    "soak",
+    "history",
+    "studies",
+    "data_files",
+    "signals",
+    "disk",
+    "servers",
+    "numbers",
+    "owners",
+)
 """Modules of this package, the longest first: two run at a time."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import NothingJudged, evaluate
+from empg_cli.learner.budget import TokenBudget
 from empg_cli.learner.checkpoint import checkpoint_bytes, load_optimizer
 from empg_cli.learner.imitation import warm_started
 from empg_cli.learner.learner import Learner
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.model.loading import check_context, load_own, load_policy, model_fingerprint, pick_device
+from empg_cli.model.memory import is_out_of_memory
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
 from empg_cli.owner import owning
@@ -32,10 +34,10 @@ from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import WEIGHTS
-from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import update_run_file
 from empg_cli.runs.trajectories import text_with_special_tokens
 from empg_cli.services.errors import ServerDown
+from empg_cli.signals import Interrupted, caught, held
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,8 @@ class Experiment:
             )
 
     def save_what_stands(self) -> None:
-        """Save the state before the update that was given up, unless that is saved, or its row is not logged yet."""
-        update = self.state.update
-        if update and update in read_rows(self.run_dir / "metrics.jsonl") and not is_saved(self.run_dir, update):
+        """Save the state that the run can go on from, unless it is saved or an update has changed a part of it."""
+        if self.learner.is_whole and not is_saved(self.run_dir, self.state.update) and self.observer.sync(self.state):
             self.learner.save(self.run_dir, self.state)
 
 
@@ -97,11 +98,8 @@ def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         torch.set_num_threads(cfg.trainer.threads)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     kinds = sorted({task.kind for task in benchmark.tasks("train")})
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        stack.enter_context(owning(run_dir, "training"))
-        folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
-        observer = stack.enter_context(observing(cfg, folder))
+    folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
+    with caught(), observing(cfg, folder) as observer:
         initial = initial_policy(cfg, benchmark, folder, observer)
         observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
@@ -110,9 +108,10 @@ def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
         make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
         engine = TorchEngine(policy, make_agent().codec.stop_ids)
         engine.publish(state.update)
+        budget = TokenBudget(cfg.trainer.tokens_per_microbatch, halves=cfg.trainer.oom == "halve")
         experiment = Experiment(
             source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout")),
-            learner=Learner(cfg, policy, optimizer, reference),
+            learner=Learner(cfg, policy, optimizer, reference, budget),
             engine=engine,
             observer=observer,
             state=state,
@@ -121,11 +120,29 @@ def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
             benchmark=benchmark,
             make_agent=make_agent,
         )
-        try:
+        with ending_whole(experiment):
             yield experiment
-        except (ServerDown, EnvironmentsDown, NothingJudged) as gone:
+
+
+@contextmanager
+def ending_whole(experiment: Experiment) -> Iterator[None]:
+    """While the block trains, a signal waits for a safe point: where it ends the block, or where memory or a server
+    does, the state that the run can go on from is saved first."""
+    observer, state = experiment.observer, experiment.state
+    try:
+        with held():
+            yield
+    except Interrupted:
+        experiment.save_what_stands()
+        observer.finish(state)
+        raise
+    except (ServerDown, EnvironmentsDown, NothingJudged) as gone:
+        experiment.save_what_stands()
+        observer.raise_gone(state, str(gone))
+    except Exception as error:
+        if is_out_of_memory(error):
             experiment.save_what_stands()
-            observer.raise_gone(state, str(gone))
+        raise
 
 
 def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, observer: Observer) -> Policy:
@@ -150,7 +167,8 @@ def fresh_or_resumed(
 ) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
     """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
     if folder.resume_from is None:
-        return initial, make_optimizer(initial, cfg.trainer), TrainState()
+        state = TrainState(unlogged={} if cfg.trainer.eval_before else None)
+        return initial, make_optimizer(initial, cfg.trainer), state
     policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
     optimizer = make_optimizer(policy, cfg.trainer)
     load_optimizer(folder.resume_from, optimizer, policy.device)

@@ -29,15 +29,17 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
     Raises:
         Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
         NotSaved: the disk did not take the last checkpoint, or a part of what was logged.
+        OutOfMemory: the memory of the device or the machine ran out; the exception says which settings help.
         HealthStop: the first batch holds nothing to learn from, a health check asked to stop, or a server is gone.
     """
     with open_experiment(cfg, run_dir) as experiment:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
         observer, state = experiment.observer, experiment.state
         evaluation, is_saved = None, True
-        if cfg.trainer.eval_before and state.update == 0:
+        if state.unlogged is not None:
             evaluation = experiment.evaluate()
-            observer.log(state, {}, evaluation)
+            observer.log(state, state.unlogged, evaluation)
+            state.unlogged = None
 
         while state.update < cfg.trainer.updates:
             # Rollout: group_size attempts at each task; what nobody can judge does not train. Whatever ends this
@@ -68,7 +70,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             state.become(after)
             engine.publish(state.update)
 
-            # Log, evaluate, save.
+            # Log, evaluate, save. A signal may end the evaluation; then the row waits with the checkpoint for the next.
             observer.log_histograms(state.update, batch, parts, was_won_S)
             metrics |= observer.health.watch(state.update, metrics, trajectories, batch, parts)
             is_last = state.update == cfg.trainer.updates
@@ -76,8 +78,10 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             if evaluates or observer.must_stop:
                 observer.keep_trajectories(state.update, trajectories, parts)
             if evaluates:
+                state.unlogged = metrics
                 evaluation = experiment.evaluate()
             observer.log(state, metrics, evaluation if evaluates else None)
+            state.unlogged = None
             is_due = is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every)
             if is_due or (evaluates and is_best_yet(run_dir, state.update)):
                 with observer.timed("save"):

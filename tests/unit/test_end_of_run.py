@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.health import HealthStop
 from empg_cli.observe.observer import Observer
 from empg_cli.observe.sinks import Fan
-from empg_cli.observe.stop import Stopped, Stopper
+from empg_cli.observe.watchdog import Watchdog
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.runs.folder import OpenFolder
+from empg_cli.signals import Interrupted, caught, held
 from tests.support.screen import Screen
 from tests.support.tiny import tiny_config
 
@@ -52,9 +54,12 @@ def finishes(run: Observer, state: TrainState) -> None:
 
 def is_interrupted(run: Observer, state: TrainState) -> None:
     state.update = 2
-    run.stop.signum = signal.SIGINT
-    with pytest.raises(Stopped):
-        run.raise_if_stopped(state)
+    with caught(), held():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted):
+            run.raise_if_stopped(state)
+    run.finish(state)
+    run.finish(state)  # a second time says nothing
 
 
 def is_stopped_by_its_health(run: Observer, state: TrainState) -> None:
@@ -69,7 +74,7 @@ def end_run(cfg, dashboard: Dashboard, run_dir: Path, end: Callable[[Observer, T
     folder = OpenFolder(run_dir, resume_from=None, done=0, data_source="generated", task_kinds=("look",),
                         prompt_date=date(2026, 1, 1))  # fmt: skip
     with dashboard:
-        run = Observer(cfg, folder, Fan(), dashboard, Stopper())
+        run = Observer(cfg, folder, Fan(), dashboard, Watchdog(0, run_dir), history={})
         run.progress("rollout")(3, 8)
         run.log(TrainState(update=1), ROW)
         run.log(state := TrainState(update=3), ROW)

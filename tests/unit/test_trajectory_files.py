@@ -113,5 +113,5 @@ def test_a_resumed_run_drops_what_comes_after_its_checkpoint(tmp_path: Path, pla
     assert [path.name for path in sorted((tmp_path / "trajectories").iterdir())] == [
         "update-000000-eval.jsonl", "update-000004-eval.jsonl",
     ]  # fmt: skip
-    drop_trajectories(tmp_path, 0)
+    drop_trajectories(tmp_path, -1)
     assert list((tmp_path / "trajectories").iterdir()) == []

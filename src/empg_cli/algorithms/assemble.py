@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -253,6 +254,8 @@ def _credit(settings: schema.Credit, advantage_S: Tensor, table: StepTable) -> t
     match settings:
         case schema.NoCredit():
             return CreditParts(table.entropy_S, advantage_S, None, None, advantage_S), {}
+        case _ if not table.entropy_S.isfinite().all():  # the update will be left out and counted
+            return CreditParts(table.entropy_S, advantage_S, None, None, torch.full_like(advantage_S, math.nan)), {}
         case schema.EmpgCredit():
             parts = _modulation(settings, table)
             credit_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=settings.center)

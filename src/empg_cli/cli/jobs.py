@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from empg_cli.cli.path_errors import path_border
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed, UserError
-from empg_cli.observe.stop import Stopped
+from empg_cli.observe.stop import AGAIN, Stopped
+from empg_cli.signals import Interrupted, caught
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -58,7 +59,7 @@ def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
 def job_border(run_dir: Path, name: str) -> Iterator[None]:
     """Around a job: log its traceback where it happened, and turn a stop into an exit code."""
     try:
-        with path_border():
+        with path_border(), caught(), _as_stop():
             yield
     except Stopped as stop:
         if not in_main_process():
@@ -71,6 +72,15 @@ def job_border(run_dir: Path, name: str) -> Iterator[None]:
     except Exception as error:
         log.exception("%s failed", name)
         raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
+
+
+@contextlib.contextmanager
+def _as_stop() -> Iterator[None]:
+    """A signal before there is anything to save, or in a job that saves nothing."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        raise Stopped(interrupted.signum, AGAIN) from None
 
 
 def leave(stop: Stopped) -> NoReturn:

@@ -57,6 +57,8 @@ class Health(Node):
     max_failed_calls: float = Field(ge=0, le=1)
     """Share of the calls of a search engine or judge without an answer, in a rollout or an evaluation; above it the run
     stops before it trains on that, and nothing is recorded. 1 = never."""
+    max_bad_updates: NonNegativeInt
+    """Updates in a row with an optimiser step left out for NaN or infinity, before the run ends; 0 = never."""
 
     @model_validator(mode="after")
     def stop_needs_warnings(self) -> Health:
@@ -81,6 +83,9 @@ class Trainer(Node):
     """Optimiser steps in a pass."""
     tokens_per_microbatch: PositiveInt
     """Padded tokens in one forward and backward; changes memory and speed, never the gradient."""
+    oom: Literal["stop", "halve"]
+    """When memory runs out in scoring or update: stop, or go on with half the tokens_per_microbatch from there on; the
+    gradient stays the same but for rounding."""
     old_logprobs: Literal["rollout", "recompute"]
     """Take old log-probs and entropies from the sampler, or from a scoring pass of the training model."""
     eval_every: NonNegativeInt
@@ -94,5 +99,7 @@ class Trainer(Node):
     """auto (cuda when there is one, else cpu), cpu, cuda, cuda:1 ..."""
     threads: NonNegativeInt
     """Torch CPU threads; 0 = leave torch's own choice."""
+    watchdog: NonNegativeFloat
+    """Seconds without a turn or a micro-batch before the stacks of all threads go into `hang.txt`; 0 = never."""
     warm_start: WarmStart
     health: Health

@@ -9,6 +9,7 @@ import torch
 
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
+from empg_cli.learner.budget import TokenBudget
 from empg_cli.learner.checkpoint import save_checkpoint
 from empg_cli.learner.logprobs import logprob_gap, score_batch
 from empg_cli.learner.optim import learning_rate
@@ -18,13 +19,16 @@ from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Batch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Learner:
     cfg: TrainConfig
     policy: Policy
     optimizer: torch.optim.Optimizer
     reference: Policy | None
     """The policy before RL; None without a KL term."""
+    budget: TokenBudget
+    is_whole: bool = True
+    """False while an update has changed the weights and is not done: no state that a run could go on from."""
 
     def score(self, batch: Batch) -> dict[str, float]:
         """Fill in what the loss compares new log-probs with. Returns what to log about it.
@@ -38,20 +42,36 @@ class Learner:
         metrics: dict[str, float] = {}
         if self.cfg.trainer.old_logprobs == "recompute":
             batch.rollout_logprob_ST = batch.old_logprob_ST
-            batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg)
+            batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg, self.budget)
             metrics = logprob_gap(batch)
-        elif batch.entropy_ST.isnan().any():
+        elif (
+            batch.num_steps and batch.entropy_ST[batch.mask_ST].isnan().all() and batch.old_logprob_ST.isfinite().all()
+        ):
             raise UserError(
                 "the rollout engine does not see the entropies of what it samples: set trainer.old_logprobs=recompute"
             )
         if self.reference is not None:
-            batch.ref_logprob_ST, _ = score_batch(self.reference, batch, self.cfg)
+            batch.ref_logprob_ST, _ = score_batch(self.reference, batch, self.cfg, self.budget)
         return metrics
 
     def step(self, batch: Batch, update: int) -> dict[str, float]:
         """Train on a batch that has its credit, as update number `update` (from 0). Returns what to log about it."""
-        lr = learning_rate(self.cfg.trainer, update)
-        return update_policy(self.policy, self.optimizer, batch, self.cfg, lr=lr, update=update)
+
+        def before_step() -> None:
+            self.is_whole = False
+
+        metrics = update_policy(
+            self.policy,
+            self.optimizer,
+            batch,
+            self.cfg,
+            lr=learning_rate(self.cfg.trainer, update),
+            update=update,
+            budget=self.budget,
+            before_step=before_step,
+        )
+        self.is_whole = True
+        return metrics
 
     def save(self, run_dir: Path, state: TrainState) -> bool:
         """Write a checkpoint into the run folder; False, and said, where the disk refuses: training goes on."""

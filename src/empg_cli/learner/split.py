@@ -35,6 +35,12 @@ def microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> list[tuple[list[
     return list(zip(parts, steps_S[torch.argsort(part_S, stable=True)].split(sizes), strict=True))
 
 
+def longest_row(batch: Batch, steps_S: Tensor) -> tuple[int, int]:
+    """Tokens of the longest row that holds one of these steps, and how many such rows there are."""
+    rows = torch.unique(batch.step_row_S[steps_S]).tolist()
+    return max((len(batch.row_ids[row]) for row in rows), default=0), len(rows)
+
+
 def padding_share(batch: Batch, parts: Sequence[tuple[list[int], Tensor]]) -> float:
     """Share of the tokens which the model reads in these micro-batches that is padding."""
     lengths = [[len(batch.row_ids[row]) for row in rows] for rows, _ in parts]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,34 +12,60 @@ from torch import Tensor
 
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.config.schema import TrainConfig
-from empg_cli.learner.split import microbatches, minibatches, padding_share
+from empg_cli.learner.budget import TokenBudget
+from empg_cli.learner.split import longest_row, microbatches, minibatches, padding_share
 from empg_cli.model.policy import Policy
+from empg_cli.pulse import beat
+from empg_cli.signals import obey
 from empg_cli.types import Batch
 
 _STREAM = 2
 """Keeps this use of the seed apart from others."""
+MUST_BE_FINITE = ("actor/grad_norm", "actor/pg_loss", "actor/kl_loss", "actor/entropy")
 
 
 def update_policy(
-    policy: Policy, optimizer: torch.optim.Optimizer, batch: Batch, cfg: TrainConfig, *, lr: float, update: int
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    cfg: TrainConfig,
+    *,
+    lr: float,
+    update: int,
+    budget: TokenBudget | None = None,
+    before_step: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """`epochs` passes of `minibatches` optimiser steps each. Returns the metrics, averaged over optimiser steps.
 
-    Every weight is fixed per mini-batch before its micro-batches run, so the gradient does not depend on the split.
+    Every weight is fixed per mini-batch before its micro-batches run, so the gradient does not depend on the split. A
+    mini-batch with NaN or infinity in what it read or in what came out is left out: weights and optimiser stay.
+
+    Args:
+        budget: None = `trainer.tokens_per_microbatch`, whatever memory says.
+        before_step: called before the weights are changed.
+
+    Raises:
+        Interrupted: a signal has asked to end, after a micro-batch. Not after the first optimiser step: from there
+            on the whole update is the next state that a run can go on from.
     """
     trainer = cfg.trainer
+    budget = budget or TokenBudget(trainer.tokens_per_microbatch)
     for group in optimizer.param_groups:
         group["lr"] = lr
     totals: dict[str, float] = defaultdict(float)
     optimizer_steps = 0
+    has_changed = False
     policy.model.train()
     for epoch in range(trainer.epochs):
         order_N = _shuffled(batch.num_trajectories, cfg.seed, update, epoch)
         for steps_S in minibatches(batch, trainer.minibatches, order_N):
-            metrics = accumulate_gradient(policy, batch, steps_S, cfg)
+            metrics = _whole_gradient(policy, batch, steps_S, cfg, budget, may_stop=not has_changed)
             grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), trainer.max_grad_norm)
             metrics["actor/grad_norm"] = float(grad_norm)
-            if torch.isfinite(grad_norm):
+            if was_finite(batch, steps_S) and all(math.isfinite(metrics.get(name, 0.0)) for name in MUST_BE_FINITE):
+                if before_step:
+                    before_step()
+                has_changed = True
                 optimizer.step()
             else:
                 metrics["actor/skipped_steps"] = 1.0
@@ -46,7 +74,15 @@ def update_policy(
             for name, value in metrics.items():
                 totals[name] += value
     policy.model.eval()
-    return {"actor/lr": lr} | {name: value / max(optimizer_steps, 1) for name, value in totals.items()}
+    metrics = {"actor/lr": lr} | {name: value / max(optimizer_steps, 1) for name, value in totals.items()}
+    return metrics | ({"perf/tokens_per_microbatch": float(budget.tokens)} if budget.was_halved else {})
+
+
+def was_finite(batch: Batch, steps_S: Tensor) -> bool:
+    """Neither the sampler nor the reference gave NaN or infinity for these steps."""
+    assert batch.credit_S is not None, "compute_credit comes before the update"
+    given = (batch.credit_S, batch.old_logprob_ST, batch.entropy_ST, batch.ref_logprob_ST)
+    return all(values is None or bool(values[steps_S].isfinite().all()) for values in given)
 
 
 def _shuffled(size: int, *key: int) -> Tensor:
@@ -55,14 +91,40 @@ def _shuffled(size: int, *key: int) -> Tensor:
     return torch.from_numpy(order)
 
 
-def accumulate_gradient(policy: Policy, batch: Batch, steps_S: Tensor, cfg: TrainConfig) -> dict[str, float]:
-    """Backward through the loss of one mini-batch, micro-batch by micro-batch. Returns summed metrics."""
+def _whole_gradient(
+    policy: Policy, batch: Batch, steps_S: Tensor, cfg: TrainConfig, budget: TokenBudget, *, may_stop: bool
+) -> dict[str, float]:
+    """`accumulate_gradient` within a budget: where memory runs out, it begins anew without what it has added up."""
+
+    def accumulate(tokens: int) -> dict[str, float]:
+        policy.drop_gradients()
+        return accumulate_gradient(policy, batch, steps_S, cfg, tokens=tokens, may_stop=may_stop)
+
+    longest, rows = longest_row(batch, steps_S)
+    return budget.spend(accumulate, rows=rows, longest=longest)
+
+
+def accumulate_gradient(
+    policy: Policy,
+    batch: Batch,
+    steps_S: Tensor,
+    cfg: TrainConfig,
+    *,
+    tokens: int | None = None,
+    may_stop: bool = False,
+) -> dict[str, float]:
+    """Backward through the loss of one mini-batch, micro-batch by micro-batch. Returns summed metrics.
+
+    Args:
+        tokens: of a micro-batch; None = `trainer.tokens_per_microbatch`.
+        may_stop: a signal ends it after a micro-batch.
+    """
     weight_ST = torch.zeros(batch.mask_ST.shape)
     weight_ST[steps_S] = loss_weights(cfg.algo.loss, batch.mask_ST[steps_S], batch.trajectory_S[steps_S])
     # Sums over a constant are no means; everywhere else the weights sum to 1 but for rounding.
     total_weight = float(weight_ST.sum()) if cfg.algo.loss.weighting == "constant" else 1.0
     assert batch.credit_S is not None, "compute_credit comes before the update"
-    parts = microbatches(batch, steps_S, cfg.trainer.tokens_per_microbatch)
+    parts = microbatches(batch, steps_S, tokens or cfg.trainer.tokens_per_microbatch)
     totals: dict[str, float] = defaultdict(float, {"perf/padding": padding_share(batch, parts)})
     for rows, micro_S in parts:
         logprob_ST, entropy_ST = policy.score(batch, rows, micro_S, temperature=cfg.rollout.temperature)
@@ -86,4 +148,7 @@ def accumulate_gradient(policy: Policy, batch: Batch, steps_S: Tensor, cfg: Trai
         terms.loss.backward()
         for name, value in terms.metrics.items():
             totals[name] += float(value)
+        beat()
+        if may_stop:
+            obey()
     return totals

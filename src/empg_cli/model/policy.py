@@ -56,6 +56,11 @@ class Policy:
         if (masters := self.masters) is not None:
             optimizer.register_step_post_hook(lambda *_: masters.refresh())
 
+    def drop_gradients(self) -> None:
+        """Also those that a backward pass has left half way to the parameters."""
+        for parameter in (*self.trained.parameters(), *self.model.parameters()):
+            parameter.grad = None
+
     @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())

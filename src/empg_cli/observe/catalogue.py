@@ -245,7 +245,8 @@ METRICS = (
     Metric(
         "actor/skipped_steps",
         "share",
-        "Optimiser steps left out because the gradient was not finite / optimiser steps.",
+        "Optimiser steps left out because of NaN or infinity in loss, gradient, entropies or log-probs / optimiser "
+        "steps; absent when 0.",
     ),
     # --- histograms ---
     Metric("hist/step_entropy_won", "nats per token", "H_t of the steps of solved episodes."),
@@ -260,6 +261,11 @@ METRICS = (
         "KL spikes since the run began: updates whose actor/kl_loss is above `trainer.health.spike_factor` times its "
         "reference and above `trainer.health.kl_floor`, neighbouring ones counted once. The reference is the median of "
         "the 20 updates before; while there are fewer, at least 3, their maximum, because KL grows from 0 at first.",
+    ),
+    Metric(
+        "health/bad_updates",
+        "count",
+        "Updates with an optimiser step left out (actor/skipped_steps) since the run began; absent when 0.",
     ),
     Metric("health/warnings", "count", "Health warnings since the run began; health.jsonl holds them."),
     # --- evaluation ---
@@ -300,6 +306,11 @@ METRICS = (
         "perf/padding",
         "share",
         "Padding / tokens that the model reads in the update's forward passes, mean over optimiser steps.",
+    ),
+    Metric(
+        "perf/tokens_per_microbatch",
+        "tokens",
+        "What trainer.oom=halve has made of trainer.tokens_per_microbatch; absent while memory suffices.",
     ),
     Metric(
         "perf/mem_gb", "GB (1e9 bytes)", "Peak memory since the run began: of the GPU if there is one, else resident."

@@ -65,7 +65,7 @@ TROUBLES = (
         "nonfinite_gradient",
         SKIPPED,
         "is above 0",
-        "A gradient was NaN or infinite, and its optimiser step was left out.",
+        "Loss, gradient, entropies or log-probs were NaN or infinite, and the optimiser step was left out.",
         "model.dtype=float32, a lower trainer.lr, or a lower algo.loss.kl_clamp",
     ),
     Trouble(
@@ -136,6 +136,8 @@ class HealthMonitor:
         """Updates at which the KL loss spiked; neighbouring ones count once, as their first."""
         self.warned: dict[str, int] = {}
         """Detector -> the update at which it spoke, in that order."""
+        self.bad_updates = self.bad_in_a_row = 0
+        """Updates with an optimiser step that was left out, and how many of them the last ones were."""
         for update, row in history.items():
             self.observe(update, row)
 
@@ -145,6 +147,9 @@ class HealthMonitor:
         fresh = {name: value for name in WATCHED if (value := row.get(name)) is not None and math.isfinite(value)}
         for name, value in fresh.items():
             self._series[name].append(value)
+        is_bad = fresh.get(SKIPPED, 0.0) > 0
+        self.bad_updates += is_bad
+        self.bad_in_a_row = self.bad_in_a_row + 1 if is_bad else 0
         if KL in fresh:
             was_high, self._kl_is_high = self._kl_is_high, self._alarm("kl_spike") is not None
             if self._kl_is_high and not was_high:
@@ -161,6 +166,8 @@ class HealthMonitor:
     def metrics(self) -> dict[str, float]:
         """Counts since the run began, under the names of docs/metrics.md."""
         counts = {"health/warnings": float(len(self.warned))} if self._settings.warn else {}
+        if self.bad_updates:
+            counts["health/bad_updates"] = float(self.bad_updates)
         return counts | ({"health/kl_spikes": float(len(self.kl_spikes))} if self._series[KL] else {})
 
     def _alarm(self, name: str) -> Alarm | None:

@@ -14,6 +14,7 @@ from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.algorithms.kl import kl_estimate
 from empg_cli.config.trainer import Health
 from empg_cli.observe.health import FILE, Finding, HealthMonitor, HealthStop, first_batch, preflight_faults
+from empg_cli.runs.bad_batch import save_bad_batch
 from empg_cli.runs.patience import Patience
 from empg_cli.runs.row_file import RowFile
 from empg_cli.runs.rows import Row, drop_rows_from
@@ -87,7 +88,24 @@ class HealthWatch:
             self._record(finding, _trajectory(update, trajectories, batch, parts, place))
         if findings and self._settings.stop:
             self.stop_reason = self.stop_reason or findings[0].text
+        if 0 < self._settings.max_bad_updates <= self.monitor.bad_in_a_row:
+            self.stop_reason = self._give_up(update, metrics, trajectories, batch)
         return self.monitor.metrics()
+
+    def _give_up(
+        self, update: int, metrics: Mapping[str, float], trajectories: Sequence[Trajectory], batch: Batch
+    ) -> str:
+        """Why the run ends on NaN and infinity, with the batch kept for a report."""
+        try:
+            kept = f"its batch is in {save_bad_batch(self._path.parent, update, batch, metrics, trajectories)}"
+        except OSError as error:
+            kept = f"its batch could not be saved: {error.strerror or error}"
+        return (
+            f"{self.monitor.bad_in_a_row} updates in a row had NaN or infinity in loss, gradient, entropies or "
+            f"log-probs (trainer.health.max_bad_updates={self._settings.max_bad_updates}): their optimiser steps were "
+            f"left out, so the weights are those of the last good step; {kept}. Try a lower trainer.lr, an earlier "
+            "checkpoint, or model.dtype=float32."
+        )
 
     def _record(self, finding: Finding, trajectory: dict[str, Any] | None) -> None:
         content = {

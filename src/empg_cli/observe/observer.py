@@ -1,4 +1,4 @@
-"""What watches a run while it trains: clocks, sinks, dashboard, health checks, and the signals that ask it to stop."""
+"""What watches a run while it trains: clocks, sinks, dashboard, health checks, watchdog, and how the run ends."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
 from empg_cli.files import sync, write_in_folder
 from empg_cli.invocation import from_here, resume_command
+from empg_cli.model.memory import is_out_of_memory, out_of_memory
 from empg_cli.observe.clocks import Clocks
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.health import HealthStop
@@ -25,10 +26,12 @@ from empg_cli.observe.health_watch import HealthWatch
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.sinks import Fan, open_sinks
 from empg_cli.observe.step_histograms import step_histograms
-from empg_cli.observe.stop import Stopped, Stopper
+from empg_cli.observe.stop import Stopped
 from empg_cli.observe.summary import RunReport, print_run_summary
+from empg_cli.observe.watchdog import Watchdog
+from empg_cli.pulse import beat
 from empg_cli.runs.abandoned import branches
-from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, not_saved
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, load_state, not_saved
 from empg_cli.runs.evaluations import (
     Evaluation,
     SuccessRate,
@@ -41,9 +44,10 @@ from empg_cli.runs.evaluations import (
 from empg_cli.runs.facts import MODEL, cell_hash, config_hash
 from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.patience import Patience
-from empg_cli.runs.rows import read_rows
+from empg_cli.runs.rows import Row, drop_rows_from, read_rows
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories
+from empg_cli.signals import Interrupted, asked, exit_code, hand_over, obey
 from empg_cli.types import Batch, Progress, Trajectory
 
 log = logging.getLogger(__name__)
@@ -55,28 +59,53 @@ Measured = tuple[int, SuccessRate]
 class Observer:
     """Made by `observing`."""
 
-    def __init__(self, cfg: TrainConfig, folder: OpenFolder, sinks: Fan, dashboard: Dashboard, stop: Stopper) -> None:
-        self.stop = stop
-        """Signals that ask the run to end."""
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        folder: OpenFolder,
+        sinks: Fan,
+        dashboard: Dashboard,
+        watchdog: Watchdog,
+        history: Mapping[int, Row],
+    ) -> None:
+        """history: the rows of a resumed run."""
         self.health = HealthWatch(
             cfg.trainer.health,
             folder.path,
             max_grad_norm=cfg.trainer.max_grad_norm,
-            history=read_rows(folder.path / "metrics.jsonl") if folder.resume_from else {},
+            history=history,
             done=folder.done,
         )
         self._cfg, self._folder, self._sinks, self._dashboard = cfg, folder, sinks, dashboard
         self._files = Patience("evaluations and trajectories", str(folder.path))
+        self._watchdog = watchdog
         self._clocks = Clocks()
-        self.timed = self._clocks.timed
-        """Around a part of an update: its wall time stands in the next row."""
         self._last_row: dict[str, float] = {}
         self._text_of: TextOf | None = None
         self._outside = repeated(addresses(cfg.model_dump()))
+        self._is_finished = False
+
+    @property
+    def again(self) -> str:
+        """The command that goes on."""
+        return resume_command(from_here(self._folder.path), self._outside)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Around a part of an update: its wall time stands in the next row, its name in what is said about trouble."""
+        self._watchdog.phase = phase
+        with self._clocks.timed(phase):
+            yield
 
     def progress(self, phase: str) -> Progress:
         """To be told how far the phase is, for the dashboard."""
-        return lambda done, total: self._dashboard.phase(phase, done, total)
+
+        def report(done: int, total: int) -> None:
+            beat()
+            self._watchdog.phase = phase
+            self._dashboard.phase(phase, done, total)
+
+        return report
 
     def record_policy(self, fingerprint: Mapping[str, Any], text_of: TextOf) -> None:
         """Note the initial weights in run.json. From now on the texts of trajectories are kept too.
@@ -161,20 +190,16 @@ class Observer:
 
     @property
     def must_stop(self) -> bool:
-        """A signal or a health check asks to save and end."""
-        return self.stop.requested or self.health.stop_reason is not None
+        """A health check asks to save and end."""
+        return self.health.stop_reason is not None
 
     def raise_if_stopped(self, state: TrainState) -> None:
         """Leave the loop when a signal or a health check asked for it. Call after a checkpoint."""
-        again = resume_command(from_here(self._folder.path), self._outside)
-        if self.stop.requested:
-            self.finish(state)
-            self.stop.hand_over()
-            raise Stopped(self.stop.signum, again)
         if self.health.stop_reason is not None and state.update < self._cfg.trainer.updates:
             self.finish(state)
-            raise HealthStop(f"stopped by trainer.health.stop after update {state.update}, with a checkpoint\n"
-                             f"  {self.health.stop_reason}\n  To go on all the same:  {again}")  # fmt: skip
+            raise HealthStop(f"stopped by trainer.health after update {state.update}, with a checkpoint\n"
+                             f"  {self.health.stop_reason}\n  To go on all the same:  {self.again}")  # fmt: skip
+        obey()
 
     def raise_gone(self, state: TrainState, reason: str) -> NoReturn:
         """Leave the loop since what the run plays with, such as a server, is gone. Call after a checkpoint."""
@@ -191,7 +216,10 @@ class Observer:
                          f"  To go on, once it is there again:  {again}")  # fmt: skip
 
     def finish(self, state: TrainState) -> None:
-        """Write the summary, close the dashboard and print what there is to say; also when the run was stopped."""
+        """Write the summary, close the dashboard and say what there is to say, once; also when the run was stopped."""
+        if self._is_finished:
+            return
+        self._is_finished = True
         evaluations = read_evaluations(self._folder.path)
         best = max(evaluations, key=lambda measured: measured[1]["success_rate"], default=None)
         self._sinks.summary(
@@ -244,7 +272,15 @@ class Observer:
 
 @contextmanager
 def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
-    """Keep sinks, dashboard and signal handlers open while the block trains; the sinks are told how it ended."""
+    """Keep sinks, dashboard and watchdog open while the block trains; the sinks are told how it ended.
+
+    Raises:
+        Stopped: a signal interrupted the block; says how to go on.
+        OutOfMemory: the memory did not suffice; says what helps.
+    """
+    unlogged = load_state(folder.resume_from).unlogged if folder.resume_from else None
+    if unlogged is not None:
+        drop_rows_from(folder.path / "metrics.jsonl", folder.done)  # it comes again, with its evaluation
     sinks = open_sinks(
         cfg.logger,
         folder.path,
@@ -253,22 +289,34 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         resume_from_update=folder.done + 1 if folder.resume_from else None,
         brought=cfg.logger.sinks,
     )
-    exit_code = 1
+    history: dict[int, Row] = read_rows(folder.path / "metrics.jsonl") if folder.resume_from else {}
+    if unlogged:
+        history[folder.done] = {**unlogged}
+    status = 1
     with ExitStack() as stack:
-        stop = stack.enter_context(Stopper())
         title = title_of(cfg, folder)
         dashboard = stack.enter_context(Dashboard(cfg.logger.console, title, cfg.trainer.updates, done=folder.done))
+        watchdog = stack.enter_context(Watchdog(cfg.trainer.watchdog, folder.path))
         if folder.resume_from:
             dashboard.message(f"resumed from {folder.resume_from}, update {folder.done}")
-        observer = Observer(cfg, folder, sinks, dashboard, stop)
+        observer = Observer(cfg, folder, sinks, dashboard, watchdog, history)
         try:
             yield observer
-            exit_code = 0
+            status = 0
         except HealthStop as stopped:
-            exit_code = stopped.exit_code
+            status = stopped.exit_code
             raise
+        except Interrupted as interrupted:
+            status = exit_code(interrupted.signum)
+            hand_over()
+            raise Stopped(interrupted.signum, observer.again) from None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            status = 2
+            raise out_of_memory(error, watchdog.phase, cfg, observer.again) from error
         finally:
-            sinks.close(128 + stop.signum if stop.signum else exit_code)
+            sinks.close(exit_code(asked()) if asked() else status)
     if sinks.unwritten:
         raise not_saved(folder.path, cfg.trainer.updates)
 

@@ -12,7 +12,7 @@ BINS = 20
 
 
 def step_histograms(parts: CreditParts, next_S: Tensor, was_won_S: Tensor) -> dict[str, Histogram]:
-    """Under the names of docs/metrics.md; those without values are left out.
+    """Under the names of docs/metrics.md, of finite values; those without any are left out.
 
     Args:
         was_won_S: bool, the step's episode was solved.
@@ -27,7 +27,8 @@ def step_histograms(parts: CreditParts, next_S: Tensor, was_won_S: Tensor) -> di
             "hist/future_clarity": parts.clarity_S[next_S >= 0],
             "hist/credit_shift": parts.credit_S - parts.advantage_S,
         }
-    return {name: histogram(part) for name, part in values.items() if len(part)}
+    finite = {name: part[part.isfinite()] for name, part in values.items()}
+    return {name: histogram(part) for name, part in finite.items() if len(part)}
 
 
 def histogram(values: Tensor, bins: int = BINS) -> Histogram:

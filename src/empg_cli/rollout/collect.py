@@ -16,7 +16,11 @@ from empg_cli.errors import UserError
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import EpisodeRules, play
 from empg_cli.rollout.stepping import Stepper
+from empg_cli.signals import asked, held, obey
 from empg_cli.types import Progress, Status, Task, Trajectory
+
+SIGNALS_EVERY_S = 0.05
+"""Between two looks at whether a signal asks to end."""
 
 
 def collect(
@@ -41,6 +45,9 @@ def collect(
 
     Returns:
         len(tasks) * group_size trajectories, group by group.
+
+    Raises:
+        Interrupted: a signal has asked to end, between two passes of the engine or two steps of environments.
     """
     trajectories = [
         Trajectory(task, group, index) for group, task in enumerate(tasks, first_group) for index in range(group_size)
@@ -63,10 +70,27 @@ def collect(
             progress(0, len(trajectories))
         places = asyncio.Semaphore(rules.max_concurrent or len(trajectories) or 1)
         stepper = Stepper(benchmark, in_order=engine.is_deterministic)
-        await _all_or_none([play_in_its_place(trajectory, places, stepper) for trajectory in trajectories])
+        await _until_asked(
+            _all_or_none([play_in_its_place(trajectory, places, stepper) for trajectory in trajectories])
+        )
 
+    obey()
     run(play_all())
+    if finished < len(trajectories):
+        obey()
     return trajectories
+
+
+async def _until_asked(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the work, or end it when a signal asks for it."""
+    working = asyncio.create_task(work)
+    while not working.done():
+        await asyncio.wait([working], timeout=SIGNALS_EVERY_S)
+        if asked():
+            working.cancel()
+            await asyncio.wait([working])
+            return
+    await working
 
 
 async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
@@ -107,7 +131,13 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def _run_in(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
-    """Without the signal handler of `asyncio.run`, which would make Ctrl-C wait for what blocks."""
+    """Without the signal handler of `asyncio.run`, which would make Ctrl-C wait for what blocks. Our own signals are
+    held: one that was raised inside the loop could lose a step that a task waits for."""
+    with held():
+        _run_to_the_end(loop, coroutine)
+
+
+def _run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
     try:
         loop.run_until_complete(loop.create_task(coroutine))
     finally:

@@ -12,6 +12,7 @@ from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.benchmarks.border import EnvironmentFailed
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
+from empg_cli.pulse import beat
 from empg_cli.rollout.engine import Completion, Engine, NoCompletion, Sampling
 from empg_cli.rollout.outcomes import reported_numbers
 from empg_cli.rollout.stepping import Stepper
@@ -86,6 +87,7 @@ async def play(
             step.observation = observation.text
             trajectory.steps.append(step)
             result = await stepper.step(env, step.action)
+            beat()
             settle(step, result, rules)
             trajectory.info = reported_numbers(result.info)
             if result.done:

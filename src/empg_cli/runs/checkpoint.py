@@ -27,6 +27,7 @@ from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.best import Best, best_of, success_rates
 from empg_cli.runs.evaluations import FOLDER as EVALUATIONS
 from empg_cli.runs.history import HISTORY, seal, seal_faults
+from empg_cli.runs.history import STATE as STATE
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ MANIFEST = "manifest.json"
 MODEL = "model"
 """Folder of the weights in a checkpoint."""
 OPTIMIZER = "optimizer.pt"
-STATE = "state.json"
 
 
 class CheckpointError(UserError):
@@ -61,6 +61,9 @@ class TrainState:
     episodes: int = 0
     tokens: int = 0
     """Sampled tokens."""
+    unlogged: dict[str, float] | None = None
+    """Metrics of these updates' last one, where the evaluation that belongs into its row is still to be played, at the
+    beginning or because a stop cut it short; None = the row is logged."""
 
     def become(self, other: TrainState) -> None:
         for field in dataclasses.fields(self):
@@ -111,7 +114,7 @@ def _write_whole(final: Path, state: TrainState, write: Callable[[Path], None]) 
     try:
         temporary.mkdir(parents=True)
         write(temporary)
-        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
+        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1, default=float))
         (temporary / HISTORY).write_text(json.dumps(seal(final.parents[1]), indent=1))
         _write_manifest(temporary)
         if final.exists():

@@ -115,9 +115,9 @@ def write_evaluation(run_dir: Path, update: int, evaluation: Evaluation, *, writ
 
 
 def drop_evaluations(run_dir: Path, done: int) -> None:
-    """Remove those after update `done`: a resumed run makes them again; 0 = a new run, remove all."""
+    """Remove those after update `done`: a resumed run makes them again; -1 = a new run, remove all."""
     for path in evaluation_files(run_dir):
-        if done == 0 or int(path.stem.removeprefix("update-")) > done:
+        if int(path.stem.removeprefix("update-")) > done:
             path.unlink()
 
 

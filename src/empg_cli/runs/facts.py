@@ -31,11 +31,15 @@ DATA = "data"
 """Key of run.json: the fingerprint of the data."""
 PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
 
+WATCHING = ("health", "watchdog", "oom")
+"""Settings of the trainer that change no number."""
+
 
 def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that shape a result, seed apart. Health checks watch, and a run that they stop has not finished."""
+    """The settings that shape a result, seed apart. Health checks and what is done when memory runs out are left out:
+    they watch, and a run that they stop has not finished."""
     shaped = {key: value for key, value in values.items() if key not in ("seed", "run_dir", "resume", "logger")}
-    return shaped | {"trainer": {key: value for key, value in values["trainer"].items() if key != "health"}}
+    return shaped | {"trainer": {key: value for key, value in values["trainer"].items() if key not in WATCHING}}
 
 
 def config_hash(cfg: TrainConfig, bends: Sequence[tuple[int, int]] = ()) -> str:

@@ -133,8 +133,9 @@ def _opened(
 
     _leave_later(cfg, run_dir, start, done)
     remove_leftovers(run_dir)
-    drop_evaluations(run_dir, done)
-    drop_trajectories(run_dir, done)
+    kept = done if start else -1  # a checkpoint before the first update stands after an evaluation
+    drop_evaluations(run_dir, kept)
+    drop_trajectories(run_dir, kept)
     known = read_run_file(run_dir)
     if changes:
         facts[CHANGES] = changes

@@ -67,7 +67,12 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
             },
         ),
     ),
-    3: (Added("trainer.health.max_failed_calls", 1.0),),
+    3: (
+        Added("trainer.oom", "stop"),
+        Added("trainer.watchdog", 0.0),
+        Added("trainer.health.max_failed_calls", 1.0),
+        Added("trainer.health.max_bad_updates", 0),
+    ),
 }
 """Format -> the keys that its configurations have and those of the format before do not."""
 LAST_HASHED_WHOLE = 2

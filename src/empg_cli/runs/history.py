@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 HISTORY = "history.json"
 """Name of the seal in a checkpoint."""
+STATE = "state.json"
+"""Name of the counts in a checkpoint."""
 METRICS, HISTOGRAMS, HEALTH = "metrics.jsonl", "histograms.jsonl", "health.jsonl"
 LINES = (METRICS, HISTOGRAMS, HEALTH)
 TO_LOOK_AT = f"{TRAJECTORIES}/"
@@ -86,8 +88,9 @@ def history_faults(run_dir: Path, checkpoint: Path, *, first: int, done: int) ->
     """What is wrong with the record before a checkpoint; a sentence each. Empty where nothing is."""
     found = []
     for name in LINES:
-        must_have = range(first, done + 1) if name == METRICS else None
-        faults = row_faults(run_dir / name, done, must_have, one_each=name != HEALTH)
+        logged = done - _row_waits(checkpoint) if name == METRICS else done
+        must_have = range(first, logged + 1) if name == METRICS else None
+        faults = row_faults(run_dir / name, logged, must_have, one_each=name != HEALTH)
         found += [f"{name}: {fault}" for fault in faults]
     told = {fault.partition(":")[0] for fault in found}
     return found + [fault for fault in seal_faults(run_dir, checkpoint) if fault.split()[0] not in told]
@@ -160,6 +163,14 @@ def _span(first: int, last: int) -> str:
 
 def _and(numbers: Sequence[int]) -> str:
     return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+
+def _row_waits(checkpoint: Path) -> bool:
+    """The run was stopped in an evaluation: the row of the checkpoint's update is logged with it, after the resume."""
+    try:
+        return json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("unlogged") is not None
+    except (OSError, ValueError, AttributeError):
+        return False  # the manifest says what is wrong with it
 
 
 def _read_seal(checkpoint: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -57,9 +57,9 @@ def save_trajectories(
 
 
 def drop_trajectories(run_dir: Path, done: int) -> None:
-    """Remove what was kept after update `done`: a resumed run makes it again; 0 = a new run, remove all."""
+    """Remove what was kept after update `done`: a resumed run makes it again; -1 = a new run, remove all."""
     for path in paths_in(run_dir / FOLDER, "update-*.jsonl"):
-        if done == 0 or int(path.stem.split("-")[1]) > done:
+        if int(path.stem.split("-")[1]) > done:
             path.unlink()
 
 

@@ -32,6 +32,7 @@ def sample(
     total_B = cumulative_BV[:, -1]  # 1 but for rounding; staying below it keeps every draw on a possible token
     threshold_B = torch.minimum(uniform_B.to(total_B.dtype) * total_B, torch.nextafter(total_B, total_B * 0))
     token_B = torch.searchsorted(cumulative_BV, threshold_B[:, None], right=True)[:, 0]
+    token_B.clamp_(max=logit_BV.shape[1] - 1)  # NaN lies behind every token; its log-prob tells that it is one
     return _described(token_B, logprob_BV, prob_BV)
 
 

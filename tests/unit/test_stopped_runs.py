@@ -1,0 +1,158 @@
+"""A signal in the middle of a training: where it is obeyed, what stays, and that the run goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from empg_cli import loop
+from empg_cli.learner import learner as learner_module
+from empg_cli.learner import update as update_module
+from empg_cli.model.memory import OutOfMemory
+from empg_cli.observe import observer as observer_module
+from empg_cli.observe.stop import Stopped
+from empg_cli.rollout import episode as episode_module
+from empg_cli.runs.checkpoint import all_checkpoints, load_state
+from empg_cli.runs.rows import without_wall_clock
+from tests.support.tiny import tiny_config
+
+WORDS = (
+    *("algo.group_size=2", "trainer.tasks_per_update=2", "trainer.minibatches=2", "benchmark.eval_tasks=2"),
+    *("trainer.updates=2", "trainer.eval_every=1", "trainer.checkpoint_every=5", "logger.wandb.mode=disabled"),
+    *("trainer.tokens_per_microbatch=200", "benchmark.max_steps=3", "algo.loss.kl_coef=0.01"),
+    "trainer.health.preflight=off",
+)
+EVALUATION, ROLLOUT = 2 * 3, 2 * 2 * 3
+"""Turns."""
+
+
+def train(folder: Path, *words: str) -> None:
+    loop.train(tiny_config(*WORDS, *words), folder / "run")
+
+
+def outcome(folder: Path) -> list[Any]:
+    run = folder / "run"
+    rows = [without_wall_clock(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    newest = all_checkpoints(run)[-1]
+    weights = (newest / "model" / "model.safetensors").read_bytes()
+    return [*rows, (run / "histograms.jsonl").read_text(), weights, load_state(newest)]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("straight")
+    train(folder)
+    return outcome(folder)
+
+
+class Trap:
+    """Something happens before the n-th call of a function."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self.calls = 0
+
+    def __call__(self, module: Any, name: str, number: int, error: Exception | None = None) -> None:
+        original = getattr(module, name)
+
+        def trapped(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            if self.calls == number:
+                if error:
+                    raise error
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(*arguments, **options)
+
+        self._patch.setattr(module, name, trapped)
+
+
+@pytest.fixture
+def trap() -> Iterator[Trap]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield Trap(patch)
+        patch.undo()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call", "checkpoint", "calls_after"),
+    [
+        (episode_module, "settle", 2, 0, 2),
+        (episode_module, "settle", EVALUATION + 5, 0, 4),
+        (learner_module, "score_batch", 1, 0, 0),
+        (update_module, "compute_loss", 1, 0, 0),
+        (update_module, "was_finite", 2, 1, 0),
+        (episode_module, "settle", EVALUATION + ROLLOUT + 2, 1, 2),
+        (observer_module, "print_run_summary", 1, 2, 0),
+    ],
+    ids=["first evaluation", "rollout", "scoring", "gradient", "after a step", "evaluation", "summary"],
+)
+def test_a_stopped_run_goes_on_bit_for_bit(
+    module: Any,
+    name: str,
+    call: int,
+    checkpoint: int,
+    calls_after: int,
+    straight: list[Any],
+    trap: Trap,
+    tmp_path: Path,
+) -> None:
+    """
+    Args:
+        checkpoint: that is left.
+        calls_after: at most so many calls of the function follow the signal, the turns of the other episodes say.
+    """
+    trap(module, name, call)
+    with pytest.raises(Stopped) as stopped:
+        train(tmp_path)
+    assert stopped.value.signum == signal.SIGTERM
+    assert trap.calls <= call + calls_after
+    assert [load_state(path).update for path in all_checkpoints(tmp_path / "run")] == [checkpoint]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["exit_code"], summary["updates"]) == (143, checkpoint)
+    train(tmp_path, "resume=auto")
+    assert outcome(tmp_path) == straight
+
+
+def test_a_signal_before_anything_was_played_leaves_no_checkpoint(trap: Trap, tmp_path: Path) -> None:
+    from empg_cli import experiment
+
+    trap(experiment, "check_parity", 1)
+    with pytest.raises(Stopped, match="--resume"):
+        train(tmp_path)
+    assert not all_checkpoints(tmp_path / "run")
+
+
+def test_a_warm_start_that_is_stopped_leaves_nothing_half(
+    trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from empg_cli.learner import imitation
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ("trainer.warm_start.steps=2", "trainer.warm_start.batch_size=2", "trainer.warm_start.keep_failed=true")
+    trap(imitation.Policy, "save", 1)
+    with pytest.raises(Stopped):
+        train(tmp_path, *words)
+    assert not list((tmp_path / "cache").rglob("*tmp*"))
+
+
+def test_memory_that_runs_out_in_a_rollout_loses_nothing(trap: Trap, straight: list[Any], tmp_path: Path) -> None:
+    full = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+    trap(learner_module, "score_batch", 1, full)
+    with pytest.raises(OutOfMemory, match=r"phase logprob.*\n(.*\n)*.*tokens_per_microbatch=200 .*\n(.*\n)*.*--resume"):
+        train(tmp_path)
+    assert [load_state(path).update for path in all_checkpoints(tmp_path / "run")] == [0]
+    train(tmp_path, "resume=auto")
+    assert outcome(tmp_path) == straight
+
+
+def test_memory_that_runs_out_after_an_optimiser_step_saves_no_half_update(trap: Trap, tmp_path: Path) -> None:
+    trap(update_module, "was_finite", 2, MemoryError())
+    with pytest.raises(OutOfMemory):
+        train(tmp_path)
+    assert not all_checkpoints(tmp_path / "run")
