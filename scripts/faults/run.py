@@ -25,17 +25,9 @@ from scripts.faults import process
 from scripts.faults.case import Case, Group, Lost
 
 GROUPS: tuple[str, ...] = (
-    "kills",
-    "soak",
-    "history",
-    "studies",
-    "data_files",
-    "signals",
-    "disk",
-    "servers",
-    "numbers",
-    "owners",
-)
+    "kills", "soak", "history", "command_lines", "studies", "data_files", "sweeps", "yaml_files", "signals", "disk",
+    "servers", "numbers", "owners",
+)  # fmt: skip
 """Modules of this package, the longest first: two run at a time."""
 
 
