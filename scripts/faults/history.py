@@ -212,7 +212,7 @@ def damaged(run: Path, file: str, damage: str, place: float, folder: Path) -> No
     if not is_in_checkpoint or file.endswith(("history.json", "manifest.json")):
         for words in (("show", "{}"), ("report", "{}", "--no-figures", "-o", "drawn")):
             answers(folder, words, file, lambda finished: finished.output)
-    if is_in_checkpoint or file in ("config.yaml", "run.json") or file.startswith("evaluations/"):
+    if is_in_checkpoint or file in ("config.yaml", "run.json"):
         answers(folder, ("eval", "run={}", "checkpoint=2", "run_dir=played-{}"), file, lambda _: played(folder))
     resumed(run, killed_before(mine, UPDATES), file)
 

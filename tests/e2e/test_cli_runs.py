@@ -332,7 +332,7 @@ def test_a_rewind_and_the_best_checkpoint_through_the_command_line(empg: Empg, f
     for words, name in ((["checkpoint=best"], "2"), (["checkpoint=1"], "1"), (["checkpoint=last"], "2")):
         played = json.loads(empg("eval", "run=run", *words, "benchmark.eval_tasks=1", "--json").stdout)
         assert played["policy"]["source"].endswith(f"run/checkpoints/step-00000{name}")
-    assert "checkpoint is not read when run=null" in empg("eval", "checkpoint=best", code=2).stderr
+    assert "checkpoint: is not read when run=null" in empg("eval", "checkpoint=best", code=2).stderr
 
 
 def test_show_says_which_file_is_not_as_the_run_wrote_it(

@@ -72,11 +72,11 @@ def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path) -> None:
         assert folder.is_dir()
         raise UserError("no")
 
-    with pytest.raises(UserError, match="^no$"), claimed(place(tmp_path / "new"), "training", admit):
+    with pytest.raises(UserError, match="no"), claimed(place(tmp_path / "new"), "training", admit):
         pass
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
-    with pytest.raises(UserError, match="^no$"), claimed(place(tmp_path / "old"), "training", admit):
+    with pytest.raises(UserError, match="no"), claimed(place(tmp_path / "old"), "training", admit):
         pass
     assert (tmp_path / "old").is_dir()
 

@@ -47,6 +47,26 @@ def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
         pass
 
 
+def test_a_block_inside_another_goes_on_owning(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with owning(tmp_path, "training"):
+        owner = owner_of(tmp_path)
+        with owning(tmp_path / "link", "evaluating", again=True):
+            assert owner_of(tmp_path) == owner
+        assert owner_of(tmp_path) == owner, "the inner block has let go of it"
+        child = os.fork()
+        if child == 0:  # inherits what this process knows, and owns nothing
+            try:
+                with owning(tmp_path, "training", again=True):
+                    os._exit(1)
+            except FolderOwned:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    with owning(tmp_path, "training", again=True):
+        assert owner_of(tmp_path) is not None
+    assert owner_of(tmp_path) is None
+
+
 def test_another_process_holds_it_until_it_dies_however_it_dies(tmp_path: Path) -> None:
     process = holding(tmp_path)
     with pytest.raises(FolderOwned, match=f"process {process.pid} "), owning(tmp_path, "training"):
