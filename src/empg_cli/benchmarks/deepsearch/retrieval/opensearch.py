@@ -79,9 +79,9 @@ class OpenSearchRetriever:
         match = {"query": " ".join(query_words(query)), "fields": fields, "type": "most_fields"}
         return {"query": {"multi_match": match}, "size": top_k}
 
-    def _hits(self, response: dict[str, Any]) -> list[Hit]:
+    def _hits(self, response: Any) -> list[Hit]:
         settings = self._settings
-        if "error" in response:
+        if isinstance(response, dict) and "error" in response:
             raise NoAnswerError(f"OpenSearch: {str(response['error'])[:120]}")
         try:
             return [
@@ -94,5 +94,5 @@ class OpenSearchRetriever:
                 )
                 for hit in response["hits"]["hits"]
             ]
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise NoAnswerError(f"OpenSearch answered in an unknown form (missing {error})") from None

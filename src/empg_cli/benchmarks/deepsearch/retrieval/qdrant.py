@@ -89,7 +89,7 @@ class QdrantRetriever:
         answer = await self._embeddings.call("POST", url, json=body)
         try:
             vectors = [row["embedding"] for row in sorted(answer["data"], key=lambda row: int(row["index"]))]
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise NoAnswerError(f"the embeddings server answered in an unknown form: {str(answer)[:120]}") from None
         if len(vectors) != len(queries):
             raise NoAnswerError(f"the embeddings server sent {len(vectors)} vectors for {len(queries)} queries")
@@ -108,5 +108,5 @@ class QdrantRetriever:
                 )
                 for point in points
             ]
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise NoAnswerError(f"Qdrant answered in an unknown form (missing {error})") from None

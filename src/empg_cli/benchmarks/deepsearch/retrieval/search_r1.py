@@ -105,7 +105,7 @@ class HttpRetriever:
             if not self._takes_lists and rows and isinstance(rows[0], dict):
                 rows = [rows]  # some single-query servers leave the outer list out
             hits = [[_hit(item) for item in row] for row in rows]
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
             raise NoAnswerError(f"/retrieve answered in an unknown form: {str(answer)[:120]}") from None
         if len(hits) != expected:
             raise NoAnswerError(f"/retrieve answered {len(hits)} queries of {expected}")
