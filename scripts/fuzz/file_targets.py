@@ -37,10 +37,10 @@ PDDL = tuple(
 
 def pddl(folder: Path) -> Target:
     """One game: its JSON, its PDDL text, its play."""
+    from empg_cli.benchmarks.alfworld.checks import refuse_unplayable
     from empg_cli.benchmarks.alfworld.engine import AlfworldEnv
     from empg_cli.benchmarks.alfworld.expert import explore
     from empg_cli.benchmarks.alfworld.pddl import parse_game
-    from empg_cli.benchmarks.alfworld.planner import refuse_unwinnable
     from empg_cli.reading.guard import json_of, reading
     from empg_cli.types import Task
     from tests.unit.test_alfworld_data import GAME
@@ -55,7 +55,7 @@ def pddl(folder: Path) -> Target:
         values = json_of(content, "game")
         with reading("game"):  # as `OfficialGame.compile` does
             game = parse_game(values)
-        refuse_unwinnable(game)
+        refuse_unplayable(game)
         env = AlfworldEnv(Task("t", "k", "s"), game)
         env.reset()
         for action in explore(env, Random(0)):

@@ -93,16 +93,15 @@ def overrides(folder: Path) -> Target:
 
     keys = [
         "algo", "benchmark", "model", "experiment", "trainer.lr", "trainer.updates", "seed", "rollout.context",
-        "algo.credit.zeta",
-        "benchmark.data_dir", "benchmark.task_types", "logger.sinks", "run_dir", "hydra.run.dir", "hydra", "x",
-        "", "a.b.c.d", "resume",
-        "benchmark.target", "algo@benchmark", "endpoint",
+        "algo.credit.zeta", "benchmark.data_dir", "benchmark.task_types", "logger.sinks", "run_dir", "hydra.run.dir",
+        "hydra", "x", "", "a.b.c.d", "resume", "benchmark.target", "algo@benchmark", "endpoint",
     ]  # fmt: skip
     values = st.one_of(
         st.sampled_from([str(value) for value in ODD if str(value).isprintable()][:30]),
-        st.sampled_from(["grpo", "empg", "alfworld", "null", "[1,2]", "{a:1}", "1,2", "${seed}",
-        "${oc.env:HOME}", "'", '"', "choice(1,2)",
-                         "range(1,3)", "glob(*)", "int(3)", "1e5", "-1", "\\", "a=b", "[", "{", "${", "???", "smoke"]),
+        st.sampled_from([
+            "grpo", "empg", "alfworld", "null", "[1,2]", "{a:1}", "1,2", "${seed}", "${oc.env:HOME}", "'", '"', "\\",
+            "choice(1,2)", "range(1,3)", "glob(*)", "int(3)", "1e5", "-1", "a=b", "[", "{", "${", "???", "smoke",
+        ]),
         st.text(max_size=6),
     )  # fmt: skip
     word = st.tuples(

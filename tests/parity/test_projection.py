@@ -15,6 +15,7 @@ import time
 import pytest
 
 from empg_cli.agents.alfworld_chat import AlfworldChat
+from empg_cli.agents.tags import parse_tags
 from empg_cli.agents.webshop_chat import WebshopChat
 
 PIECES = ("<think>", "</think>", "<THINK>", "<action>", "</action>", "<Action>", "  Look\n", "\u597d", "")
@@ -67,3 +68,11 @@ def test_a_megabyte_of_tags_is_read_in_no_time(piece: str) -> None:
     start = time.process_time()
     AlfworldChat().parse(answer)
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize("answer", ["<action>" * 12_000, "<action>" * 6_000 + "</action>" * 6_000, "<think>" * 14_000])
+def test_an_answer_of_96_kb_of_tags_is_read_at_once(answer: str) -> None:
+    """A lazy pattern for what stands between two tags looks to the end of the text from each of them: 5 seconds."""
+    began = time.process_time()
+    parse_tags(answer, fallback_characters=30)
+    assert time.process_time() - began < 0.2

@@ -241,6 +241,12 @@ def changed(**keys: Any) -> str:
     return json.dumps({**GAME, **keys})
 
 
+def put(before: str, after: str) -> str:
+    """A game with a change in its PDDL."""
+    assert before in PROBLEM
+    return changed(pddl_problem=PROBLEM.replace(before, after))
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -252,6 +258,15 @@ def changed(**keys: Any) -> str:
         (changed(pddl_problem="(:init (atLocation a loc_bar_1)) (:goal (x ?y))"), "none of ALFWorld's six task types"),
         (changed(pddl_problem="(:init (a b)) " + PROBLEM[PROBLEM.index("(:goal") :]), "lacks the agent's location"),
         (changed(pddl_problem=PROBLEM.replace("Book_bar_1 Desk_bar_1)", "Book_bar_1 X)")), "x, which stands nowhere"),
+        (put("(pickupable Book_bar_1)", "(pickupable)"), r"line 4: \(pickupable\) needs 1"),
+        (put("(pickupable Book_bar_1)", "( )"), r"line 4: \( \) needs 1"),
+        (put("?o BookType) (rec", "?o) (rec"), r"line 7: \(objecttype \?o\) needs 2"),
+        (put("Desk_bar_1 DeskType", "Desk_bar_1 DaskType"), "'desk 1' has the type 'dask'"),
+        (put("(inReceptacle Book_bar_1", "(onReceptacle Book_bar_1"), "cannot be won: 0 book"),
+        (put("Book_bar_1 Desk_bar_1", "Book_bar_1 Bed_bar_1"), "won before it begins"),
+        (changed(grammar='"Your task is to: put a boo+ in bed."'), r"not an ALFWorld task: 'put a boo\+ in bed'"),
+        (changed(grammar='"Your task is to: put a book in bdd."'), "the words ask for 'put a book in bdd'"),
+        (json.dumps(GAME)[:-1] + ', "x": ' + "[" * 2000 + "}", "is nested too deep"),
     ],
 )  # fmt: skip
 def test_a_broken_game_is_named_with_what_to_do(
@@ -447,6 +462,78 @@ def test_broken_bytes_inside_a_zip_are_reported(tmp_path: Path) -> None:
     content[start : start + 40] = bytes(40)
     archive.write_bytes(content)
     with pytest.raises(DataError, match=r"trial_b/game\.tw-pddl: broken"):
+        open_games(str(archive))
+
+
+def test_a_few_broken_games_are_skipped_and_named(tmp_path: Path) -> None:
+    many = {
+        f"data/train/{PLACE}/trial_{number:02}/game.tw-pddl": "{" if number == 7 else json.dumps(GAME)
+        for number in range(20)
+    }
+    games = open_games(str(as_folder(tmp_path, many)))
+    assert (len(games.games["train"]), games.skipped) == (19, {"train": {"broken": 1}})
+    assert f"{PLACE}/trial_07/game.tw-pddl: not valid JSON" in str(games.first_broken)
+    (tmp_path / "data" / f"data/train/{PLACE}/trial_08/game.tw-pddl").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"trial_07/game\.tw-pddl: not valid JSON.*\n  2 of 20 games are broken"):
+        open_games(str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"place_simple", b"pl!ce_simple"), (b"/train/", b"/traim/"), (b"game.tw-pddl", b"game.tw-pdd|")],
+)
+def test_a_name_changed_in_a_zip_hides_no_game(tmp_path: Path, before: bytes, after: bytes) -> None:
+    """Its two copies are compared, of games that are not played too."""
+    archive = as_zip(tmp_path, MEMBERS)
+    content = archive.read_bytes()
+    directory = content.rindex(before)
+    archive.write_bytes(content[:directory] + after + content[directory + len(after) :])
+    with pytest.raises(DataError, match="differ"):
+        open_games(str(archive))
+
+
+def test_a_pipe_is_no_game_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / f"train/{PLACE}/trial/game.tw-pddl"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"trial/game\.tw-pddl: no file"):
+        open_games(str(tmp_path))
+
+
+def tar_of(path: Path, size: int, kind: bytes, behind: int) -> None:
+    info = tarfile.TarInfo(f"train/{PLACE}/trial/game.tw-pddl")
+    info.size, info.type = size, kind
+    with gzip.open(path, "wb") as stream:
+        stream.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(behind))
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "said"),
+    [
+        (1 << 40, tarfile.REGTYPE, "1,099,511,627,776 bytes are no game"),
+        (1 << 40, tarfile.GNUTYPE_SPARSE, "more than 200 times its size"),
+        (-1024, tarfile.REGTYPE, "less than no bytes"),
+        (1 << 34, tarfile.GNUTYPE_LONGNAME, "more than 200 times its size|more memory than there is|broken"),
+        (1 << 34, tarfile.XHDTYPE, "more than 200 times its size|more memory than there is|broken"),
+    ],
+)
+def test_what_a_tar_says_of_sizes_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, kind: bytes, said: str
+) -> None:
+    monkeypatch.setattr("empg_cli.reading.streams.FREE_BYTES", 1 << 20)
+    tar_of(tmp_path / "games.tar.gz", size, kind, 4 << 20)
+    with pytest.raises(DataError, match=said):
+        open_games(str(tmp_path / "games.tar.gz"))
+
+
+def test_a_zip_of_zeros_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("empg_cli.reading.streams.FREE_BYTES", 1 << 20)
+    archive = as_zip(tmp_path, {**MEMBERS, "json_2.1.1/README": "a" * (8 << 20)})
+    with pytest.raises(DataError, match="more than 200 times its size"):
+        open_games(str(archive))
+    archive = as_zip(tmp_path, {f"train/{PLACE}/trial/game.tw-pddl": "{" + " " * (5 << 20)})
+    monkeypatch.setattr("empg_cli.reading.streams.FREE_BYTES", 1 << 30)
+    with pytest.raises(DataError, match="bytes are no game"):
         open_games(str(archive))
 
 

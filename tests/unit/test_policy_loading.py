@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
-from empg_cli.model.loading import load_folder, load_own
+from empg_cli.model.loading import ModelError, load_folder, load_own
 from tests.support.tiny import tiny_config, tiny_policy
 
 
@@ -32,3 +35,45 @@ def test_a_policy_is_saved_alike_wherever_it_was_loaded_from(tmp_path: Path) -> 
     load_own(tmp_path / "made", cfg.model, torch.device("cpu")).save(tmp_path / "again")
     for path in (tmp_path / "made").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def renamed(content: bytes) -> bytes:
+    """One bit of the name of a weight: transformers would draw that layer anew."""
+    return content.replace(b"layers.0.mlp.up", b"mayers.0.mlp.up")
+
+
+def wider(content: bytes) -> bytes:
+    return content.replace(b'"hidden_size": 32', b'"hidden_size": 64')
+
+
+def one_more(content: bytes) -> bytes:
+    tokenizer = json.loads(content)
+    word = next(word for word in tokenizer["model"]["vocab"] if word.isalpha())
+    tokenizer["model"]["vocab"][word] = 100_000
+    return json.dumps(tokenizer).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("model.safetensors", renamed, r"its weights lack model\.layers\.0\.mlp\.up_proj"),
+        ("model.safetensors", lambda content: content[:-40], "cannot load the model"),
+        ("model.safetensors", lambda content: b"\xff" * 8 + content[8:], "cannot load the model"),
+        ("config.json", lambda content: b"[1]", "cannot load the model"),
+        ("config.json", lambda content: b"[" * 100_000, "nested too deep"),
+        ("config.json", wider, "cannot load the model"),
+        ("tokenizer.json", one_more, r"its tokenizer has an id 100000, its embedding \d+ rows"),
+        ("tokenizer.json", lambda content: b'{"a": "\xe9"}', "cannot load the model"),
+        ("tokenizer_config.json", lambda content: b"null", "cannot load the model"),
+    ],
+)
+def test_a_model_with_a_damaged_file_is_refused(
+    tmp_path: Path, name: str, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    tiny_policy(tiny_config()).save(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    assert damage(content) != content
+    (tmp_path / name).write_bytes(damage(content))
+    with pytest.raises(ModelError, match=said) as error:
+        load_folder(str(tmp_path), dtype="float32", device=torch.device("cpu"))
+    assert str(tmp_path) in str(error.value)

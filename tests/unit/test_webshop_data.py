@@ -118,6 +118,23 @@ def test_the_checksum_after_the_array_is_read(tmp_path: Path, monkeypatch: pytes
         (lambda d: (d / INSTRUCTIONS).write_text("[]"), "must be a JSON object"),
         (lambda d: (d / INSTRUCTIONS).write_text('{"B9": {"attributes": []}}'), "do not belong together"),
         (lambda d: write(d, [item("B1", customization_options="x")], {"B1": {}}), "customization_options"),
+        (lambda d: write(d, [item("B1", name=None)], {"B1": {}}), "product 0 .*name is missing, not text"),
+        (lambda d: write(d, [item("B1", name="\ud800")], {"B1": {}}), "product 0 .*half a character"),
+        (lambda d: write(d, [item("B1", pricing="$" + "9" * 400)], {"B1": {}}), "product 0 .*a price has no end"),
+        (lambda d: write(d, [item("B1", small_description=[1])], {"B1": {}}), "small_description is int, not text"),
+        (lambda d: write(d, [item("B1")], {"B1": {"attributes": "soft"}}), "attributes is str, not a list"),
+        (lambda d: write(d, [item("B1")], {"B1": [1]}), "product 0 .*broken"),
+        (
+            lambda d: write(
+                d,
+                [item("B1", customization_options={f"o{n}": [{"value": str(v)} for v in range(20)] for n in range(4)})],
+                {"B1": {}},
+            ),
+            "more than 100,000 combinations",
+        ),
+        (lambda d: (d / ITEMS).write_text("[" * 100_000), "product 0: is nested too deep"),
+        (lambda d: (d / INSTRUCTIONS).write_text("[" * 100_000), "nested too deep"),
+        (lambda d: (d / ITEMS).write_text((d / ITEMS).read_text(), encoding="utf-16"), "not UTF-8"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, spoil: Callable[[Path], Any], message: str) -> None:

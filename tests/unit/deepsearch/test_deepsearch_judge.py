@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -128,3 +129,12 @@ def test_equal_questions_are_judged_once(fake_server: Callable[..., Any], reply:
 
     assert asyncio.run(play()) == [True] * 17
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "reply", ["{" * 100_000, '"judgement":' + " " * 100_000, '{"a":' * 20_000 + "}", "{}" * 50_000]
+)
+def test_a_verdict_is_looked_for_in_linear_time(reply: str) -> None:
+    began = time.process_time()
+    assert read_verdict(reply) is None
+    assert time.process_time() - began < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections import Counter
@@ -142,6 +143,17 @@ def test_a_folder_of_data_sets(tmp_path: Path) -> None:
         ("test.jsonl", "", "holds no questions"),
         ("test.jsonl.gz", "not gzip", "near byte .*Not a gzipped file"),
         ("test.parquet", "not parquet", "not a readable Parquet file"),
+        ("test.jsonl", '{"question": "q", "golden_answers": {"a": 1}}', "an answer is dict, not text"),
+        ("test.jsonl", '{"question": ["q"], "golden_answers": ["a"]}', "question is list, not text"),
+        ("test.jsonl", '{"question": "q", "golden_answers": ["a"], "extra_info": [1]}', "row 1.*broken"),
+        ("test.jsonl", '{"question": "\\ud800", "golden_answers": ["a"]}', "row 1.*half a character"),
+        ("test.jsonl", '{"question": "q", "reward_model": {"ground_truth": "{"}}', "row 1: .*not valid JSON"),
+        ("test.jsonl", "[" * 100_000, "nested too deep"),
+        ("test.json", "[" * 100_000, "nested too deep"),
+        ("test.csv", "Question,Answer\nwho,me,too\n", "row 1: 3 cells, not 2 as in the first line"),
+        ("test.csv", "Question,Answer\nwho,me\nwhere", "row 2: 1 cells, not 2"),
+        ("test.csv", 'Question,Answer\n"who,me\nwhere,there\n', "row 1: broken"),
+        ("test.csv", f"Question,Answer\nwho,{'a' * 140_000}\n", "row 1: broken .field larger than field limit"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -220,6 +232,45 @@ def test_broken_corpora(tmp_path: Path) -> None:
     twice = [Passage("a", "T", "x"), Passage("b", "T", "y"), Passage("a", "T", "z")]
     with pytest.raises(DataError, match=r"'a' occurs twice in the corpus \(rows 0 and 2\)"):
         write_corpus(twice, tmp_path / "twice")
+
+
+def read_all(folder: Path) -> None:
+    """A passage is checked when it is read."""
+    retriever = open_index(folder)
+    for row in range(20):
+        asyncio.run(retriever.open(str(row)))
+
+
+def test_a_damaged_index_is_never_searched(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    build_index([Passage(str(n), f"Title {n}", f"text {n}") for n in range(20)], folder)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
+    assert len(files) > 8
+    for file in files:
+        content = file.read_bytes()
+        damaged = bytearray(content)
+        damaged[len(content) // 2] ^= 4
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"not what was written|not valid JSON|missing|bytes instead") as caught:
+            read_all(folder)
+        assert file.name in str(caught.value) or "index.json" in str(caught.value)
+        assert "uild it again" in str(caught.value)
+        file.write_bytes(content)
+    open_index(folder)
+
+
+def test_an_index_from_before_checksums_is_searched_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_index([Passage("0", "A", "a")], tmp_path / "index")
+    manifest = json.loads((tmp_path / "index" / "index.json").read_text())
+    fingerprint = open_index(tmp_path / "index").fingerprint()
+    assert fingerprint.keys() == {"engine", "version", "passages", "digest"}  # the seal is nobody's fact
+    del manifest["files"], manifest["check"]
+    (tmp_path / "index" / "index.json").write_text(json.dumps(manifest))
+    (tmp_path / "index" / "crc32.npy").unlink()
+    assert open_index(tmp_path / "index").fingerprint() == fingerprint
+    assert "built before indexes had checksums" in caplog.text
 
 
 def test_an_index_folder_is_not_built_over(tmp_path: Path) -> None:

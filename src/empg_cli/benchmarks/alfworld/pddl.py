@@ -13,7 +13,7 @@ _COMMENT = re.compile(r";[^\n]*")
 _ATOM = re.compile(r"\(([^()]+)\)")
 _TASK = "Your task is to: "
 MOST_PARTS = 1000
-"""Receptacles, and objects, of a room; official ones have at most 60 and 150. Travel takes their number squared."""
+"""Receptacles, and objects, of a room; official ones have at most 54 and 73. Travel takes their number squared."""
 
 _TRAIT_FACTS: dict[str, Trait] = {
     "pickupable": "pickupable",

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from empg_cli.benchmarks.deepsearch.official.rows import Row, is_data_file, read
 from empg_cli.benchmarks.deepsearch.sources import canonical, group_of
 from empg_cli.benchmarks.deepsearch.world.questions import Question
 from empg_cli.errors import DataError
-from empg_cli.reading.guard import json_of, plain_text, reading
+from empg_cli.reading.guard import plain_text, reading
 
 ANSWER_SEPARATOR: Final = "<|answer_split|>"
 SPLIT_NAMES: Final = {"train": "train", "dev": "dev", "validation": "dev", "valid": "dev", "val": "dev", "test": "test"}
@@ -130,7 +131,7 @@ def _answers(row: Row) -> Iterator[str]:
             return _strings(truth["target"])
         text = plain_text(truth, "reward_model.ground_truth")
         if text.startswith("{"):
-            return _strings(json_of(text, "reward_model.ground_truth")["target"])
+            return _strings(json.loads(text)["target"])
         return iter(text.split(ANSWER_SEPARATOR))
     if "Answer" in row:
         return _strings(row["Answer"])

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 MAX_QUERY_CHARS: Final = 2_000
 """Longer queries are cut, as ASearcher does; the environment counts them."""
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _WORDS: Final = re.compile(r"\w+")
 _DIACRITICS: Final = re.compile(
     "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\u00ad\u200c-\u200f\u2060\ufeff]"
@@ -31,6 +32,12 @@ class Hit:
     text: str
     score: float = 0.0
     url: str = ""
+
+    def __post_init__(self) -> None:
+        """Half characters, which JSON can hold and no tokenizer reads, become the sign for what cannot be read."""
+        for name in ("id", "title", "text", "url"):
+            if not (text := getattr(self, name)).isascii() and _HALF.search(text):
+                object.__setattr__(self, name, _HALF.sub("\ufffd", text))
 
 
 class BudgetSpentError(UnscoredError):
