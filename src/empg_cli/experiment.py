@@ -29,7 +29,6 @@ from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
-from empg_cli.runs.rows import read_rows
 from empg_cli.runs.trajectories import text_with_special_tokens
 from empg_cli.services.errors import ServerDown
 
@@ -44,7 +43,6 @@ class Experiment:
     state: TrainState
     """Where the run is; the loop counts on."""
     cfg: TrainConfig
-    run_dir: Path
     benchmark: Benchmark
     make_agent: AgentMaker[int]
 
@@ -63,12 +61,6 @@ class Experiment:
                 max_failed_calls=cfg.trainer.health.max_failed_calls,
                 progress=progress,
             )
-
-    def save_what_stands(self) -> None:
-        """Save the state before the update that was given up, unless that is saved, or its row is not logged yet."""
-        update = self.state.update
-        if update and update in read_rows(self.run_dir / "metrics.jsonl") and not is_saved(self.run_dir, update):
-            self.learner.save(self.run_dir, self.state)
 
 
 @contextmanager
@@ -98,15 +90,27 @@ def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
             observer=observer,
             state=state,
             cfg=cfg,
-            run_dir=run_dir,
             benchmark=benchmark,
             make_agent=make_agent,
         )
-        try:
+        with ending_whole(experiment, folder.path):
             yield experiment
-        except (ServerDown, EnvironmentsDown, NothingJudged) as gone:
-            experiment.save_what_stands()
-            observer.raise_gone(state, str(gone))
+
+
+@contextmanager
+def ending_whole(experiment: Experiment, run_dir: Path) -> Iterator[None]:
+    """Around what trains: where what it plays with is gone, the state that the run can go on from is saved first."""
+    observer, learner, state = experiment.observer, experiment.learner, experiment.state
+
+    def save() -> None:
+        if state.update and not is_saved(run_dir, state.update):
+            learner.save(run_dir, state)
+
+    try:
+        yield
+    except (ServerDown, EnvironmentsDown, NothingJudged) as gone:
+        save()
+        observer.raise_gone(state, str(gone))
 
 
 def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, observer: Observer) -> Policy:
@@ -128,7 +132,8 @@ def fresh_or_resumed(
 ) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
     """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
     if folder.resume_from is None:
-        return initial, make_optimizer(initial, cfg.trainer), TrainState()
+        state = TrainState(unlogged={} if cfg.trainer.eval_before else None)
+        return initial, make_optimizer(initial, cfg.trainer), state
     policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
     optimizer = make_optimizer(policy, cfg.trainer)
     load_optimizer(folder.resume_from, optimizer, policy.device)

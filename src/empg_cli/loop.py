@@ -33,9 +33,10 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
         observer, state = experiment.observer, experiment.state
         evaluation = None
-        if cfg.trainer.eval_before and state.update == 0:
+        if state.unlogged is not None:
             evaluation = experiment.evaluate()
-            observer.log(state, {}, evaluation)
+            observer.log(state, state.unlogged, evaluation)
+            state.unlogged = None
 
         while state.update < cfg.trainer.updates:
             # Rollout: group_size attempts at each task; what nobody can judge does not train. Whatever ends this
@@ -66,7 +67,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             state.become(after)
             engine.publish(state.update)
 
-            # Log, evaluate, save.
+            # Log, evaluate, save. A signal may end the evaluation; then the row waits with the checkpoint for the next.
             observer.log_histograms(state.update, batch, parts, was_won_S)
             metrics |= observer.health.watch(state.update, metrics, trajectories, batch, parts)
             is_last = state.update == cfg.trainer.updates
@@ -74,8 +75,10 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             if evaluates or observer.must_stop:
                 observer.keep_trajectories(state.update, trajectories, parts)
             if evaluates:
+                state.unlogged = metrics
                 evaluation = experiment.evaluate()
             observer.log(state, metrics, evaluation if evaluates else None)
+            state.unlogged = None
             if is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every):
                 with observer.timed("save"):
                     learner.save(run_dir, state)

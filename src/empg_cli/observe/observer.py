@@ -122,15 +122,19 @@ class Observer:
 
     def raise_if_stopped(self, state: TrainState) -> None:
         """Leave the loop when a signal or a health check asked for it. Call after a checkpoint."""
-        again = resume_command(from_here(self._folder.path), self._outside)
         if self.stop.requested:
             self.finish(state)
             self.stop.hand_over()
-            raise Stopped(self.stop.signum, again)
+            raise Stopped(self.stop.signum, self.again)
         if self.health.stop_reason is not None and state.update < self._cfg.trainer.updates:
             self.finish(state)
             raise HealthStop(f"stopped by trainer.health.stop after update {state.update}, with a checkpoint\n"
-                             f"  {self.health.stop_reason}\n  To go on all the same:  {again}")  # fmt: skip
+                             f"  {self.health.stop_reason}\n  To go on all the same:  {self.again}")  # fmt: skip
+
+    @property
+    def again(self) -> str:
+        """The command that goes on."""
+        return resume_command(from_here(self._folder.path), self._outside)
 
     def raise_gone(self, state: TrainState, reason: str) -> NoReturn:
         """Leave the loop since what the run plays with, such as a server, is gone. Call after a checkpoint."""
@@ -139,12 +143,11 @@ class Observer:
             raise HealthStop(
                 f"stopped before the first update: {reason}\n  Nothing was trained: start anew once it is there again."
             )
-        again = resume_command(from_here(self._folder.path), self._outside)
         self.finish(state)
         raise HealthStop(f"stopped after update {state.update}: {reason}\n"
                          "  What was played since then is neither trained on nor recorded. The last good checkpoint is "
                          f"{from_here(checkpoints[-1])}\n"
-                         f"  To go on, once it is there again:  {again}")  # fmt: skip
+                         f"  To go on, once it is there again:  {self.again}")  # fmt: skip
 
     def finish(self, state: TrainState) -> None:
         """Write the summary, close the dashboard and print what there is to say; also when the run was stopped."""

@@ -47,6 +47,9 @@ class TrainState:
     episodes: int = 0
     tokens: int = 0
     """Sampled tokens."""
+    unlogged: dict[str, float] | None = None
+    """Metrics of these updates' last one, where the evaluation that belongs into its row is still to be played, at the
+    beginning or because a stop cut it short; None = the row is logged."""
 
     def become(self, other: TrainState) -> None:
         for field in dataclasses.fields(self):
@@ -70,7 +73,7 @@ def write_checkpoint(run_dir: Path, state: TrainState, write: Callable[[Path], N
     try:
         temporary.mkdir(parents=True)
         write(temporary)
-        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1))
+        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1, default=float))
         _write_manifest(temporary)
         if final.exists():
             shutil.rmtree(final)
