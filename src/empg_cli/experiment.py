@@ -50,7 +50,6 @@ class Experiment:
     state: TrainState
     """Where the run is; the loop counts on."""
     cfg: TrainConfig
-    run_dir: Path
     benchmark: Benchmark
     make_agent: AgentMaker[int]
 
@@ -116,7 +115,6 @@ def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
             observer=observer,
             state=state,
             cfg=cfg,
-            run_dir=run_dir,
             benchmark=benchmark,
             make_agent=make_agent,
         )
@@ -137,7 +135,8 @@ def ending_whole(experiment: Experiment) -> Iterator[None]:
         observer.finish(state)
         raise
     except (ServerDown, EnvironmentsDown, NothingJudged) as gone:
-        experiment.save_what_stands()
+        if state.update:
+            experiment.save_what_stands()
         observer.raise_gone(state, str(gone))
     except Exception as error:
         if is_out_of_memory(error):

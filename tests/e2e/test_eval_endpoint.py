@@ -159,6 +159,58 @@ def test_fast_refusals_do_not_hide_slow_answers(empg: Empg, server: FakeServer) 
     assert (shown["n"], shown["not_judged"]) == (12, 12)
 
 
+def test_a_bad_answer_ends_its_episode_and_never_the_evaluation(empg: Empg, server: FakeServer) -> None:
+    """The very first answer, and then eleven in a row after a good one; the server is there all the time."""
+
+    def answer(request: Request) -> Reply:
+        number = len(chats(server))
+        return Reply(b"<html>") if number == 1 or 3 < number < 15 else says(ANSWERS["alfworld"])
+
+    server.handler = answer
+    result = empg("eval", *words(server, tasks=14), "rollout.max_concurrent=1", "--json")
+    shown = json.loads(result.stdout)["total"]
+    assert (shown["n"], shown["not_judged"]) == (2, 12)
+    reasons = {row.get("error") for row in json.loads(Path("out/evaluation.json").read_text())["tasks"]}
+    assert any(reason and "the answer is not JSON: b'<html>'" in reason for reason in reasons)
+
+
+def test_a_server_of_bad_answers_alone_is_one_message(empg: Empg, server: FakeServer) -> None:
+    server.handler = lambda request: Reply({"choices": []}) if request.method == "POST" else Reply({})
+    for tasks, asked in ((3, 3), (40, 10)):  # ten in a row are enough
+        server.requests.clear()
+        concurrency = ("rollout.max_concurrent=1", f"run_dir=out-{tasks}")
+        result = empg("eval", *words(server, tasks=tasks), *concurrency, code=2)
+        assert "the answer has an unknown form" in result.stderr and "Traceback" not in result.stderr
+        assert asked <= len(chats(server)) < asked + 3
+        assert not Path(f"out-{tasks}/evaluation.json").exists()
+
+
+def test_text_in_parts_and_halves_of_characters_are_played(empg: Empg, server: FakeServer) -> None:
+    def answer(request: Request) -> Reply:
+        parts = [{"type": "text", "text": "<think>\ud800</think><action>"}, {"type": "text", "text": "look</action>"}]
+        choices = [{"message": {"content": parts}, "finish_reason": "stop"}]
+        return Reply({"choices": choices, "usage": {"prompt_tokens": "many", "completion_tokens": -1}})
+
+    server.handler = answer
+    shown = json.loads(empg("eval", *words(server), "rollout=transcript", "--json").stdout)
+    assert (shown["total"]["n"], shown["total"]["valid_actions"]) == (2, 1.0)
+    assert shown["policy"]["usage"]["prompt_tokens"] == 0
+    kept = json.loads(Path("out/trajectories/update-000000-eval.jsonl").read_text().splitlines()[0])
+    assert kept["steps"][1]["response"] == "<think>\ufffd</think><action>look</action>"
+
+
+def test_a_proxy_in_the_environment_is_not_for_this_machine(
+    empg: Empg, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "socks5://user:pass@127.0.0.1:9")
+    assert json.loads(empg("eval", *words(server), "--json").stdout)["total"]["n"] == 2
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    result = empg("eval", *words("http://models.invalid"), "run_dir=elsewhere", code=2)
+    assert "names a SOCKS proxy for models.invalid" in result.stderr and "pass@" not in result.stderr
+
+
 def test_a_busy_server_is_asked_again_when_it_says(empg: Empg, server: FakeServer) -> None:
     waits: list[float] = []
 

@@ -208,12 +208,11 @@ class Observer:
             raise HealthStop(
                 f"stopped before the first update: {reason}\n  Nothing was trained: start anew once it is there again."
             )
-        again = resume_command(from_here(self._folder.path), self._outside)
         self.finish(state)
         raise HealthStop(f"stopped after update {state.update}: {reason}\n"
                          "  What was played since then is neither trained on nor recorded. The last good checkpoint is "
                          f"{from_here(checkpoints[-1])}\n"
-                         f"  To go on, once it is there again:  {again}")  # fmt: skip
+                         f"  To go on, once it is there again:  {self.again}")  # fmt: skip
 
     def finish(self, state: TrainState) -> None:
         """Write the summary, close the dashboard and say what there is to say, once; also when the run was stopped."""

@@ -181,6 +181,74 @@ def test_an_engine_that_fails_is_503() -> None:
         assert "the disk is gone" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"queries": ["x"] * 10_001, "topk": 1}, '"queries" may be 10,000 in one request, got 10,001'),
+        ({"queries": ["x"] * 101, "topk": 1000}, '"queries" times "topk" may be 100,000 in one request, got 101,000'),
+    ],
+)
+def test_requests_that_ask_for_too_much_are_413(address: str, body: Any, message: str) -> None:
+    answer = httpx.post(f"{address}/retrieve", json=body)
+    assert answer.status_code == 413
+    assert message in answer.json()["detail"]
+    assert httpx.post(f"{address}/access", json={"urls": ["a"] * 10_001}).status_code == 413
+
+
+def test_deep_json_is_422_and_half_a_character_is_none(address: str) -> None:
+    for body in (b"[" * 100_000, b'{"queries": ' + b"[" * 500 + b"]" * 500 + b"}"):
+        answer = httpx.post(f"{address}/retrieve", content=body)
+        assert answer.status_code == 422
+        assert "deep" in answer.json()["detail"]
+    assert httpx.post(f"{address}/retrieve", content=b'{"query": "Rome \\ud800"}').json()["result"][0]
+    assert httpx.post(f"{address}/access", content=b'{"urls": ["\\ud800"]}').json() == {"result": [None]}
+
+
+def test_a_websocket_is_refused(address: str) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    answer = httpx.get(f"{address}/retrieve", headers=upgrade | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
+    assert 400 <= answer.status_code < 500
+
+    async def knock() -> list[Any]:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await RetrieveApp(Broken())({"type": "websocket"}, receive, send)
+        return sent
+
+    assert asyncio.run(knock()) == [{"type": "websocket.close"}]
+
+
+class Slow(Broken):
+    """Takes 5 ms a query."""
+
+    async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        time.sleep(0.005 * len(queries))
+        return [[Hit(query, query, "")] for query in queries]
+
+
+def test_a_large_request_leaves_room_for_small_ones() -> None:
+    queries = [str(number) for number in range(600)]
+    with running(Slow()) as url:
+        large: list[Any] = []
+        worker = threading.Thread(
+            target=lambda: large.append(httpx.post(f"{url}/retrieve", json={"queries": queries}, timeout=60).json())
+        )
+        worker.start()
+        time.sleep(0.2)
+        for _ in range(3):
+            assert httpx.post(f"{url}/retrieve", json={"query": "x"}, timeout=60).json()["result"][0][0]["id"] == "x"
+            assert httpx.get(f"{url}/health", timeout=60).status_code == 200
+        assert not large, "the small ones came after it"
+        worker.join(60)
+    assert [hits[0]["id"] for hits in large[0]["result"]] == queries
+
+
 def test_250_queries_in_one_request(address: str) -> None:
     answer = httpx.post(f"{address}/retrieve", json={"queries": ["capital"] * 250, "topk": 2}, timeout=30).json()
     assert [len(row) for row in answer["result"]] == [2] * 250
