@@ -12,6 +12,11 @@ class UserError(Exception):
     exit_code = 2
 
 
+class DataError(UserError):
+    """A file or folder that was read is missing, broken, or of another kind. The message names it and the place in it,
+    and says what to do."""
+
+
 class JobFailed(Exception):  # noqa: N818 (the error is its cause)
     """A job raised, and its own log holds the traceback; exit code 1.
 

@@ -15,10 +15,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from empg_cli.errors import UserError
+from typing_extensions import TypedDict
+
+from empg_cli.errors import DataError, UserError
 from empg_cli.files import sync
+from empg_cli.runs.shapes import OPEN, read_json
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,16 @@ MODEL = "model"
 """Folder of the weights in a checkpoint."""
 OPTIMIZER = "optimizer.pt"
 STATE = "state.json"
+
+
+class _File(TypedDict):
+    bytes: int
+    sha256: str
+
+
+class _Manifest(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    files: dict[str, _File]
 
 
 class CheckpointError(UserError):
@@ -115,8 +127,8 @@ def find_checkpoint(path: Path) -> Path:
 def checkpoint_fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        files: dict[str, dict[str, Any]] = json.loads((path / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        files = read_json(path / MANIFEST, _Manifest)["files"]
+    except DataError as error:
         return f"unreadable {MANIFEST} ({error})"
     for name, expected in files.items():
         file = path / name
@@ -130,7 +142,7 @@ def checkpoint_fault(path: Path) -> str | None:
 
 
 def load_state(path: Path) -> TrainState:
-    return TrainState(**json.loads((path / STATE).read_text()))
+    return read_json(path / STATE, TrainState, mend="give another checkpoint")
 
 
 def remove_leftovers(run_dir: Path) -> None:

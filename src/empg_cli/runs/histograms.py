@@ -6,11 +6,28 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from empg_cli.runs.rows import Row
+from empg_cli.runs.shapes import OPEN, check_shape, read_json_lines
 
 FILE = "histograms.jsonl"
+
+
+class _Heap(TypedDict):
+    low: float
+    high: float
+    counts: Annotated[list[int], Field(min_length=1)]
+
+
+class _Line(TypedDict):
+    """And the histograms under their names."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    update: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +82,10 @@ def read_histograms(run_dir: Path, name: str) -> dict[int, Histogram]:
     path = run_dir / FILE
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8") as file:
-        records = [record for line in file if name in (record := json.loads(line))]
-    return {
-        record["update"]: Histogram(record[name]["low"], record[name]["high"], tuple(record[name]["counts"]))
-        for record in records
-    }
+    found = {}
+    for line in read_json_lines(path, _Line):
+        values: Mapping[str, Any] = line
+        if name in values:
+            heap = check_shape(path, values[name], _Heap)
+            found[line["update"]] = Histogram(heap["low"], heap["high"], tuple(heap["counts"]))
+    return found

@@ -14,7 +14,7 @@ from empg_cli.config.compose import INVALID, hydra_session, is_group, parse
 from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
-from empg_cli.runs.config_file import saved_values
+from empg_cli.runs.config_file import saved_run
 
 SECTIONS = {
     "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger"),
@@ -55,7 +55,7 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     Sections whose group is chosen on the command line (`rollout=window`) come from conf/ as usual. It lives in
     Hydra's ConfigStore, which every launcher sends to its workers.
     """
-    saved = saved_values(folder)
+    saved = saved_run(folder)
     with hydra_session(command) as session:
         words, _ = parse(overrides, session.loader)
         chosen = {str(word.key_or_group) for word in words if is_group(word, session.loader)}
@@ -94,7 +94,7 @@ def refuse_unasked(sections: dict[str, Any], words: Sequence[Override], folder: 
 
 def changes(cfg: TrainConfig, folder: Path) -> list[Problem]:
     """Settings of a resumed run that differ from how it began and must not; official data may have moved."""
-    saved, new = saved_values(folder), cfg.model_dump()
+    saved, new = saved_run(folder), cfg.model_dump()
     problems = []
     for section in FIXED_BY_RESUME:
         old, now = _flat(saved[section], section), _flat(new[section], section)

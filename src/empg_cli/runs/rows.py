@@ -78,14 +78,17 @@ def drop_rows_from(path: Path, update: int) -> None:
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, line in enumerate(file, start=1):
+    with path.open("rb") as file:
+        for number, content in enumerate(file, start=1):
             try:
+                line = content.decode("utf-8")
                 if not line.endswith("\n"):
                     raise ValueError("no line end")
                 record = json.loads(line)
                 record["update"] = int(record["update"])
-            except (ValueError, KeyError, TypeError) as error:
+                if words := [key for key, value in record.items() if isinstance(value, str | list | dict)]:
+                    raise ValueError(f"{words[0]} is no number")
+            except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
                 log.warning("%s line %d is not a row of metrics and is left out: %s", path, number, error)
                 continue
             yield line, record
