@@ -119,14 +119,13 @@ def _axis(word: Override) -> list[str]:
         return []  # an interval: the sweeper samples it and each worker validates what it got
     try:
         values = list(islice(word.sweep_string_iterator(), MOST_VALUES + 1))
+        fault = None if values else "has no value"
     except Exception as error:  # Hydra's: a range without a step, a pattern where there are no options
-        what = f"cannot be swept: {first_line(error)}"
-        raise ConfigError(
-            INVALID, [Problem(str(word.key_or_group), what, unescaped(word.get_value_string()))]
-        ) from error
-    if not 0 < len(values) <= MOST_VALUES:
-        what = f"has more than {MOST_VALUES:,} values" if values else "has no value"
-        raise ConfigError(INVALID, [Problem(str(word.key_or_group), what, unescaped(word.get_value_string()))])
+        values, fault = [], f"cannot be swept: {first_line(error)}"
+    if len(values) > MOST_VALUES:
+        fault = f"has more than {MOST_VALUES:,} values"
+    if fault is not None:
+        raise ConfigError(INVALID, [Problem(str(word.key_or_group), fault, unescaped(word.get_value_string()))])
     return [f"{word.get_key_element()}={value}" for value in values]
 
 
