@@ -45,18 +45,20 @@ LINES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 """(words that are mutated, words that are not)."""
 
 ODD = (
-    "", " ", "null", "true", "-1", "0", "1", "nan", "inf", "1e999", "9" * 5000, "0x1F", "1_000", "[]", "{}", "[[[[", "{a:b",
-    "${nowhere}", "${oc.env:NOPE}", "${seed", "a,b", "1,2", "range(3)", "range(0,1,0)", "glob(*)", "choice()", "sort(a,b)",
-    "interval(1,0)", "shuffle(x)", "int(abc)", "str([)", "'", '"', "\\", "'a", "é", "\u202e", "\udcff", "\x1b[31m", "???", "~",
-    "=", "/", ".", "..", "/etc/passwd", "/dev/null", "run", "run/config.yaml", "corpus.jsonl", "o'brien", "a b", "-", "--", "@",
-    "a@b", "[" * 3000, "{a:" * 500, "x" * 3000, "None", "*", "&a", "!!python/object:os.system", "%s", "{}{}", "\n", "1e-5,",
+    "", " ", "null", "true", "-1", "0", "1", "nan", "inf", "1e999", "9" * 5000, "0x1F", "1_000", "[]", "{}", "[[[[",
+    "{a:b", "${nowhere}", "${oc.env:NOPE}", "${seed", "a,b", "1,2", "range(3)", "range(0,1,0)", "glob(*)", "choice()",
+    "sort(a,b)", "interval(1,0)", "shuffle(x)", "int(abc)", "str([)", "'", '"', "\\", "'a", "é", "\u202e", "\udcff",
+    "\x1b[31m", "???", "~", "=", "/", ".", "..", "/etc/passwd", "/dev/null", "run", "run/config.yaml", "corpus.jsonl",
+    "o'brien", "a b", "-", "--", "@", "a@b", "[" * 3000, "{a:" * 500, "x" * 3000, "None", "*", "&a",
+    "!!python/object:os.system", "%s", "{}{}", "\n", "1e-5,",
 )  # fmt: skip
 KEYS = (
-    "experiment", "benchmark", "algo", "rollout", "model", "endpoint", "trainer", "logger", "ablation", "judge", "retrieval",
-    "seed", "seeds", "run", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.job.name", "hydra.mode", "hydra.verbose",
-    "hydra/launcher", "hydra/job_logging", "hydra.searchpath", "hydra", "defaults", "benchmark.target", "logger.sinks",
-    "judge@benchmark.judge", "benchmark@algo", "algo.credit", "algo.credit.target", "model.path", "a..b", ".a", "a.", "",
-    "trainer.health", "benchmark.data_dir", "rollout.history", "model.arch.num_heads", "_target_", "a[0]", "0",
+    "experiment", "benchmark", "algo", "rollout", "model", "endpoint", "trainer", "logger", "ablation", "judge",
+    "retrieval", "seed", "seeds", "run", "resume", "hydra.run.dir", "hydra.sweep.dir", "hydra.job.name", "hydra.mode",
+    "hydra.verbose", "hydra/launcher", "hydra/job_logging", "hydra.searchpath", "hydra", "defaults", "benchmark.target",
+    "logger.sinks", "judge@benchmark.judge", "benchmark@algo", "algo.credit", "algo.credit.target", "model.path",
+    "a..b", ".a", "a.", "", "trainer.health", "benchmark.data_dir", "rollout.history", "model.arch.num_heads",
+    "_target_", "a[0]", "0",
 )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from empg_cli import config
 from empg_cli.config.keys import readers
-from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import EvalConfig, TrainConfig
 from empg_cli.errors import DataError, UserError
 from empg_cli.evaluation.run_eval import compare_with_training

@@ -34,8 +34,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         DataError: it cannot be read, is not YAML, holds something else, or too much.
     """
     text = _text(path)
-    loader = Loader(text)
     try:
+        loader = Loader(text)
         node = loader.get_single_node()
         if node is None:
             return {}
@@ -44,16 +44,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except DataError:
         raise
     except yaml.MarkedYAMLError as error:
-        raise _broken(path, error.problem_mark or error.context_mark, error.problem or error.context or "") from error
+        what = ", ".join(filter(None, (error.context, error.problem)))
+        raise _broken(path, error.problem_mark or error.context_mark, what) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise DataError(f"{path}, line {line}: is not YAML: it holds the character {error.character!r}") from error
+        raise DataError(f"{path}, line {line}: is not YAML: it holds the character {error.character:#x}") from error
     except RecursionError as error:
         raise DataError(f"{path}: is nested too deeply; {DEEPEST} levels are allowed") from error
     except Exception as error:  # constructors of PyYAML raise what int() and the like do
         raise _broken(path, None, str(error).partition("\n")[0]) from error
-    finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
     if not isinstance(values, dict):
         raise DataError(f"{path}: is not a configuration: it holds {type(values).__name__}, not KEY: VALUE lines")
     return values
