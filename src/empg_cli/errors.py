@@ -13,8 +13,8 @@ class UserError(Exception):
 
 
 class DataError(UserError):
-    """Something that was to be read is missing, broken or mixed. The message names the file and the place in it, and
-    says what to do."""
+    """A file or folder that was read is missing, broken, or of another kind. The message names it and the place in it,
+    and says what to do."""
 
 
 class JobFailed(Exception):  # noqa: N818 (the error is its cause)

@@ -50,6 +50,7 @@ class Experiment:
     state: TrainState
     """Where the run is; the loop counts on."""
     cfg: TrainConfig
+    run_dir: Path
     benchmark: Benchmark
     make_agent: AgentMaker[int]
 
@@ -115,6 +116,7 @@ def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
             observer=observer,
             state=state,
             cfg=cfg,
+            run_dir=run_dir,
             benchmark=benchmark,
             make_agent=make_agent,
         )

@@ -139,7 +139,7 @@ def result(entries: list[dict[str, Any]]) -> dict[str, Any]:
         ([*SERVER, "policy=model"], "endpoint: is not read when policy=model"),
         (["endpoint=openai"], "endpoint.model: Missing mandatory value"),
         ([*SERVER, "endpoint.base_url=localhost:8000"], "endpoint.base_url: must begin with http"),
-        ([*SERVER, "endpoint.base_url=http://me:secret@host/v1"], "endpoint.base_url: must hold no user and password"),
+        ([*SERVER, "endpoint.base_url=http://me:secret@host/v1"], "endpoint.base_url: holds the user or password"),
         ([*SERVER, "+endpoint.extra_body.seed=1"], "endpoint.extra_body: must not hold seed"),
         ([*SERVER, "endpoint.api_key=abc"], "endpoint.api_key: unknown key"),
     ],

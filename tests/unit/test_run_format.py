@@ -16,7 +16,7 @@ from empg_cli import config
 from empg_cli.config.keys import readers
 from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import EvalConfig, TrainConfig
-from empg_cli.errors import UserError
+from empg_cli.errors import DataError, UserError
 from empg_cli.evaluation.run_eval import compare_with_training
 from empg_cli.runs.checkpoint import TrainState, write_checkpoint
 from empg_cli.runs.config_file import saved_config, saved_values
@@ -163,7 +163,7 @@ def test_a_broken_run_file_is_one_message(content: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["a: [", "a: b: c", "\xff"])
 def test_a_broken_configuration_is_one_message(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(content.encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"config\.yaml: is not readable YAML"):
+    with pytest.raises(DataError, match=r"config\.yaml, line 1.*: is not (readable YAML|UTF-8 text)"):
         saved_values(tmp_path)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from empg_cli.cli.data_app import data_app
-from empg_cli.cli.flags import HydraCommand, HydraFlags, Overrides, user_border, with_hydra_flags
+from empg_cli.cli.flags import HydraCommand, HydraFlags, Overrides, OverridesCommand, user_border, with_hydra_flags
 from empg_cli.invocation import command
 
 app = typer.Typer(
@@ -153,7 +153,10 @@ def report(
         command.run(runs, out, figures=figures)
 
 
-@app.command(epilog="Writes RUN/diagnostics/, which `empg report` draws. What it means: docs/diagnostics.md")
+@app.command(
+    cls=OverridesCommand,
+    epilog="Writes RUN/diagnostics/, which `empg report` draws. What it means: docs/diagnostics.md",
+)
 def diagnose(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or one of its checkpoints.")],
     overrides: Overrides = None,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
@@ -17,8 +19,20 @@ InfoKind = Literal["all", "config", "defaults", "defaults-tree", "plugins", "sea
 HYDRA = "Hydra"
 
 
-class HydraCommand(TyperCommand):
-    """A command that takes Hydra overrides: shows the config groups in its help, and accepts a bare `--info`."""
+class OverridesCommand(TyperCommand):
+    """A command that takes Hydra overrides: a secret among its words is refused before anything can repeat it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            with user_border():
+                from empg_cli.config.secrets import refuse_in_words
+
+                refuse_in_words(args)
+        return super().parse_args(ctx, args)
+
+
+class HydraCommand(OverridesCommand):
+    """Shows the config groups in its help, and accepts a bare `--info`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _with_info_kind(args))
@@ -127,7 +141,7 @@ class HydraFlags:
             "--package": self.package,
             "--info": self.info,
             "--config-dir": self.config_dir,
-            "--config-path": self.config_path,
+            "--config-path": None if self.config_path is None else str(Path(self.config_path).resolve()),
             "--experimental-rerun": self.rerun,
         }
         switches = {"--multirun": self.multirun, "--resolve": self.resolve, "--hydra-help": self.hydra_help}
@@ -163,16 +177,18 @@ def with_hydra_flags(*, leave_out: Sequence[str] = ()) -> Callable[[Callable[...
 
 @contextlib.contextmanager
 def user_border() -> Iterator[None]:
-    """Mistakes and stops end in a sentence and an exit code; a bug of ours keeps its traceback."""
+    """Mistakes and stops end in a sentence and an exit code; a bug of ours shows its traceback and says what it is."""
     from empg_cli.cli.path_errors import path_border, stdout_border
     from empg_cli.config.problems import ConfigError
     from empg_cli.errors import JobFailed, UserError
-    from empg_cli.observe.console import show_config_error, show_error
+    from empg_cli.observe.console import show_bug, show_config_error, show_error
     from empg_cli.observe.stop import Stopped
 
     try:
         with path_border(), stdout_border():
             yield
+    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        raise
     except ConfigError as error:
         show_config_error(error)
         raise typer.Exit(2) from None
@@ -185,3 +201,11 @@ def user_border() -> Iterator[None]:
     except Stopped as stop:
         print(f"To go on:  {stop.hint}", file=sys.stderr)
         raise typer.Exit(stop.exit_code) from None
+    except OSError as error:
+        show_error(f"{error.filename or 'the system'}: {error.strerror or error}")
+        raise typer.Exit(2) from None
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        show_bug(error)
+        raise typer.Exit(1) from None

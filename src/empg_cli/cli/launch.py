@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from empg_cli.cli.claim import Admit, claimed
 from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import MAIN_PID
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,8 +31,28 @@ def check_flags(flags: HydraFlags) -> None:
 
     if flags.multirun and flags.only_shows:
         raise ConfigError(INVALID, [Problem("--multirun", "cannot be combined with --cfg, --info or --hydra-help")])
-    if flags.config_dir is not None and not Path(flags.config_dir).is_dir():
-        raise ConfigError(INVALID, [Problem("--config-dir", "no such folder", flags.config_dir)])
+    for flag, folder in (("--config-dir", flags.config_dir), ("--config-path", flags.config_path)):
+        if folder is not None and not Path(folder).is_dir():
+            raise ConfigError(INVALID, [Problem(flag, "no such folder", folder)])
+    if flags.rerun is not None and (fault := _fault_of_pickle(Path(flags.rerun))):
+        raise ConfigError(INVALID, [Problem("--experimental-rerun", fault, flags.rerun)])
+    if flags.resolve and flags.cfg is None:
+        raise ConfigError(INVALID, [Problem("--resolve", "is read with --cfg only")])
+    if [flags.cfg, flags.info].count(None) == 0:
+        raise ConfigError(INVALID, [Problem("--info", "cannot be combined with --cfg")])
+
+
+def _fault_of_pickle(path: Path) -> str | None:
+    from omegaconf import DictConfig
+
+    if not path.is_file():
+        return "no such file"
+    try:
+        with path.open("rb") as file:
+            is_config = isinstance(pickle.load(file), DictConfig)
+    except Exception:  # pickles of other things raise anything
+        is_config = False
+    return None if is_config else "is no configuration that a callback of Hydra's has pickled"
 
 
 def launch(
@@ -55,7 +77,7 @@ def launch(
         FolderOwned: another process works in the folder.
         Stopped, JobFailed: from a job.
     """
-    from empg_cli.config.command_line import check_command_line
+    from empg_cli.config.command_line import check_command_line, refuse_secrets
     from empg_cli.config.unsaid import with_unsaid
 
     check_flags(flags)
@@ -65,10 +87,12 @@ def launch(
         for note in notes:
             print(note, file=sys.stderr)
     sweep = None
-    if not (flags.only_shows or own_source):
-        sweep = check_command_line(config_name, overrides, schema, multirun=flags.multirun, config_dir=flags.config_dir)
-    folders = _folder_overrides(sweep) if sweep else []
-    words, is_sweep = [*folders, *overrides], sweep is not None
+    if flags.cfg is not None and not own_source:
+        refuse_secrets(config_name, overrides, schema, flags.config_dir)
+    if not (flags.only_shows or flags.rerun is not None):
+        folders = {"config_dir": flags.config_dir, "config_path": flags.config_path}
+        sweep = check_command_line(config_name, overrides, schema, multirun=flags.multirun, **folders)
+    words, is_sweep = [*(_folder_overrides(sweep) if sweep else []), *overrides], sweep is not None
     place = None
     if not (flags.only_shows or own_source):
         from empg_cli.config.place import output_place
@@ -97,18 +121,29 @@ def run_hydra(
     from empg_cli.config.compose import INVALID, VERSION_BASE, register_installed
     from empg_cli.config.explain import first_line
     from empg_cli.config.location import conf_dir
+    from empg_cli.config.yaml_files import guard_hydra
 
+    guard_hydra(conf_dir())
     register_installed(flags.config_dir)
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     argv = [sys.argv[0], *flags.words(), *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)
-    with _argv(argv), _env({"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}), _patient_sigint(is_sweep):
+    with (
+        _argv(argv),
+        _env({"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}),
+        _patient_sigint(is_sweep),
+        _without_hydras_line(),
+    ):
         try:
             run()
         except (HydraException, OmegaConfBaseException) as error:
             if wants_raw_errors:
                 raise
             raise ConfigError(INVALID, [Problem("", first_line(error))]) from error
+        except Exception as error:
+            if wants_raw_errors or isinstance(error, UserError) or not flags.only_shows:
+                raise
+            raise ConfigError(INVALID, [Problem("", first_line(error))]) from error  # nothing but Hydra was at work
 
 
 def _folder_overrides(sweep: Sweep) -> list[str]:
@@ -120,6 +155,25 @@ def _folder_overrides(sweep: Sweep) -> list[str]:
     if sweep.run_dir is not None:
         overrides.append(f"hydra.sweep.dir={sweep.run_dir}")
     return overrides
+
+
+@contextlib.contextmanager
+def _without_hydras_line() -> Iterator[None]:
+    """Hydra says "Error executing job with overrides: [...]" before it raises a job's error: our border speaks."""
+    from hydra.core.utils import JobReturn, JobStatus
+
+    hydras = JobReturn.return_value
+
+    def value(self: JobReturn) -> Any:
+        if self.status == JobStatus.FAILED:
+            raise self._return_value
+        return hydras.fget(self)  # type: ignore[attr-defined]
+
+    JobReturn.return_value = property(value, hydras.fset)  # type: ignore[assignment, attr-defined]
+    try:
+        yield
+    finally:
+        JobReturn.return_value = hydras
 
 
 @contextlib.contextmanager

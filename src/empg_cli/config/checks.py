@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from empg_cli.config.problems import Problem
+
+DATA_VARIABLES = ("ALFWORLD_DATA", "WEBSHOP_DATA", "DEEPSEARCH_DATA")
+"""conf/ takes benchmark.data_dir from them."""
 
 
 def check_files(values: dict[str, Any]) -> list[Problem]:
@@ -15,6 +19,8 @@ def check_files(values: dict[str, Any]) -> list[Problem]:
     if isinstance(data_dir, str) and not (data_dir.strip() and Path(data_dir).expanduser().exists()):
         shown = data_dir if data_dir.strip() else repr(data_dir)
         hint = "give the official data (a folder or an archive), or benchmark.data_dir=null to play generated tasks"
+        named = [name for name in DATA_VARIABLES if os.environ.get(name) == data_dir]
+        hint += f" ({named[0]} in the environment says it)" if named else ""
         problems.append(Problem("benchmark.data_dir", "does not exist", shown, hint))
     path = _select(values, "model", "path")
     if isinstance(path, str) and _is_local(path) and not Path(path).expanduser().is_dir():

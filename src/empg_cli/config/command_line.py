@@ -10,13 +10,18 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from empg_cli.config.compose import INVALID, compose_job, hydra_session, is_group, parse, unescaped, validate
+from empg_cli.config.explain import first_line
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.secrets import refuse_in_values
 
 MAX_COMBINATIONS = 32  # composed in full; a larger sweep is checked by axis, about 0.15 CPU-s a job
 LONGEST_NAME = 40
+MOST_VALUES = 1000
+"""Of one axis: Hydra makes all jobs of a sweep before the first one runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,15 @@ def check_command_line(
     *,
     multirun: bool = False,
     config_dir: str | None = None,
+    config_path: str | None = None,
 ) -> Sweep | None:
-    """Raise ConfigError with every problem of every job checked; return the sweep, or None for a single run."""
-    with hydra_session(config_name, config_dir) as session:
+    """Raise ConfigError with every problem of every job checked; return the sweep, or None for a single run.
+
+    Args:
+        config_dir: a second folder of configurations, beside conf/.
+        config_path: a folder in the place of conf/.
+    """
+    with hydra_session(config_name, config_dir, config_path) as session:
         words, problems = parse(overrides, session.loader)
         multirun = multirun or any(word.key_or_group == "hydra.mode" and word.value() == "MULTIRUN" for word in words)
         if not multirun:
@@ -64,6 +75,21 @@ def check_command_line(
             where = f"in the job: {in_some[0][0]}" if in_some else None
             raise ConfigError(INVALID, list(failed_in), where)
         return _sweep(words, session.loader)
+
+
+def refuse_secrets(
+    config_name: str, overrides: Sequence[str], schema: type[BaseModel], config_dir: str | None = None
+) -> None:
+    """Of a configuration that is only to be printed, valid or not: files may hold some too.
+
+    Raises:
+        ConfigError: it holds one.
+    """
+    with hydra_session(config_name, config_dir) as session:
+        words, _ = parse(overrides, session.loader)
+        cfg, _ = compose_job([word for word in words if not word.is_sweep_override()], schema, session)
+        values: Any = OmegaConf.to_container(cfg, resolve=False)
+        refuse_in_values(values)
 
 
 def _sweep_without_flag(word: Override) -> Problem:
@@ -91,7 +117,16 @@ def _axis(word: Override) -> list[str]:
         return [str(word.input_line)]
     if not word.is_discrete_sweep():
         return []  # an interval: the sweeper samples it and each worker validates what it got
-    return [f"{word.get_key_element()}={value}" for value in word.sweep_string_iterator()]
+    try:
+        values = list(islice(word.sweep_string_iterator(), MOST_VALUES + 1))
+        fault = None if values else "has no value"
+    except Exception as error:  # Hydra's: a range without a step, a pattern where there are no options
+        values, fault = [], f"cannot be swept: {first_line(error)}"
+    if len(values) > MOST_VALUES:
+        fault = f"has more than {MOST_VALUES:,} values"
+    if fault is not None:
+        raise ConfigError(INVALID, [Problem(str(word.key_or_group), fault, unescaped(word.get_value_string()))])
+    return [f"{word.get_key_element()}={value}" for value in values]
 
 
 def _all_or_by_axis(axes: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,11 +24,15 @@ from pydantic import BaseModel, ValidationError, create_model
 from empg_cli.config import explain, outside
 from empg_cli.config.benchmarks import Benchmark
 from empg_cli.config.checks import check_files
+from empg_cli.config.environment import check_environment
 from empg_cli.config.location import conf_dir
 from empg_cli.config.node import BenchmarkNode, Node
 from empg_cli.config.problems import INVALID as INVALID
-from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.problems import ConfigError, Problem, shortened
+from empg_cli.config.secrets import refuse_in_values, refuse_in_words
 from empg_cli.config.targets import BENCHMARKS, installed
+from empg_cli.config.yaml_files import guard_hydra
+from empg_cli.errors import UserError
 
 VERSION_BASE = "1.3"
 REFUSALS = (HydraException, OmegaConfBaseException)
@@ -45,28 +49,46 @@ class Session:
     search: tuple[str, ...]
     """Override that adds a second folder of configs."""
 
-    def compose(self, words: Sequence[str]) -> DictConfig:
-        return compose(self.config_name, overrides=[*self.search, *words])
+    def compose(self, words: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+        """
+        Raises:
+            HydraException, OmegaConfBaseException: it refuses a word, a file or a value.
+            DataError: a file cannot be read.
+        """
+        try:
+            return compose(self.config_name, overrides=[*self.search, *words], return_hydra_config=with_hydra)
+        except (UserError, *REFUSALS):
+            raise
+        except Exception as error:  # nothing but Hydra is at work, and odd words make it raise ValueErrors and more
+            raise HydraException(explain.first_line(error)) from error
 
 
 @contextmanager
-def hydra_session(config_name: str, config_dir: str | None = None) -> Iterator[Session]:
-    """Compose from the shipped conf/, and from the user's own folder if given; a running Hydra job's state is put back.
+def hydra_session(config_name: str, config_dir: str | None = None, config_path: str | None = None) -> Iterator[Session]:
+    """Compose from the shipped conf/ (or the folder `config_path` in its place), and from the user's own folder if
+    given; a running Hydra job's state is put back.
 
     Hydra looks for the primary config in the main folder only, so that is the user's when it holds one of this name.
     """
-    main, other = conf_dir(), Path(config_dir).resolve() if config_dir is not None else None
+    main = conf_dir() if config_path is None else Path(config_path).resolve()
+    other = Path(config_dir).resolve() if config_dir is not None else None
     if other is not None and (other / f"{config_name}.yaml").is_file():
         main, other = other, main
+    guard_hydra(conf_dir())
     register_installed(config_dir)
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(main), version_base=VERSION_BASE):
-            search = () if other is None else (f"hydra.searchpath=['file://{other}']",)
+            search = () if other is None else (f"hydra.searchpath=[{_quoted(f'file://{other}')}]",)
             yield Session(config_name, GlobalHydra.instance().config_loader(), search)
     finally:
         GlobalHydra.instance().hydra = outer
+
+
+def _quoted(text: str) -> str:
+    """As a word of Hydra's grammar, whatever is in it."""
+    return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
 def register_installed(config_dir: str | None = None) -> None:
@@ -82,16 +104,21 @@ def register_installed(config_dir: str | None = None) -> None:
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override], list[Problem]]:
-    """Hydra's parser on each word, so that every word it cannot read is reported."""
+    """Hydra's parser on each word, so that every word it cannot read is reported.
+
+    Raises:
+        ConfigError: a word holds a secret.
+    """
+    refuse_in_words(overrides)
     parser = OverridesParser.create(config_loader=loader)
     parsed, problems = [], []
     for word in overrides:
         try:
             parsed += parser.parse_overrides([word])
-        except OverrideParseException:
-            problems.append(
-                Problem(word, "is not a KEY=VALUE override", hint="quote special characters: 'key=\"a, b\"'")
-            )
+        except Exception as error:  # its own, and what deep brackets and long numbers raise in a parser
+            why = "" if isinstance(error, OverrideParseException) else f" ({explain.first_line(error)})"
+            hint = "quote special characters: 'key=\"a, b\"'"
+            problems.append(Problem(shortened(word), f"is not a KEY=VALUE override{why}", hint=hint))
     return parsed, problems
 
 
@@ -124,6 +151,10 @@ def compose_job(
         except REFUSALS as error:
             if is_group(override, session.loader):
                 bad_groups.append(key)
+                if not isinstance(override.value(), str | list):
+                    options = session.loader.get_group_options(key.split("@")[0])
+                    problems.append(explain.unknown_option(key, override.get_value_string(), options))
+                    continue
             elif key.split(".")[0] in bad_groups:
                 continue  # cannot be judged before the group is right
             values: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -151,7 +182,10 @@ def validate(
     except OmegaConfBaseException as error:
         raise ConfigError(INVALID, [*found, explain.from_interpolation(error)]) from None
     values.pop("hydra", None)
+    refuse_in_values(values)
     found += check_files(values)
+    if imports:
+        found += check_environment(values)
     unusable, unfilled = outside.check(values) if imports else ([], [])
     found += unusable
     typed = None

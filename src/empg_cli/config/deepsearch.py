@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from empg_cli.config.node import BenchmarkNode, Node
-from empg_cli.config.service import Remote
+from empg_cli.config.service import Address, Remote
 
 
 class World(Node):
@@ -47,7 +47,7 @@ class HttpRetrieval(Remote):
     """A server that speaks Search-R1's `/retrieve`, such as `empg data serve deepsearch`."""
 
     engine: Literal["http"]
-    urls: Annotated[list[str], Field(min_length=1)]
+    urls: Annotated[list[Address], Field(min_length=1)]
     """Base addresses, used in turn."""
     dialect: Literal["queries", "query"]
     """queries: a list per request (Search-R1, verl, ASearcher); query: a single one (SkyRL, verl-agent)."""
@@ -57,7 +57,7 @@ class OpenSearchRetrieval(Remote):
     """Elasticsearch or OpenSearch, by `_msearch`."""
 
     engine: Literal["opensearch"]
-    url: str
+    url: Address
     index: str
     title_field: str
     text_field: str
@@ -70,12 +70,12 @@ class QdrantRetrieval(Remote):
     """Qdrant `points/query`, with query vectors from an OpenAI-compatible `/embeddings`."""
 
     engine: Literal["qdrant"]
-    url: str
+    url: Address
     collection: str
     title_field: str
     text_field: str
     api_key_env: str | None
-    embeddings_url: str
+    embeddings_url: Address
     """Base address, such as http://127.0.0.1:8001/v1."""
     embeddings_model: str
     embeddings_key_env: str | None
@@ -85,13 +85,13 @@ class QdrantRetrieval(Remote):
 
 class WebRetrieval(Remote):
     engine: Literal["serper", "tavily", "brave", "searxng"]
-    base_url: str | None
+    base_url: Address | None
     """null = the provider's own address; searxng has none and needs one."""
     api_key_env: str | None
     """Environment variable that holds the key; null = none is sent."""
     reader: Literal["jina"] | None
     """Reads the pages that `open` names; null = pages cannot be opened."""
-    reader_url: str | None
+    reader_url: Address | None
     """null = the reader's own address."""
     reader_key_env: str | None
     mode: Literal["live", "record", "replay"]
@@ -126,7 +126,7 @@ Retrieval = EmbeddedRetrieval | DenseRetrieval | HttpRetrieval | OpenSearchRetri
 class Judge(Remote):
     """A language model that compares answers, behind an OpenAI-compatible `/chat/completions`."""
 
-    base_url: str
+    base_url: Address
     """Such as http://127.0.0.1:8000/v1."""
     model: str
     api_key_env: str | None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
-from empg_cli.config.service import Remote
+from empg_cli.config.service import Address, Remote
 
 OWN_KEYS = frozenset({"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "seed", "n", "stream"})
 """What a request holds anyway, or what would change its form."""
@@ -16,7 +15,7 @@ OWN_KEYS = frozenset({"model", "messages", "temperature", "max_tokens", "max_com
 class Endpoint(Remote):
     """An OpenAI-compatible `/chat/completions`: vLLM, SGLang, llama.cpp, or a provider."""
 
-    base_url: str
+    base_url: Address
     """Such as http://127.0.0.1:8000/v1 or https://api.openai.com/v1."""
     model: str
     """As the server calls it."""
@@ -28,14 +27,6 @@ class Endpoint(Remote):
     """Send a seed that depends on task, step and evaluation seed; turn it off for servers that refuse the field."""
     extra_body: dict[str, Any]
     """Further fields of each request, such as {chat_template_kwargs: {enable_thinking: false}}."""
-
-    @model_validator(mode="after")
-    def base_url_is_an_address(self) -> Endpoint:
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url ({self.base_url}) must begin with http:// or https://")
-        if "@" in urlsplit(self.base_url).netloc:
-            raise ValueError("base_url must hold no user and password: it is written to files; use api_key_env")
-        return self
 
     @model_validator(mode="after")
     def extra_body_adds(self) -> Endpoint:

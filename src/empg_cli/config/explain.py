@@ -25,6 +25,9 @@ def _from_detail(detail: ErrorDetails, schema: type[BaseModel], values: dict[str
     key, model = dotted(schema, detail["loc"])
     context = detail.get("ctx", {})
     match detail["type"]:
+        case "extra_forbidden" if key in groups() and key not in known_keys(schema):
+            hint = f"a file in {key}/ has the first line `# @package _global_`"
+            return Problem(key, "is no part of a configuration", hint=hint)
         case "extra_forbidden":
             return unknown_key(schema, key, values, _shown(detail["input"]), drop=f"drop it: ~{key}")
         case "missing":
@@ -75,6 +78,8 @@ def unknown_key(
             return _not_read(active, choices, key, values, got, drop)
     if key in known_keys(schema):
         return Problem(key, "is not in the composed configuration", got, f"add it with a plus: +{key}={got or 'VALUE'}")
+    if key in groups():
+        return Problem(key, "is a config group of another command, and not read by this one", got, drop)
     return Problem(key, "unknown key", got, did_you_mean(key, [*known_keys(schema), *groups()]))
 
 
@@ -103,7 +108,11 @@ def from_override(error: Exception, override: str, schema: type[BaseModel], valu
     if isinstance(error, OverrideParseException):
         return Problem(override, "is not in Hydra's override syntax", hint="quote special characters: 'key=\"a, b\"'")
     if isinstance(error, MissingConfigException) and error.options is not None:
-        return unknown_option(key, right, list(error.options))
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        if option == right or not group:
+            return unknown_option(key, right, list(error.options))
+        inner = unknown_option(group, option, list(error.options))
+        return Problem(key, f"{right} names what is not there: {inner}")
     reason = first_line(error)
     if left.startswith("~"):
         return Problem(
@@ -133,9 +142,12 @@ def from_interpolation(error: Exception) -> Problem:
 
 
 def first_line(error: Exception) -> str:
-    chain = [error, error.__cause__]
-    text = " ".join(str(part).strip().splitlines()[0] for part in chain if part is not None and str(part).strip())
-    return text or type(error).__name__
+    """What it says, and what its cause says; Hydra ends a line with a colon where the next one says why."""
+    found = []
+    for part in (error, error.__cause__):
+        lines = [line.strip() for line in str(part or "").splitlines() if line.strip()]
+        found.append(" ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1]))
+    return " ".join(dict.fromkeys(filter(None, found))) or type(error).__name__
 
 
 def _select(values: dict[str, Any], key: str) -> Any:

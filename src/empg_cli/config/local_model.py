@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from hydra import compose
 from hydra.core.override_parser.types import Override
 
 from empg_cli.config.compose import REFUSALS, Session, hydra_session, parse
@@ -50,7 +49,7 @@ def _choice(words: Sequence[Override], session: Session) -> str | None:
     """The option of the group `model`; None when it cannot be told, because another word is wrong or sweeps."""
     once = [str(word.input_line) for word in words if not word.is_sweep_override()]
     try:
-        composed = compose(session.config_name, [*session.search, *once], return_hydra_config=True)
+        composed = session.compose(once, with_hydra=True)
     except REFUSALS:
         return None
     choice: str | None = composed.hydra.runtime.choices.get("model")

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 
 from empg_cli.errors import UserError
 
+LONGEST = 200
 INVALID = "The configuration is not valid"
+
+
+def shortened(text: str) -> str:
+    """A word of the command line, or a value, that a message repeats."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +28,9 @@ class Problem:
     """What to do: the nearest match, the allowed values, a command."""
 
     def __str__(self) -> str:
-        text = f"{self.key}: {self.what}" if self.key else self.what
+        text = f"{shortened(self.key)}: {self.what}" if self.key else self.what
         if self.got is not None:
-            text += f" (got {self.got})"
+            text += f" (got {shortened(self.got)})"
         return text + (f"; {self.hint}" if self.hint else "")
 
 

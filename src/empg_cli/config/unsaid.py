@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hydra import compose
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
@@ -49,7 +48,7 @@ def with_outside_keys(
         words, problems = parse([*after, *overrides], session.loader)
         others = [str(word.input_line) for word in words if not _node_of(word) and not word.is_sweep_override()]
         try:
-            composed = compose(session.config_name, [*session.search, *others])
+            composed = session.compose(others)
         except REFUSALS:
             return list(overrides), []  # another word is wrong; it is reported when all are composed
     if problems:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from empg_cli.files import write_atomically
+from empg_cli.runs.shapes import read_json
 from empg_cli.stats.intervals import Estimate
 
 FOLDER = "diagnostics"
@@ -147,33 +147,7 @@ def read_diagnosis(folder: Path) -> Diagnosis | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    gradients, change = content["gradients"], content["change"]
-    return Diagnosis(
-        **content
-        | {
-            "proposition1": _proposition1(content["proposition1"]),
-            "gradients": gradients and _gradients(gradients),
-            "change": change and _change(change),
-        }
-    )
-
-
-def _proposition1(content: Mapping[str, Any]) -> Proposition1:
-    bins = tuple(TokenBin(**row | {"sampled": Estimate(*row["sampled"])}) for row in content["bins"])
-    return Proposition1(bins, content["largest_error"], Estimate(*content["excess"]), content["shannon_rank"])
-
-
-def _gradients(content: Mapping[str, Any]) -> GradientNorms:
-    return GradientNorms(tuple(GradientStep(**row) for row in content["steps"]), Estimate(*content["rank"]))
-
-
-def _change(content: Mapping[str, Any]) -> EntropyChange:
-    bins = (
-        ChangeBin(**row | {"change": Estimate(*row["change"]), "percentile": tuple(row["percentile"])})
-        for row in content["bins"]
-    )
-    return EntropyChange(content["before"], content["after"], tuple(bins))
+    return read_json(path, Diagnosis, mend="make it anew with `empg diagnose`, or delete it")
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -6,20 +6,56 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from empg_cli.errors import UserError
-from empg_cli.files import paths_in
-from empg_cli.runs.config_file import is_run, saved_values
+from empg_cli.runs.config_file import is_run, saved_run
+from empg_cli.runs.evaluations import evaluation_files
 from empg_cli.runs.reading import warn_of_faults
 from empg_cli.runs.run_file import read_run_file
+from empg_cli.runs.shapes import OPEN, read_json
 from empg_cli.stats.paired import PairedCounts, paired_counts
 from empg_cli.types import Status
 
 COUNTS = frozenset({"tasks", "kinds", "solvable"})
 """Parts of a fingerprint that say how much data there is: the task lists tell what of it was played."""
+MEND = "give an evaluation of empg, or the folder of one"
 PASSES = "passes"
 """Folder of the single evaluations, where an `empg eval` made several."""
+
+
+class _Task(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    task_id: str
+    kind: str
+    success: bool | None
+    status: NotRequired[str]
+
+
+class _Rules(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    max_steps: int
+
+
+class _Summary(TypedDict, total=False):
+    """Of several passes; a single evaluation has no such key."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    passes: list[str]
+
+
+class _Evaluation(TypedDict):
+    """What is read of an evaluation's file."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    tasks: list[_Task]
+    split: str
+    temperature: float
+    update: NotRequired[int | None]
+    data: NotRequired[dict[str, Any]]
+    rules: NotRequired[_Rules]
 
 
 class NotComparable(UserError):  # noqa: N818 (a sentence for the user)
@@ -84,26 +120,26 @@ def read_evaluation(path: Path) -> SavedEvaluation:
     facts = read_run_file(run_dir)
     if is_run(run_dir):
         warn_of_faults(run_dir)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if "passes" in content:
-            files = ", ".join(f"{file.parent / PASSES / name}.json" for name in content["passes"][:2])
-            raise NotComparable(f"{file} sums up {len(content['passes'])} evaluations: give one of them ({files}, ...)")
-        tasks, split, temperature = content["tasks"], content["split"], content["temperature"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise NotComparable(f"{file} is not an evaluation of empg ({type(error).__name__}: {error})") from None
+    names = read_json(file, _Summary, mend=MEND).get("passes")
+    if names is not None:
+        files = ", ".join(f"{file.parent / PASSES / name}.json" for name in names[:2])
+        raise NotComparable(f"{file} sums up {len(names)} evaluations: give one of them ({files}, ...)")
+    content = read_json(file, _Evaluation, mend=MEND)
     data = content.get("data") or facts.get("data")
     if not data:
         raise NotComparable(f"{file} does not say which data was played, nor does {run_dir / 'run.json'}")
     max_steps = content.get("rules", {}).get("max_steps") or _configured_max_steps(run_dir)
-    return SavedEvaluation(file, split, temperature, data, tasks, content.get("update"), max_steps)
+    tasks: list[Any] = [*content["tasks"]]
+    return SavedEvaluation(
+        file, content["split"], content["temperature"], data, tasks, content.get("update"), max_steps
+    )
 
 
 def _configured_max_steps(run_dir: Path) -> int | None:
     """For an evaluation within a training run, whose own file does not say."""
     if not is_run(run_dir):
         return None
-    max_steps: int | None = saved_values(run_dir).get("benchmark", {}).get("max_steps")
+    max_steps: int | None = saved_run(run_dir)["benchmark"].get("max_steps")
     return max_steps
 
 
@@ -113,7 +149,7 @@ def _evaluation_file(path: Path) -> Path:
     own = path / "evaluation.json"
     if own.is_file():
         return own
-    files = paths_in(path / "evaluations", "update-*.json")
+    files = evaluation_files(path)
     if not files:
         raise NotComparable(f"{path} holds no evaluation: give a run, the folder of an `empg eval`, or its .json file")
     return files[-1]

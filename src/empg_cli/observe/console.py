@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from functools import cache
 from typing import TYPE_CHECKING
 
+from empg_cli.config.secrets import without_secrets
 from empg_cli.observe.terminal import is_live_terminal, printable, write_line
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from empg_cli.config.problems import ConfigError
 
+A_BUG = "this is a bug in empg, or in code from outside that it runs: the traceback above says where; please report it"
 PLAIN = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
 
@@ -59,7 +62,13 @@ class ConsoleHandler(logging.Handler):
 
 
 def show_error(message: str) -> None:
-    write_line(sys.stderr, f"error: {printable(message)}")
+    write_line(sys.stderr, f"error: {printable(without_secrets(message))}")
+
+
+def show_bug(error: Exception) -> None:
+    """What no border knows, with its traceback: that is what mends it."""
+    write_line(sys.stderr, printable(without_secrets("".join(traceback.format_exception(error)))))
+    show_error(f"{type(error).__name__}: {error}\n  {A_BUG}")
 
 
 def show_config_error(error: ConfigError) -> None:
@@ -70,14 +79,16 @@ def show_config_error(error: ConfigError) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
+    from empg_cli.config.problems import shortened
+
     body = Text()
     for number, problem in enumerate(error.problems):
         body.append("\n" if number else "")
         if problem.key:
-            body.append(printable(problem.key), style="bold").append("  ")
-        body.append(printable(problem.what))
+            body.append(printable(shortened(problem.key)), style="bold").append("  ")
+        body.append(printable(without_secrets(problem.what)))
         if problem.got is not None:
-            body.append(f"  (got {printable(problem.got)})", style="dim")
+            body.append(f"  (got {printable(shortened(without_secrets(problem.got)))})", style="dim")
         if problem.hint:
             body.append(f"\n  {printable(problem.hint)}", style="green")
     if error.where:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
-MASK = "***"
+from empg_cli.config.secrets import MASK, SECRET_NAME, URL_LOGIN
 
-# `max_new_tokens` and `tokens_per_microbatch` are settings, not secrets: only a whole last word counts.
-_SECRET_NAME = re.compile(
-    r"(?i)(^|[_.-])(api_?key|(access|secret|private)_?key|token|secret|passwd|password|credentials?)$"
-)
-_URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 _SHORTEST_SECRET = 8
 
 
@@ -21,7 +15,7 @@ def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy with `***` for values of secret-looking keys, logins inside URLs, and text that repeats a secret
     environment variable (WANDB_API_KEY, HF_TOKEN ...)."""
     secrets = [
-        value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET
+        value for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET
     ]
 
     def masked(value: Any) -> Any:
@@ -29,10 +23,10 @@ def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
             case str():
                 for secret in secrets:
                     value = value.replace(secret, MASK)
-                return _URL_LOGIN.sub(f"{MASK}@", value)
+                return URL_LOGIN.sub(f"{MASK}@", value)
             case Mapping():
                 return {
-                    key: MASK if item is not None and _SECRET_NAME.search(str(key)) else masked(item)
+                    key: MASK if item is not None and SECRET_NAME.search(str(key)) else masked(item)
                     for key, item in value.items()
                 }
             case list() | tuple():

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from empg_cli.reports.configurations import configurations
 from empg_cli.runs.reading import RunFolder
-from empg_cli.runs.rows import read_records
+from empg_cli.runs.shapes import OPEN, read_json_lines
 
 WARNINGS = "health.jsonl"
+
+
+class _Shown(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    task_id: str
+    group: int
+    index: int
+    step: int
+
+
+class _Line(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    update: int
+    name: str
+    text: str
+    trajectory: NotRequired[_Shown | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +70,12 @@ def spike_note(runs: Sequence[RunFolder]) -> str:
 
 def health_warnings(run: RunFolder) -> tuple[HealthWarning, ...]:
     """In the order they came."""
-    records = [] if WARNINGS in run.damaged else read_records(run.folder / WARNINGS)
+    path = run.folder / WARNINGS
+    if WARNINGS in run.damaged or not path.is_file():
+        return ()
     return tuple(
-        HealthWarning(record["update"], record["name"], record["text"], *_place(record.get("trajectory") or {}))
-        for record in records
+        HealthWarning(line["update"], line["name"], line["text"], *_place(line.get("trajectory") or {}))
+        for line in read_json_lines(path, _Line)
     )
 
 

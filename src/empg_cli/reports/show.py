@@ -170,7 +170,7 @@ def _numbers(step: dict[str, Any], largest: float) -> Group:
         parts = [f"H {step['entropy']:.3f}"]
         parts += [f"{name} {step[name]:.3f}" for name in ("g", "f") if step.get(name) is not None]
         lines.append(Text("  ".join(parts)))
-    if step.get("credit") is not None:
+    if step.get("credit") is not None and step.get("advantage") is not None:
         colour = "green" if step["credit"] >= 0 else "red"
         lines.append(
             Text(f"advantage {step['advantage']:+.3f}  ").append(f"credit {step['credit']:+.3f}", style=colour)

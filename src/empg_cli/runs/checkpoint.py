@@ -18,16 +18,19 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
+
+from typing_extensions import TypedDict
 
 from empg_cli.disk import free_bytes, in_bytes, refusal
-from empg_cli.errors import UserError
+from empg_cli.errors import DataError, UserError
 from empg_cli.files import paths_in, sync, temporaries
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.best import Best, best_of, success_rates
 from empg_cli.runs.evaluations import FOLDER as EVALUATIONS
 from empg_cli.runs.history import HISTORY, seal, seal_faults
 from empg_cli.runs.history import STATE as STATE
+from empg_cli.runs.shapes import OPEN, read_json
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,16 @@ MANIFEST = "manifest.json"
 MODEL = "model"
 """Folder of the weights in a checkpoint."""
 OPTIMIZER = "optimizer.pt"
+
+
+class _File(TypedDict):
+    bytes: int
+    sha256: str
+
+
+class _Manifest(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    files: dict[str, _File]
 
 
 class CheckpointError(UserError):
@@ -339,27 +352,28 @@ def _list_of(run_dir: Path) -> str:
 def checkpoint_fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        files: dict[str, dict[str, Any]] = json.loads((path / MANIFEST).read_text())["files"]
-        expected = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in files.items()}
-        if STATE not in expected:
+        files = read_json(path / MANIFEST, _Manifest)["files"]
+        if STATE not in files:
             return f"{MANIFEST} does not name {STATE}"
-        for name, (size, digest) in expected.items():
+        for name, expected in files.items():
             file = path / name
             if not file.is_file():
                 return f"{name} is missing"
-            if file.stat().st_size != size:
-                return f"{name} has {file.stat().st_size} bytes, not {size}"
-            if _sha256(file) != digest:
+            if file.stat().st_size != expected["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes, not {expected['bytes']}"
+            if _sha256(file) != expected["sha256"]:
                 return f"{name} does not match its SHA-256"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        return f"it cannot be read ({error})"
+    except DataError as error:
         return f"unreadable {MANIFEST} ({error})"
     return None
 
 
 def load_state(path: Path) -> TrainState:
-    return TrainState(**json.loads((path / STATE).read_text()))
+    return read_json(path / STATE, TrainState, mend="give another checkpoint")
 
 
 def remove_leftovers(run_dir: Path) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
-import yaml
+from typing_extensions import TypedDict
 
 from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.yaml_files import read_mapping
 from empg_cli.runs.format import migrated
 from empg_cli.runs.run_file import check_readable, read_run_file
+from empg_cli.runs.shapes import OPEN, check_shape
 
 if TYPE_CHECKING:
     from empg_cli.config.schema import TrainConfig
@@ -23,6 +24,36 @@ CONFIG_DIGESTS = "config_digests"
 
 def digest_of(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+MEND = "restore it from a copy: .hydra/config.yaml beside it is what the run was started with"
+
+
+class _Named(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    name: str
+
+
+class _Benchmark(_Named):
+    max_steps: NotRequired[int]
+
+
+class _Trainer(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    updates: int
+
+
+class SavedRun(TypedDict):
+    """What reports read of a configuration. All of it is checked when it is composed again."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    seed: int
+    model: _Named
+    benchmark: _Benchmark
+    algo: _Named
+    rollout: dict[str, Any]
+    trainer: _Trainer
+    logger: NotRequired[dict[str, Any]]
 
 
 def is_run(folder: Path) -> bool:
@@ -42,23 +73,29 @@ def saved_values(folder: Path) -> dict[str, Any]:
     """The saved configuration as plain data, with the keys of today.
 
     Raises:
-        ConfigError: the file is broken, or was changed since the run wrote it.
+        DataError: the file is broken.
+        ConfigError: it was changed since the run wrote it.
         FromTheFuture: a newer empg has made the folder.
     """
     check_readable(folder)
-    text = (folder / CONFIG_FILE).read_bytes()
+    path = folder / CONFIG_FILE
+    values = read_mapping(path)
     known = read_run_file(folder).get(CONFIG_DIGESTS)
-    if known and digest_of(text) not in known:
+    if known and digest_of(path.read_bytes()) not in known:
         hint = "put it back from a copy; what may change is given to `empg train --resume` on the command line"
-        raise ConfigError("Not as the run wrote it", [Problem(str(folder / CONFIG_FILE), "was changed", hint=hint)])
-    try:
-        values = yaml.load(text.decode("utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what = f"is not readable YAML ({' '.join(str(error).split())})"
-        raise ConfigError("Not a run", [Problem(str(folder / CONFIG_FILE), what)]) from error
-    if not isinstance(values, dict):
-        raise ConfigError("Not a run", [Problem(str(folder / CONFIG_FILE), "is not a configuration")])
+        raise ConfigError("Not as the run wrote it", [Problem(str(path), "was changed", hint=hint)])
     return migrated(values)
+
+
+def saved_run(folder: Path) -> dict[str, Any]:
+    """The same, with the parts that every run has.
+
+    Raises:
+        DataError: the file is broken, or not of a training run.
+        ConfigError: it was changed since the run wrote it.
+        FromTheFuture: a newer empg has made the folder.
+    """
+    return dict(check_shape(folder / CONFIG_FILE, saved_values(folder), SavedRun, mend=MEND))
 
 
 def saved_config(folder: Path) -> TrainConfig:
@@ -69,11 +106,3 @@ def saved_config(folder: Path) -> TrainConfig:
     from empg_cli.config.schema import TrainConfig
 
     return validate(OmegaConf.create(saved_values(folder)), TrainConfig)
-
-
-class _Loader(yaml.SafeLoader):
-    """Takes 1e-5 for a number, as Hydra does: YAML 1.1 wants a dot in it."""
-
-
-_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))

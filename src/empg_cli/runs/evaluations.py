@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from empg_cli.files import WriteText, paths_in, write_in_folder
+from empg_cli.runs.shapes import OPEN, read_json
 from empg_cli.types import Trajectory
 
 FOLDER = "evaluations"
+_NAME = re.compile(r"update-\d+\.json")
 
 
 class SuccessRate(TypedDict):
@@ -114,21 +119,49 @@ def write_evaluation(run_dir: Path, update: int, evaluation: Evaluation, *, writ
     write(run_dir / FOLDER / f"update-{update:06d}.json", json.dumps(content, indent=1) + "\n")
 
 
+class _Total(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    success_rate: float
+    lo: float
+    hi: float
+    n: int
+
+
+class _Average(_Total):
+    name: str
+    group: str
+    sources: int
+
+
+class _File(TypedDict):
+    """What is read of the file of an evaluation."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    update: int
+    total: _Total
+    averages: NotRequired[list[_Average]]
+
+
 def drop_evaluations(run_dir: Path, done: int) -> None:
     """Remove those after update `done`: a resumed run makes them again; -1 = a new run, remove all."""
     for path in evaluation_files(run_dir):
-        if int(path.stem.removeprefix("update-")) > done:
+        if _update_of(path) > done:
             path.unlink()
 
 
 def evaluation_files(run_dir: Path) -> list[Path]:
-    """In the order of updates."""
-    return paths_in(run_dir / FOLDER, "update-*.json")
+    """In the order of updates; other files in the folder are nobody's business."""
+    files = paths_in(run_dir / FOLDER, "update-*.json")
+    return sorted((path for path in files if _NAME.fullmatch(path.name)), key=_update_of)
+
+
+def _update_of(path: Path) -> int:
+    return int(path.stem.removeprefix("update-"))
 
 
 def read_evaluations(run_dir: Path) -> list[tuple[int, SuccessRate]]:
     """(update, totals) of every evaluation in a run folder, in order."""
-    contents = [json.loads(path.read_text()) for path in evaluation_files(run_dir)]
+    contents = [read_json(path, _File) for path in evaluation_files(run_dir)]
     return [(content["update"], shown(content["total"])) for content in contents]
 
 
@@ -139,7 +172,7 @@ def read_groups(run_dir: Path) -> list[tuple[str, str]]:
     return [
         (f"{when} {name}", text)
         for when, path in ends
-        for name, text in group_lines(json.loads(path.read_text()).get("averages", []))
+        for name, text in group_lines(read_json(path, _File).get("averages", []))
     ]
 
 

@@ -6,12 +6,29 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from empg_cli.runs.row_file import RowFile
-from empg_cli.runs.rows import Row, read_records
+from empg_cli.runs.rows import Row
+from empg_cli.runs.shapes import OPEN, check_shape, read_json_lines
 
 FILE = "histograms.jsonl"
+
+
+class _Heap(TypedDict):
+    low: float
+    high: float
+    counts: Annotated[list[int], Field(min_length=1)]
+
+
+class _Line(TypedDict):
+    """And the histograms under their names."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    update: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +83,13 @@ def read_histograms(run_dir: Path, name: str) -> dict[int, Histogram]:
         name: `hist/step_entropy_won`, `hist/step_entropy_lost`, and with EMPG `hist/weight` (g),
             `hist/future_clarity` (f), `hist/credit_shift`.
     """
-    return {
-        record["update"]: Histogram(record[name]["low"], record[name]["high"], tuple(record[name]["counts"]))
-        for record in read_records(run_dir / FILE)
-        if name in record
-    }
+    path = run_dir / FILE
+    if not path.is_file():
+        return {}
+    found = {}
+    for line in read_json_lines(path, _Line):
+        values: Mapping[str, Any] = line
+        if name in values:
+            heap = check_shape(path, values[name], _Heap)
+            found[line["update"]] = Histogram(heap["low"], heap["high"], tuple(heap["counts"]))
+    return found

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from empg_cli.config.compose import INVALID, hydra_session, is_group, parse
 from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.problems import ConfigError, Problem
-from empg_cli.runs.config_file import saved_values
+from empg_cli.runs.config_file import saved_run
 
 SECTIONS = {
     "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger"),
@@ -53,7 +53,7 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     Sections whose group is chosen on the command line (`rollout=window`) come from conf/ as usual. It lives in
     Hydra's ConfigStore, which every launcher sends to its workers.
     """
-    saved = saved_values(folder)
+    saved = saved_run(folder)
     with hydra_session(command) as session:
         words, _ = parse(overrides, session.loader)
         chosen = {str(word.key_or_group) for word in words if is_group(word, session.loader)}

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from empg_cli.errors import UserError
-from empg_cli.files import paths_in
 from empg_cli.runs.checkpoint import all_checkpoints, updates_of
-from empg_cli.runs.config_file import is_run, saved_values
+from empg_cli.runs.config_file import is_run, saved_run
 from empg_cli.runs.histograms import FILE as HISTOGRAMS
 from empg_cli.runs.histograms import Histogram, read_histograms
 from empg_cli.runs.history import first_update, history_faults
 from empg_cli.runs.rows import Row, read_rows
 from empg_cli.runs.run_file import check_readable, read_run_file
 from empg_cli.runs.study import STUDY_FILE, read_study
+from empg_cli.runs.trajectories import read_trajectories, trajectory_files
 
 log = logging.getLogger(__name__)
 
@@ -90,12 +89,10 @@ class RunFolder:
 
     def trajectories(self) -> list[dict[str, Any]]:
         """Those of the newest update that has any, evaluation first."""
-        files = paths_in(self.folder / "trajectories", "update-*.jsonl")
-        if not files:
-            return []
-        newest = files[-1].name.split("-")[1]
-        sound = [file for file in files if file.relative_to(self.folder).as_posix() not in self.damaged]
-        return [record for file in sound if file.name.split("-")[1] == newest for record in _json_lines(file)]
+        files = trajectory_files(self.folder)
+        newest = [file for update, file in files if update == files[-1][0]]
+        sound = [file for file in newest if file.relative_to(self.folder).as_posix() not in self.damaged]
+        return [record for file in sound for record in read_trajectories(file)]
 
 
 def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
@@ -121,8 +118,7 @@ def evaluation_trajectories(folder: Path) -> list[dict[str, Any]] | None:
     if not (folder / "evaluation.json").is_file():
         return None
     check_readable(folder)
-    files = paths_in(folder / "trajectories", "update-*.jsonl")
-    return [record for file in files for record in _json_lines(file)]
+    return [record for _, file in trajectory_files(folder) for record in read_trajectories(file)]
 
 
 def _run_folders(path: Path) -> list[Path]:
@@ -165,9 +161,7 @@ def _has_logged(folder: Path) -> bool:
 
 def _open(folder: Path) -> RunFolder:
     rows = read_rows(folder / "metrics.jsonl")
-    config = saved_values(folder)
-    if "algo" not in config:
-        raise NotARun(f"{folder}/config.yaml is not the configuration of a training run")
+    config = saved_run(folder)
     return RunFolder(folder, config, read_run_file(folder), rows, warn_of_faults(folder))
 
 
@@ -185,8 +179,3 @@ def warn_of_faults(folder: Path) -> frozenset[str]:
     for fault in faults:
         log.warning("%s: %s", folder, fault)
     return frozenset(fault.split()[0].removesuffix(":") for fault in faults)
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from (json.loads(line) for line in file)

@@ -56,20 +56,15 @@ def without_wall_clock(row: Mapping[str, Any]) -> dict[str, Any]:
 def read_rows(path: Path) -> dict[int, Row]:
     """Rows of a metrics file by update, in order of appearance; a missing file has none.
 
-    A last line that a crash cut off is left out.
+    A last line that a crash cut off is left out, and so is a line with anything but numbers.
     """
     rows: dict[int, Row] = {}
-    for _, record in _records(path):
+    for number, _, record in _records(path):
+        if words := [key for key, value in record.items() if isinstance(value, str | list | dict)]:
+            log.warning("%s line %d is not a row of metrics and is left out: %s is no number", path, number, words[0])
+            continue
         rows.setdefault(record.pop("update"), {}).update(record)
     return rows
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file that has one JSON object with an `update` in each; a missing file has none.
-
-    A line that is none, such as the last one that a crash cut off, is left out with a warning.
-    """
-    return [record for _, record in _records(path)]
 
 
 def drop_rows_from(path: Path, update: int) -> None:
@@ -79,21 +74,23 @@ def drop_rows_from(path: Path, update: int) -> None:
     """
     if not path.exists():
         return
-    kept = [line for line, record in _records(path) if record["update"] < update]
+    kept = [line for _, line, record in _records(path) if record["update"] < update]
     write_atomically(path, "".join(kept))
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Number of the line, the line, what it holds."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, line in enumerate(file, start=1):
+    with path.open("rb") as file:
+        for number, content in enumerate(file, start=1):
             try:
+                line = content.decode("utf-8")
                 if not line.endswith("\n"):
                     raise ValueError("no line end")
                 record = json.loads(line)
                 record["update"] = int(record["update"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
                 log.warning("%s line %d is not a row and is left out: %s", path, number, error)
                 continue
-            yield line, record
+            yield number, line, record

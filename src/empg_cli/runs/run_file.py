@@ -9,36 +9,51 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from empg_cli.errors import UserError
+from pydantic import AfterValidator
+from typing_extensions import TypedDict
+
+from empg_cli.errors import DataError
 from empg_cli.files import write_atomically
 from empg_cli.runs.format import refuse_the_future
+from empg_cli.runs.shapes import OPEN, read_json
 
 RUN_FILE = "run.json"
 CHECKSUM = "checksum"
+IsoDate = Annotated[str, AfterValidator(lambda text: date.fromisoformat(text).isoformat())]
+
+
+class RunFacts(TypedDict, total=False):
+    """What is read of the file; the format has a reader of its own (`runs/format.py`)."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    seed: int
+    config_hash: str | None
+    prompt_date: IsoDate
+    wandb_id: str | None
+    data: dict[str, Any]
+    data_before: list[dict[str, Any]]
+    advantage: dict[str, Any]
+    outside: dict[str, Any]
 
 
 def read_run_file(run_dir: Path) -> dict[str, Any]:
     """The facts; empty when there are none yet.
 
     Raises:
-        UserError: the file is broken, or was changed by something else.
+        DataError: the file is broken, or was changed by something else.
         FromTheFuture: a newer empg has made the folder.
     """
     path = run_dir / RUN_FILE
     if not path.exists():
         return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not readable JSON ({error}); put it back from a copy") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{path} must hold a JSON object, found {type(facts).__name__}")
+    facts = dict(read_json(path, RunFacts, mend="put it back from a copy"))
     refuse_the_future(run_dir, facts)
     if facts.pop(CHECKSUM, digest := _digest(facts)) != digest:
-        raise UserError(
+        raise DataError(
             f"{path} is not what empg wrote: put it back from a copy; if you have changed it yourself and mean it, "
             f"delete its line `{CHECKSUM}`"
         )

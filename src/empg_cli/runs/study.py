@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from empg_cli.errors import UserError
 from empg_cli.files import write_atomically
 from empg_cli.owner import FolderOwned, Owner, owner_of, owning
@@ -18,6 +20,7 @@ from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.facts import shaping
 from empg_cli.runs.format import lookup, migrated, refuse_the_future
 from empg_cli.runs.run_file import RUN_FILE
+from empg_cli.runs.shapes import OPEN, read_json
 
 STUDY_FILE = "study.json"
 PLACES = ("benchmark.data_dir", "benchmark.cache_dir", "benchmark.retrieval.index_dir")
@@ -126,6 +129,25 @@ class Study:
         return keys if values.get("seed") == cell.seed else [*keys, "seed"]
 
 
+class _Cell(TypedDict):
+    variant: str
+    seed: int
+    overrides: list[str]
+    config_hash: str
+    cell_hash: str
+
+
+class _File(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    name: str
+    metric: str
+    base: str
+    seeds: list[int]
+    cells: list[_Cell]
+    facts: dict[str, dict[str, Any]]
+    costs: dict[str, str]
+
+
 class StudyError(UserError):
     """A folder is not a study, or not this one."""
 
@@ -162,9 +184,9 @@ def is_study(folder: Path) -> bool:
 
 
 def read_study(folder: Path) -> Study:
-    content = _read_json(folder / STUDY_FILE)
-    if not content:
+    if not (folder / STUDY_FILE).is_file():
         raise StudyError(f"{folder} holds no readable {STUDY_FILE}: give the folder that `empg ablate` has printed")
+    content = read_json(folder / STUDY_FILE, _File, mend="the command that made the study writes it anew")
     return Study(
         folder=folder,
         name=content["name"],
@@ -220,6 +242,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     """Empty when there is no such file, or none that can be read (a crash in the middle of a first write)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.files import WriteText, paths_in, write_in_folder
+from empg_cli.runs.shapes import OPEN, read_json_lines
 from empg_cli.types import Step, Trajectory
 
 FOLDER = "trajectories"
+_NAME = re.compile(r"update-(\d+)-(?:eval|train)\.jsonl")
 Phase = Literal["train", "eval"]
 TextOf = Callable[[Sequence[int]], str]
 """Token ids as people can read them."""
@@ -27,6 +32,41 @@ TextOf = Callable[[Sequence[int]], str]
 def text_with_special_tokens(tokenizer: Any) -> TextOf:
     """Decodes with everything that the model saw: where turns end is half of what goes wrong."""
     return lambda ids: str(tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+class KeptStep(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    observation: str
+    action: str
+    well_formed: bool
+    admissible: bool
+    reward: NotRequired[float | None]
+    tokens: NotRequired[int | None]
+    entropy: NotRequired[float | None]
+    g: NotRequired[float | None]
+    f: NotRequired[float | None]
+    advantage: NotRequired[float | None]
+    credit: NotRequired[float | None]
+    prompt: NotRequired[str | None]
+    response: NotRequired[str | None]
+
+
+class KeptTrajectory(TypedDict):
+    """What is read of a line of a file of trajectories."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    phase: Phase
+    update: int
+    task_id: str
+    kind: str
+    group: int
+    index: int
+    status: str
+    success: bool
+    score: float
+    reward: float
+    error: NotRequired[str | None]
+    steps: list[KeptStep]
 
 
 def save_trajectories(
@@ -56,10 +96,24 @@ def save_trajectories(
     write(run_dir / FOLDER / f"update-{update:06d}-{phase}.jsonl", "".join(lines))
 
 
+def trajectory_files(folder: Path) -> list[tuple[int, Path]]:
+    """(update, file) in order, evaluation before training; other files in there are nobody's business."""
+    found = ((_NAME.fullmatch(path.name), path) for path in paths_in(folder / FOLDER, "update-*.jsonl"))
+    return sorted((int(name[1]), path) for name, path in found if name)
+
+
+def read_trajectories(path: Path) -> list[dict[str, Any]]:
+    """
+    Raises:
+        DataError: a line holds no trajectory.
+    """
+    return [dict(record) for record in read_json_lines(path, KeptTrajectory)]
+
+
 def drop_trajectories(run_dir: Path, done: int) -> None:
     """Remove what was kept after update `done`: a resumed run makes it again; -1 = a new run, remove all."""
-    for path in paths_in(run_dir / FOLDER, "update-*.jsonl"):
-        if int(path.stem.split("-")[1]) > done:
+    for update, path in trajectory_files(run_dir):
+        if update > done:
             path.unlink()
 
 

@@ -64,6 +64,8 @@ def run(
         jobs: cells at once, by the joblib launcher; 1 leaves the launcher to the overrides.
         wish: only print the plan, for this difference and standard deviation (see `forecast.Wish`).
     """
+    from empg_cli.config.ablation import AblateConfig
+    from empg_cli.config.command_line import refuse_secrets
     from empg_cli.config.unsaid import with_unsaid
 
     check_flags(flags)
@@ -73,6 +75,8 @@ def run(
         print(note, file=sys.stderr)
     words = [*overrides, *_launcher(overrides, jobs)]
     if flags.only_shows:
+        if flags.cfg is not None:
+            refuse_secrets(config_name, words, AblateConfig, flags.config_dir)
         run_hydra(ablate_task, config_name, words, flags, is_sweep=False)
         return
     from empg_cli.studies.growth import entered

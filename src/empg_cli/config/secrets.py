@@ -1,0 +1,142 @@
+"""Keys and passwords in a configuration: found and refused before anything is composed, printed or written.
+
+They come from environment variables, whose names are configured. What is found here is never repeated in a message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from empg_cli.config.problems import ConfigError, Problem
+
+MASK = "***"
+TITLE = "A secret must not stand in the configuration; nothing was started, and nothing written"
+
+SECRET_NAME = re.compile(
+    r"(?i)(^|[_.-])(api_?key|(access|secret|private)_?key|token|secret|passwd|password|credentials?)$"
+)
+"""`max_new_tokens` and `tokens_per_microbatch` are settings, not secrets: only a whole last word counts."""
+ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+URL_LOGIN = re.compile(r"(?<=://)(?:[^/?#\s@]+|[^/?#\s@:]+:(?!\d+(?:[/?#,'\"\]}\s]|$))[^\s@]*)@")
+"""Up to the @ of an address; also where the password has a slash in it."""
+_URL_QUERY = re.compile(
+    r"(?i)([?&;#](?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|passw(?:or)?d|pwd|auth|sig|signature)=)[^&#;\s]+"
+)
+_KEY = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:sk|rk|pk|tvly|glpat|xox[abprs])-(?=[\w-]*\d)[\w-]{16,}|(?:hf|gsk|jina|r8|gh[pousr]|github_pat)_"
+    r"(?=\w*\d)\w{16,}|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
+)
+"""The forms that well-known services give their keys."""
+_HOLDS_NAME = re.compile(r"(?i)(^|[_.])(key|token|secret|password)_env$")
+_ADDRESS = re.compile(r"(?i)(^|[_.])urls?(\[\d+\])?$")
+_PAIR = re.compile(r"""([A-Za-z_][\w.]*)['"]?\s*[:=]\s*("[^"]*"|'[^']*'|[^\s,{}\[\]]+)""")
+
+
+def refuse_in_words(words: Iterable[str]) -> None:
+    """Of a command line.
+
+    Raises:
+        ConfigError: one of them holds a secret.
+    """
+    known, problems = _secrets_of_environment(), []
+    for number, word in enumerate(words, start=1):
+        key, equals, value = word.partition("=")
+        is_setting = bool(equals) and not _KEY.search(key)
+        shown_as = key.lstrip("+~-") if is_setting else f"word {number} after the command"
+        pairs = [(shown_as, value if is_setting else word)]
+        pairs += [(f"{shown_as}.{inner}", text.strip("'\"")) for inner, text in _PAIR.findall(value)]
+        problems += [_problem(name, part, known) for name, text in pairs for part in _parts(name, text)]
+    _refuse(problems)
+
+
+def refuse_in_values(values: Mapping[str, Any]) -> None:
+    """Of a composed configuration, plain data.
+
+    Raises:
+        ConfigError: one of the values is a secret.
+    """
+    known = _secrets_of_environment()
+    _refuse(_problem(key, value, known) for key, value in _leaves(values, ""))
+
+
+def without_secrets(text: str) -> str:
+    """With `***` for what looks like a key, logins of addresses, and the values of secret environment variables."""
+    for secret in _secrets_of_environment():
+        text = text.replace(secret, MASK)
+    return _KEY.sub(MASK, _URL_QUERY.sub(rf"\1{MASK}", URL_LOGIN.sub(f"{MASK}@", text)))
+
+
+def _refuse(problems: Iterable[Problem | None]) -> None:
+    if found := dict.fromkeys(problem for problem in problems if problem):
+        raise ConfigError(TITLE, list(found))
+
+
+def _problem(key: str, value: str, known: Sequence[str]) -> Problem | None:
+    """What is secret in the value of a key.
+
+    Args:
+        known: the values of secret environment variables.
+    """
+    if _HOLDS_NAME.search(key) and value and not _may_name_a_variable(value):
+        what = "is no name of an environment variable (capitals, digits, underscores): maybe the key itself"
+        hint = f"put the key into an environment variable and give its name: {key}=OPENAI_API_KEY, say"
+        return Problem(key, what, hint=hint)
+    is_address = bool(_ADDRESS.search(key))
+    host = re.split(r"[/?#]", value.partition("://")[2] or value)[0]
+    if URL_LOGIN.search(value) or (is_address and "@" in host):
+        what = "holds the user or password of an address"
+    elif _URL_QUERY.search(value) and ("://" in value or is_address):
+        what = "holds a key among the parameters of an address"
+    elif _KEY.search(value) or (SECRET_NAME.search(key) and value and not _is_harmless(key, value)):
+        what = "holds what looks like a key"
+    elif any(secret in value for secret in known):
+        what = "holds the value of a secret environment variable"
+    else:
+        return None
+    hint = "leave it out: keys are read from environment variables, whose names api_key_env and settings like it take"
+    return Problem(key, what, hint=hint)
+
+
+def _may_name_a_variable(value: str) -> bool:
+    """In capitals, or set; and not a key that happens to be in capitals."""
+    if value in os.environ:
+        return True
+    return bool(ENV_NAME.fullmatch(value)) and not (len(value) >= 16 and "_" not in value and re.search(r"\d", value))
+
+
+def _is_harmless(key: str, value: str) -> bool:
+    """A `token` may be a word of a vocabulary; a key is long and mixed."""
+    return key.lower().endswith("token") and not _looks_random(value)
+
+
+def _looks_random(text: str) -> bool:
+    return (
+        len(text) >= 12 and not re.search(r"\s", text) and bool(re.search(r"\d", text) and re.search(r"[A-Za-z]", text))
+    )
+
+
+def _secrets_of_environment() -> list[str]:
+    return [value for name, value in os.environ.items() if SECRET_NAME.search(name) and _looks_random(value)]
+
+
+def _parts(key: str, text: str) -> list[str]:
+    """The values of a sweep, where a name is wanted; what Hydra resolves later is left to `refuse_in_values`."""
+    if not _HOLDS_NAME.search(key):
+        return [text] if text.lower() != "null" else []
+    parts = [part.strip().strip("'\"") for part in text.split(",")]
+    return [part for part in parts if part.lower() != "null" and "${" not in part and "(" not in part]
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    match node:
+        case Mapping():
+            for name, inner in node.items():
+                yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+        case list() | tuple():
+            for number, inner in enumerate(node):
+                yield from _leaves(inner, f"{key}[{number}]")
+        case str() | int() | float():
+            yield key, str(node)

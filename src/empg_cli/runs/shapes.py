@@ -1,0 +1,84 @@
+"""JSON files read back: whatever bytes a file holds, it is data of the shape that was asked for, or one sentence that
+names file and place. Shapes are types that pydantic knows; what an open shape does not name stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from empg_cli.errors import DataError
+
+Shape = TypeVar("Shape")
+
+OPEN = ConfigDict(extra="allow")
+"""`__pydantic_config__` of an open shape."""
+MEND = "restore the file from a copy"
+
+
+def read_json(path: Path, shape: type[Shape], *, mend: str = MEND) -> Shape:
+    """
+    Args:
+        mend: what to do where it is broken.
+
+    Raises:
+        DataError: it cannot be read, or is something else.
+    """
+    return _parsed(path, _bytes(path), shape, "", mend)
+
+
+def read_json_lines(path: Path, shape: type[Shape], *, mend: str = MEND) -> Iterator[Shape]:
+    """Of a file with an object a line. A last line without its end is one that a crash has cut: it is left out.
+
+    Raises:
+        DataError: as `read_json`, with the number of the line.
+    """
+    for number, line in enumerate(_bytes(path).splitlines(keepends=True), start=1):
+        if line.endswith(b"\n"):
+            yield _parsed(path, line, shape, f", line {number}", mend)
+
+
+def check_shape(path: Path, values: Any, shape: type[Shape], *, mend: str = MEND) -> Shape:
+    """Of what was read from a file in another way.
+
+    Raises:
+        DataError: it has another shape.
+    """
+    return _checked(path, lambda adapter: adapter.validate_python(values, strict=True), shape, "", mend)
+
+
+def _parsed(path: Path, content: bytes, shape: type[Shape], place: str, mend: str) -> Shape:
+    return _checked(path, lambda adapter: adapter.validate_json(content, strict=True), shape, place, mend)
+
+
+def _checked(
+    path: Path, validate: Callable[[TypeAdapter[Shape]], Shape], shape: type[Shape], place: str, mend: str
+) -> Shape:
+    try:
+        return validate(_adapter(shape))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        match first["type"]:
+            case "json_invalid":
+                what = f"is not readable JSON ({first['ctx']['error']})"
+            case "dict_type" if not key:
+                what = "must hold a JSON object"
+            case _:
+                what = first["msg"][0].lower() + first["msg"][1:]
+        raise DataError(f"{path}{place}: {f'{key}: ' if key else ''}{what}; {mend}") from error
+
+
+@cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
