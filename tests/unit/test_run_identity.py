@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from empg_cli.config.keys import known_keys
 from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
+from empg_cli.observe.dashboard import Dashboard
+from empg_cli.observe.observer import Observer
+from empg_cli.observe.sinks import Fan
+from empg_cli.observe.stop import Stopper
 from empg_cli.runs.facts import cell_hash, config_hash
+from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.identity import RULES, Change, Rule, bends_of, differences, other_data, rule_of
+from empg_cli.runs.run_file import read_run_file, update_run_file
 from tests.support.tiny import tiny_config
 
 WHOLE_SECTIONS = {"model", "benchmark", "algo", "trainer.warm_start", "trainer.health", "logger"}
@@ -109,3 +118,34 @@ def test_a_bent_schedule_is_no_run_of_one_length(base: TrainConfig) -> None:
     assert bends_of(constant, [change]) == []
     assert config_hash(linear, [(3, 40)]) != config_hash(linear) == config_hash(linear, [])
     assert cell_hash(linear, [(3, 40)]) != cell_hash(linear)
+
+
+@pytest.mark.parametrize(
+    ("init", "steps", "is_refused"),
+    [("packaged", 0, True), ("pretrained", 0, True), ("scratch", 0, False), ("pretrained", 3, False)],
+)
+def test_a_run_goes_on_from_the_weights_it_began_with(
+    init: str, steps: int, is_refused: bool, base: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Weights that are made by computing may be rounded otherwise on another machine."""
+    warm_start = base.trainer.warm_start.model_copy(update={"steps": steps})
+    cfg = base.model_copy(
+        update={
+            "model": base.model.model_copy(update={"init": init}),
+            "trainer": base.trainer.model_copy(update={"warm_start": warm_start}),
+        }
+    )
+    update_run_file(tmp_path, model={"digest": "one"})
+    folder = OpenFolder(tmp_path, tmp_path, 1, "generated", ("look",), date(2026, 1, 1))
+    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), Stopper())
+    observer.record_policy({"digest": "one"}, str)
+    assert caplog.text == ""
+    if is_refused:
+        with pytest.raises(
+            UserError, match="not the one that the run began with: digest one, now two; give the weights"
+        ):
+            observer.record_policy({"digest": "two"}, str)
+    else:
+        observer.record_policy({"digest": "two"}, str)
+        assert "digest one, now two: made anew, it was rounded differently" in caplog.text
+    assert read_run_file(tmp_path)["model"] == {"digest": "one"}

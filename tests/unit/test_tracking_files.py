@@ -170,6 +170,19 @@ def test_run_file_keeps_what_it_does_not_change(tmp_path):
         read_run_file(tmp_path)
 
 
+def test_a_run_file_that_something_else_has_changed_is_refused(tmp_path):
+    update_run_file(tmp_path, prompt_date="2026-11-29", seed=3)
+    text = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace("11-29", "11-28"))
+    with pytest.raises(UserError, match=r"run\.json is not what empg wrote: .* delete its line `checksum`"):
+        read_run_file(tmp_path)
+    facts = json.loads(text)
+    del facts["checksum"]  # somebody means it
+    (tmp_path / "run.json").write_text(json.dumps(facts | {"seed": 4}))
+    update_run_file(tmp_path, without=("prompt_date",), more=1)
+    assert read_run_file(tmp_path) == {"seed": 4, "more": 1}
+
+
 def test_an_atomic_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "summary.json"
     write_atomically(path, "old")

@@ -16,7 +16,7 @@ from empg_cli.runs.histograms import FILE as HISTOGRAMS
 from empg_cli.runs.histograms import Histogram, read_histograms
 from empg_cli.runs.history import first_update, history_faults
 from empg_cli.runs.rows import Row, read_rows
-from empg_cli.runs.run_file import check_readable, read_run_file
+from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file
 from empg_cli.runs.study import STUDY_FILE, read_study
 from empg_cli.runs.trajectories import read_trajectories, trajectory_files
 
@@ -131,8 +131,14 @@ def _run_folders(path: Path) -> list[Path]:
         check_readable(folder)
     started = [folder for folder in inside if _has_logged(folder)]
     if not started:
-        raise NotARun(f"{inside[0]} has not logged anything yet" + (", nor any run beside it" if inside[1:] else ""))
+        raise NotARun(_nothing_logged(inside))
     return started
+
+
+def _nothing_logged(folders: Sequence[Path]) -> str:
+    if all_checkpoints(folders[0]):
+        return f"{folders[0]} has checkpoints and no rows: put its metrics.jsonl back from a copy"
+    return f"{folders[0]} has not logged anything yet" + (", nor any run beside it" if folders[1:] else "")
 
 
 def _inside(path: Path) -> list[Path]:
@@ -161,8 +167,10 @@ def _has_logged(folder: Path) -> bool:
 
 def _open(folder: Path) -> RunFolder:
     rows = read_rows(folder / "metrics.jsonl")
-    config = saved_run(folder)
-    return RunFolder(folder, config, read_run_file(folder), rows, warn_of_faults(folder))
+    config, facts = saved_run(folder), read_run_file(folder)
+    if not facts:
+        log.warning("%s has no %s: what the run was made of is not known", folder, RUN_FILE)
+    return RunFolder(folder, config, facts, rows, warn_of_faults(folder))
 
 
 def warn_of_faults(folder: Path) -> frozenset[str]:
