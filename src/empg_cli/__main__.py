@@ -22,7 +22,7 @@ def _run() -> None:
         from empg_cli.invocation import remember
         from empg_cli.observe.terminal import Forgiving
 
-        sys.stderr = Forgiving(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = Forgiving(sys.stderr)
         try:
             remember()
         except FileNotFoundError:

@@ -130,7 +130,7 @@ class Fan:
 
     def sync(self) -> bool:
         """What was logged is on the disk; False where that refuses a part of it."""
-        taken = [self._on_disk(sink) for sink in tuple(self._sinks) if isinstance(sink, Durable)]
+        taken = [self._on_disk(sink, sink.sync) for sink in tuple(self._sinks) if isinstance(sink, Durable)]
         return all(taken)
 
     @property
@@ -157,10 +157,10 @@ class Fan:
             except Exception as error:  # the border where a sink may fail and training may not
                 self._drop(sink, what, error)
 
-    def _on_disk(self, sink: Durable) -> bool:
+    def _on_disk(self, sink: Sink, sync: Callable[[], None]) -> bool:
         patience = self._patience[id(sink)]
         try:
-            return patience.settle() and patience.attempt(sink.sync)
+            return patience.settle() and patience.attempt(sync)
         except Exception as error:  # the same border
             self._drop(sink, "sync", error)
             return True

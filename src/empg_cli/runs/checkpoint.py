@@ -89,7 +89,7 @@ class TrainState:
 
 
 def write_checkpoint(
-    run_dir: Path, state: TrainState, write: Callable[[Path], None], *, keep: int, size: int
+    run_dir: Path, state: TrainState, write: Callable[[Path], None], *, keep: int, size: int | None = None
 ) -> Path | None:
     """Add a checkpoint and drop all but the newest `keep` and the best. Returns None (and logs why) when the disk
     refuses. What was logged before the checkpoint is on the disk before it appears.
@@ -99,7 +99,7 @@ def write_checkpoint(
 
     Args:
         write: puts weights and optimiser into the folder that it is given.
-        size: about how many bytes these are.
+        size: about how many bytes these are, to be said where there is no room; None = not known.
     """
     root = run_dir / FOLDER
     final = root / _name(state.update)
@@ -115,8 +115,9 @@ def write_checkpoint(
     except Exception as error:
         if (why := refusal(error)) is None:
             raise
-        said = "checkpoint %d was not saved to %s: %s; it needs about %s, %s are free; older ones stay, the run goes on"
-        log.error(said, state.update, from_here(root), why, in_bytes(size), in_bytes(free_bytes(root)))
+        needs = f"it needs about {in_bytes(size)}, " if size else ""
+        said = "checkpoint %d was not saved to %s: %s; %s%s are free; older ones stay, the run goes on"
+        log.error(said, state.update, from_here(root), why, needs, in_bytes(free_bytes(root)))
         return None
     _drop(_expendable(run_dir, keep))
     return final
