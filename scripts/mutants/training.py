@@ -93,8 +93,8 @@ TRAINING = (
     Mutant(
         "recompute-keeps-the-samplers-entropies",
         "src/empg_cli/learner/learner.py",
-        "batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg)",
-        "batch.old_logprob_ST, _ = score_batch(self.policy, batch, self.cfg)",
+        "batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg, self.budget)",
+        "batch.old_logprob_ST, _ = score_batch(self.policy, batch, self.cfg, self.budget)",
         "EMPG goes by entropies that the training model does not have",
         _LOOP,
     ),

@@ -60,8 +60,8 @@ UPDATING = (
     Mutant(
         "temperature-not-in-the-scoring",
         "src/empg_cli/learner/logprobs.py",
-        "temperature, tokens = cfg.rollout.temperature,",
-        "temperature, tokens = 1.0,",
+        "policy.score(batch, rows, steps_S, temperature=cfg.rollout.temperature)",
+        "policy.score(batch, rows, steps_S, temperature=1.0)",
         "old log-probs are those of another distribution than the one sampled from",
         _UPDATE,
     ),
@@ -108,7 +108,7 @@ UPDATING = (
     Mutant(
         "steps-on-nan",
         "src/empg_cli/learner/update.py",
-        "if torch.isfinite(grad_norm):",
+        "if was_finite(batch, steps_S) and all(math.isfinite(metrics.get(name, 0.0)) for name in MUST_BE_FINITE):",
         "if True:",
         "one infinite gradient destroys the weights",
         _UPDATE,

@@ -54,10 +54,14 @@ def finishes(run: Observer, state: TrainState) -> None:
 
 def is_interrupted(run: Observer, state: TrainState) -> None:
     state.update = 2
-    with caught(), held():
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Interrupted):
+
+    def stop() -> None:
+        with caught(), held():
+            os.kill(os.getpid(), signal.SIGINT)
             run.raise_if_stopped(state)
+
+    with pytest.raises(Interrupted):
+        stop()
     run.finish(state)
     run.finish(state)  # a second time says nothing
 

@@ -76,13 +76,10 @@ def test_the_run_of_format_1_lacks_what_the_table_gives() -> None:
     assert "format" not in read_run_file(OLD_RUN)
     cfg = saved_config(OLD_RUN)
     lacking = missing(cfg, yaml.safe_load((OLD_RUN / "config.yaml").read_text()))
-    assert lacking == [
-        "model.param_dtype",
-        "algo.advantage.penalty",
-        "trainer.warm_start.keep_failed",
-        "trainer.health.max_failed_calls",
-        "logger.sinks",
-    ]
+    assert sorted(lacking) == sorted([
+        "model.param_dtype", "algo.advantage.penalty", "trainer.warm_start.keep_failed", "logger.sinks", "trainer.oom",
+        "trainer.watchdog", "trainer.health.max_bad_updates", "trainer.health.max_failed_calls",
+    ])  # fmt: skip
     assert (cfg.model.param_dtype, cfg.algo.advantage.penalty, cfg.trainer.warm_start.keep_failed) == (
         "float32", "episode", False,
     )  # fmt: skip
@@ -113,13 +110,15 @@ def test_a_configuration_without_the_new_keys_becomes_the_one_with_them(words: l
     for rows in ADDED.values():
         for row in rows:
             above, _, name = row.key.rpartition(".")
-            (lookup(old, above) or {}).pop(name, None)
+            (lookup(old, above) or {}).pop(name, None)  # what stands above it may be new itself
     assert old != full
-    health = full["trainer"].pop("health")
+    health, _ = full["trainer"].pop("health"), full["trainer"].pop("watchdog")
     found = migrated(old)
     watched = found["trainer"].pop("health")
+    assert found["trainer"].pop("watchdog") == 0
     assert found == full
-    assert watched == {**health, "preflight": "off", "warn": False, "max_failed_calls": 1.0}  # nobody watched
+    new = {"max_failed_calls": 1.0, "max_bad_updates": 0}
+    assert watched == {**health, "preflight": "off", "warn": False, **new}  # nobody watched
     assert "health" not in old["trainer"], "what is given is left as it was"
 
 

@@ -43,12 +43,19 @@ def test_other_peoples_code_takes_it_for_ctrl_c() -> None:
 
 
 def test_held_signals_wait_for_a_safe_point() -> None:
-    with caught(), held():
-        obey()
-        send(signal.SIGTERM)
-        assert asked() == signal.SIGTERM
-        with pytest.raises(Interrupted):
+    done = []
+
+    def work() -> None:
+        with held():
             obey()
+            send(signal.SIGTERM)
+            done.append(asked())
+            obey()
+            done.append("more")
+
+    with pytest.raises(Interrupted), caught():
+        work()
+    assert done == [signal.SIGTERM]
 
 
 def test_held_signals_wait_for_the_end_of_the_outermost_block() -> None:

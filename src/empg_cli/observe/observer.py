@@ -277,9 +277,9 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         Stopped: a signal interrupted the block; says how to go on.
         OutOfMemory: the memory did not suffice; says what helps.
     """
-    unlogged = load_state(folder.resume_from).unlogged if folder.resume_from else None
-    if unlogged is not None:
-        drop_rows_from(folder.path / "metrics.jsonl", folder.done)  # it comes again, with its evaluation
+    begun = load_state(folder.resume_from) if folder.resume_from else None
+    if begun:
+        drop_rows_from(folder.path / "metrics.jsonl", begun.logged + 1)
     sinks = open_sinks(
         cfg.logger,
         folder.path,
@@ -288,9 +288,9 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         resume_from_update=folder.done + 1 if folder.resume_from else None,
         brought=cfg.logger.sinks,
     )
-    history: dict[int, Row] = read_rows(folder.path / "metrics.jsonl") if folder.resume_from else {}
-    if unlogged:
-        history[folder.done] = {**unlogged}
+    history: dict[int, Row] = read_rows(folder.path / "metrics.jsonl") if begun else {}
+    if begun and begun.unlogged:
+        history[begun.update] = {**begun.unlogged}
     status = 1
     with ExitStack() as stack:
         title = title_of(cfg, folder)

@@ -78,6 +78,11 @@ class TrainState:
     """Metrics of these updates' last one, where the evaluation that belongs into its row is still to be played, at the
     beginning or because a stop cut it short; None = the row is logged."""
 
+    @property
+    def logged(self) -> int:
+        """The last update that has its row; -1 where the evaluation before the first one is to be played."""
+        return self.update if self.unlogged is None else self.update - 1
+
     def become(self, other: TrainState) -> None:
         for field in dataclasses.fields(self):
             setattr(self, field.name, getattr(other, field.name))
