@@ -33,7 +33,9 @@ PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "py
 def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that shape a result, seed apart. Health checks watch, and a run that they stop has not finished."""
     shaped = {key: value for key, value in values.items() if key not in ("seed", "run_dir", "resume", "logger")}
-    return shaped | {"trainer": {key: value for key, value in values["trainer"].items() if key != "health"}}
+    if isinstance(trainer := shaped.get("trainer"), Mapping):
+        shaped["trainer"] = {key: value for key, value in trainer.items() if key != "health"}
+    return shaped
 
 
 def config_hash(cfg: TrainConfig) -> str:

@@ -7,7 +7,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,21 +162,25 @@ def is_study(folder: Path) -> bool:
 
 
 def read_study(folder: Path) -> Study:
+    """
+    Raises:
+        StudyError: there is no study in the folder, or its file is broken.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
     content = _read_json(folder / STUDY_FILE)
-    if not content:
-        raise StudyError(f"{folder} holds no readable {STUDY_FILE}: give the folder that `empg ablate` has printed")
-    return Study(
-        folder=folder,
-        name=content["name"],
-        metric=content["metric"],
-        base=content["base"],
-        seeds=tuple(content["seeds"]),
-        cells=tuple(Cell(**{**cell, "overrides": tuple(cell["overrides"])}) for cell in content["cells"]),
-        facts=content["facts"],
-        costs=content["costs"],
-        settings={name: shaping(migrated(values)) for name, values in content.get("settings", {}).items()},
-        mixed=content.get("mixed", "refuse"),
-    )
+    settings = content.get("settings", {})
+    try:
+        study = TypeAdapter(Study).validate_python({**content, "folder": folder})
+        return replace(study, settings={name: shaping(migrated(values)) for name, values in settings.items()})
+    except ValidationError as error:
+        if not content:
+            what = f"holds no readable {STUDY_FILE}: give the folder that `empg ablate` has printed"
+        else:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            what = f"holds a {STUDY_FILE} that no `empg ablate` has written ({key}: {error.errors()[0]['msg']})"
+        hint = "a broken one may be deleted: the command that made it finds its cells again"
+        raise StudyError(f"{folder} {what}; {hint}") from None
 
 
 @contextlib.contextmanager
