@@ -39,7 +39,9 @@ def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that shape a result, seed apart. Health checks and what is done when memory runs out are left out:
     they watch, and a run that they stop has not finished."""
     shaped = {key: value for key, value in values.items() if key not in ("seed", "run_dir", "resume", "logger")}
-    return shaped | {"trainer": {key: value for key, value in values["trainer"].items() if key not in WATCHING}}
+    if isinstance(trainer := shaped.get("trainer"), Mapping):
+        shaped["trainer"] = {key: value for key, value in trainer.items() if key not in WATCHING}
+    return shaped
 
 
 def config_hash(cfg: TrainConfig, bends: Sequence[tuple[int, int]] = ()) -> str:

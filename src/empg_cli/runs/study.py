@@ -7,11 +7,9 @@ import copy
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from typing_extensions import TypedDict
 
 from empg_cli.errors import UserError
 from empg_cli.files import write_atomically
@@ -20,7 +18,6 @@ from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.facts import shaping
 from empg_cli.runs.format import lookup, migrated, refuse_the_future
 from empg_cli.runs.run_file import RUN_FILE
-from empg_cli.runs.shapes import OPEN, read_json
 
 STUDY_FILE = "study.json"
 PLACES = ("benchmark.data_dir", "benchmark.cache_dir", "benchmark.retrieval.index_dir")
@@ -129,25 +126,6 @@ class Study:
         return keys if values.get("seed") == cell.seed else [*keys, "seed"]
 
 
-class _Cell(TypedDict):
-    variant: str
-    seed: int
-    overrides: list[str]
-    config_hash: str
-    cell_hash: str
-
-
-class _File(TypedDict):
-    __pydantic_config__ = OPEN  # type: ignore[misc]
-    name: str
-    metric: str
-    base: str
-    seeds: list[int]
-    cells: list[_Cell]
-    facts: dict[str, dict[str, Any]]
-    costs: dict[str, str]
-
-
 class StudyError(UserError):
     """A folder is not a study, or not this one."""
 
@@ -184,21 +162,25 @@ def is_study(folder: Path) -> bool:
 
 
 def read_study(folder: Path) -> Study:
-    if not (folder / STUDY_FILE).is_file():
-        raise StudyError(f"{folder} holds no readable {STUDY_FILE}: give the folder that `empg ablate` has printed")
-    content = read_json(folder / STUDY_FILE, _File, mend="the command that made the study writes it anew")
-    return Study(
-        folder=folder,
-        name=content["name"],
-        metric=content["metric"],
-        base=content["base"],
-        seeds=tuple(content["seeds"]),
-        cells=tuple(Cell(**{**cell, "overrides": tuple(cell["overrides"])}) for cell in content["cells"]),
-        facts=content["facts"],
-        costs=content["costs"],
-        settings={name: shaping(migrated(values)) for name, values in content.get("settings", {}).items()},
-        mixed=content.get("mixed", "refuse"),
-    )
+    """
+    Raises:
+        StudyError: there is no study in the folder, or its file is broken.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    content = _read_json(folder / STUDY_FILE)
+    settings = content.get("settings", {})
+    try:
+        study = TypeAdapter(Study).validate_python({**content, "folder": folder})
+        return replace(study, settings={name: shaping(migrated(values)) for name, values in settings.items()})
+    except ValidationError as error:
+        if not content:
+            what = f"holds no readable {STUDY_FILE}: give the folder that `empg ablate` has printed"
+        else:
+            key = ".".join(map(str, error.errors()[0]["loc"]))
+            what = f"holds a {STUDY_FILE} that no `empg ablate` has written ({key}: {error.errors()[0]['msg']})"
+        hint = "a broken one may be deleted: the command that made it finds its cells again"
+        raise StudyError(f"{folder} {what}; {hint}") from None
 
 
 @contextlib.contextmanager
