@@ -24,7 +24,7 @@ from rich.table import Table
 from scripts.faults import process
 from scripts.faults.case import Case, Group, Lost
 
-GROUPS: tuple[str, ...] = ("owners",)
+GROUPS: tuple[str, ...] = ("sweeps", "owners")
 """Modules of this package, the longest first: two run at a time."""
 
 

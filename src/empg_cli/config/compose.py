@@ -45,8 +45,12 @@ class Session:
     search: tuple[str, ...]
     """Override that adds a second folder of configs."""
 
-    def compose(self, words: Sequence[str]) -> DictConfig:
-        return compose(self.config_name, overrides=[*self.search, *words])
+    def compose(self, words: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+        """
+        Args:
+            with_hydra: leave Hydra's own settings in, below `hydra`.
+        """
+        return compose(self.config_name, overrides=[*self.search, *words], return_hydra_config=with_hydra)
 
 
 @contextmanager

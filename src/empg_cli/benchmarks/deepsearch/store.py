@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.building import built_aside
 from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
 from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, build_index
@@ -95,21 +95,18 @@ def _key(spec: WorldSpec) -> str:
 
 
 def _publish(directory: Path, build: Callable[[Path], Any]) -> None:
-    """Build aside and rename, so that a reader never sees half a world; of two builders the first one wins."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    except OSError as error:
-        raise DataError(f"{directory.parent} cannot be written ({error}); set benchmark.cache_dir") from None
-    try:
+    """A reader never sees half a world; of two builders the first one wins."""
+    with contextlib.ExitStack() as stack:
+        try:
+            aside = stack.enter_context(built_aside(directory))
+        except OSError as error:
+            raise DataError(f"{directory.parent} cannot be written ({error}); set benchmark.cache_dir") from None
         build(aside)
         try:
-            aside.rename(directory)
+            stack.close()
         except OSError:
             if not directory.is_dir():
                 raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _build(spec: WorldSpec, directory: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.jobs import COMMAND_LINE, train_task
+from empg_cli.cli.jobs import COMMAND_LINE, run_training
 from empg_cli.cli.launch import check_flags, run_hydra
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
-from empg_cli.invocation import command
+from empg_cli.invocation import as_value, command
 from empg_cli.observe.stop import Stopped
 from empg_cli.runs.study import Study, write_study
 
@@ -30,7 +30,7 @@ def ablate_task(cfg: DictConfig) -> float | None:
     with open_dict(cfg):
         for key in ("ablation", "seeds"):
             del cfg[key]
-    return train_task(cfg)
+    return run_training(cfg)
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
         print(note, file=sys.stderr)
     words = [*overrides, *_launcher(overrides, jobs)]
     if flags.only_shows:
-        run_hydra(ablate_task, config_name, words, flags, is_sweep=False)
+        run_hydra(ablate_task, config_name, words, flags, again=None)
         return
     from empg_cli.studies.plan import make_study
 
@@ -66,10 +66,11 @@ def run(
         print_plan(study, forecast(study, Wish(*wish), jobs=jobs))
         return
     write_study(study)
+    folder, again = f"hydra.sweep.dir={as_value(study.folder)}", command(*COMMAND_LINE[1:])
     try:
-        run_hydra(ablate_task, config_name, [*words, f"hydra.sweep.dir={_quoted(study)}"], flags, is_sweep=True)
-    except (SystemExit, Stopped):
-        _say_how_to_go_on(study)
+        run_hydra(ablate_task, config_name, [*words, folder], flags, again=again)
+    except Stopped:
+        print(f"The study:  {len(study.done())} of {len(study.cells)} cells are done", file=sys.stderr)
         raise
     finally:
         _report(study)
@@ -98,15 +99,6 @@ def _launcher(overrides: Sequence[str], jobs: int) -> list[str]:
         hint = "leave --jobs out and set hydra.launcher.* instead"
         raise ConfigError(INVALID, [Problem("--jobs", "is joblib's, and another launcher is chosen", hint=hint)])
     return ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"]
-
-
-def _quoted(study: Study) -> str:
-    return '"' + str(study.folder).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _say_how_to_go_on(study: Study) -> None:
-    print(f"The study:  {len(study.done())} of {len(study.cells)} cells are done; go on with", file=sys.stderr)
-    print(f"  {command(*COMMAND_LINE[1:])}", file=sys.stderr)
 
 
 def _report(study: Study) -> None:

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.building import built_aside
 from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, Progress, build_index
 from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
+from empg_cli.cli.interrupts import interruptible
+from empg_cli.cli.jobs import COMMAND_LINE
+from empg_cli.invocation import command
 from empg_cli.observe.console import get_console, is_watched
 from empg_cli.observe.terminal import write_line
 
@@ -36,9 +40,12 @@ def index(
     """
     dense = _dense_options(engine, encoder, pooling, query_prefix, passage_prefix, device)
     passages = chain.from_iterable(read_corpus(path) for path in corpora)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not empty; give another --out or delete it first")
+    again = command(*COMMAND_LINE[1:])
     try:
-        with _progress() as progress:
-            store = build_index(passages, out, engine, progress=progress, dense=dense)
+        with interruptible(again), _progress() as progress, built_aside(out) as folder:
+            store = build_index(passages, folder, engine, progress=progress, dense=dense)
     except OSError as error:
         raise DataError(f"the index could not be written to {out}: {error}") from error
     write_line(sys.stderr, f"{len(store):,} passages in {out}")

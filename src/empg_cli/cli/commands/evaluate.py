@@ -6,12 +6,16 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.jobs import job_border, prepare
+from empg_cli.cli.interrupts import interruptible
+from empg_cli.cli.jobs import COMMAND_LINE, job_border, prepare
 from empg_cli.cli.launch import launch
 from empg_cli.config.schema import EvalConfig
+from empg_cli.invocation import as_value, command, from_here
+from empg_cli.observe.stop import Stopped
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.own_config import primary_config, run_given
 
@@ -57,7 +61,18 @@ def _evaluate(cfg: DictConfig) -> dict[str, Any]:
         log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
         from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
 
-        return run_eval(config, run_dir)
+        again = _again(run_dir)
+        with interruptible(again):
+            try:
+                return run_eval(config, run_dir)
+            except Stopped as stop:
+                raise Stopped(stop.signum, again) from None
+
+
+def _again(run_dir: Path) -> str:
+    """The command that goes on behind the passes that are done."""
+    is_said = any(word.startswith("run_dir=") for word in COMMAND_LINE)
+    return command(*COMMAND_LINE[1:], *([] if is_said else [f"run_dir={as_value(from_here(run_dir))}"]))
 
 
 def _name_of_policy(config: EvalConfig) -> str:
