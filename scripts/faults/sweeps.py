@@ -1,4 +1,4 @@
-"""Commands with jobs or passes of their own, killed: no worker lives on, what was done stays, the same command goes on."""
+"""Sweeps, passes and builds, killed: no worker lives on, what was done stays, the same command goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -6,7 +6,6 @@ Hydra's sweeper would leave the trials at work as running for ever, and begin `n
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
@@ -115,8 +116,10 @@ def _is_led(folder: Path) -> bool:
             return False
     except FolderOwned:
         return True
-    except OSError:  # the folder is gone
+    except FileNotFoundError:  # the folder is gone
         return False
+    except OSError:  # nobody can tell, for want of descriptors, say
+        return True
 
 
 class _Watch(threading.Thread):
@@ -130,18 +133,17 @@ class _Watch(threading.Thread):
         self.is_at_work = False
 
     def run(self) -> None:
-        asked_at = -ASK_AGAIN_S
+        asked_at = -math.inf
         while True:
             time.sleep(LOOK_EVERY_S)
             is_led = _is_led(self.folder)
+            must_end = not is_led or (self.folder / STOP).exists()
             with self.lock:
-                if not self.is_at_work:
-                    if not is_led:
-                        _end_alone(self.folder)
-                elif not is_led or (self.folder / STOP).exists():
-                    if time.monotonic() >= asked_at + ASK_AGAIN_S:
-                        os.kill(os.getpid(), signal.SIGTERM)  # which the job obeys as if the user had sent it
-                        asked_at = time.monotonic()
+                if not self.is_at_work and not is_led:
+                    _end_alone(self.folder)
+                if self.is_at_work and must_end and time.monotonic() - asked_at >= ASK_AGAIN_S:
+                    os.kill(os.getpid(), signal.SIGTERM)  # which the job obeys as if the user had sent it
+                    asked_at = time.monotonic()
 
 
 _watch: _Watch | None = None
