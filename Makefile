@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_BACKEND ?= cpu
-EXTRAS ?= report,joblib,bm25s,dense,parquet,serve
+EXTRAS ?= report,joblib,submitit,bm25s,dense,parquet,serve
 # One process a core; a file's tests stay together and share its fixtures.
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile --durations 15
 
@@ -121,7 +121,7 @@ build: $(DEV_ENV)  ## Build the wheel and the source archive into dist/
 
 constraints: $(BIN)/uv  ## Resolve the pinned versions again (all but torch)
 	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --python-version 3.11 --upgrade --constraint - --no-emit-package torch \
-		--extra report --extra joblib \
+		--extra report --extra joblib --extra submitit \
 		--extra bm25s --extra dense --extra parquet --extra serve --group dev --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment, caches and build results; runs/ stays

@@ -37,7 +37,7 @@ EXTRAS: Mapping[str, Extra] = {
     "report": Extra(("matplotlib", "jinja2"), "`empg report`: figures and the HTML page"),
     "joblib": Extra(("hydra-joblib-launcher",), "sweeps on several cores: hydra/launcher=joblib"),
     "submitit": Extra(("hydra-submitit-launcher",), "sweeps on Slurm: hydra/launcher=submitit_slurm"),
-    "optuna": Extra(("hydra-optuna-sweeper",), "hyper-parameter search: hydra/sweeper=optuna"),
+    "optuna": Extra(("hydra-optuna-sweeper", "sqlalchemy", "alembic"), "hyper-parameter search: hydra/sweeper=optuna"),
     "ray": Extra(("hydra-ray-launcher",), "sweeps on a Ray cluster: hydra/launcher=ray"),
     "bm25s": Extra(("bm25s",), "Deep Search without tantivy: retrieval@benchmark.retrieval=bm25s"),
     "dense": Extra(("faiss-cpu",), "Deep Search by embeddings: retrieval@benchmark.retrieval=dense"),

@@ -31,10 +31,14 @@ def eval_command(run_dir: Path, outside: Sequence[str] = ()) -> str:
     Args:
         outside: words that name the run's code from outside, which it is not imported without.
     """
-    path = str(run_dir)
-    plain = re.fullmatch(r"[\w./-]+", path)
     words = [word for word in outside if word.startswith("benchmark.")]
-    return command("eval", f"run={path}" if plain else 'run="' + path.replace('"', r"\"") + '"', *words)
+    return command("eval", f"run={as_value(run_dir)}", *words)
+
+
+def as_value(path: Path) -> str:
+    """A path as Hydra's grammar takes it, on the right of `=`."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w./-]+", text) else '"' + text.replace('"', r"\"") + '"'
 
 
 def resume_command(run_dir: Path, outside: Sequence[str] = ()) -> str:

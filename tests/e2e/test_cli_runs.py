@@ -16,6 +16,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
+from empg_cli.cli import launch
 from empg_cli.config import load
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed
@@ -130,15 +131,17 @@ def test_a_failing_job_is_logged_where_it_ran_and_the_sweep_goes_on(
     assert [cfg.seed for cfg in fake_loop] == [1]
 
 
-def test_a_stopped_run_says_how_to_go_on(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_sweep_ends_and_says_how_all_of_it_goes_on(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:
     from empg_cli import loop
 
     def stops(cfg: TrainConfig, run_dir: Path) -> None:
         raise Stopped(signal.SIGTERM, f"empg train --resume {run_dir}")
 
     monkeypatch.setattr(loop, "train", stops)
+    monkeypatch.setattr(launch, "COMMAND_LINE", ["empg", "train", "-m", "seed=0,1", "run_dir=sweep"])
     result = empg("train", "-m", "seed=0,1", "run_dir=sweep", code=143)
-    assert "To go on:  empg train --resume" in result.stderr
+    assert "To go on:  empg train -m seed=0,1 run_dir=sweep\n" in result.stderr
+    assert "--resume" not in result.stderr
     assert [path.name for path in Path("sweep").iterdir() if path.is_dir()] == ["0-seed=0"]  # the sweep ends too
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,47 @@ def test_the_tables_are_printed(empg: Empg, words: tuple[str, ...]) -> None:
         "t interval over seeds",
     ):
         assert text in shown
+
+
+def test_passes_that_are_done_are_not_played_again(
+    empg: Empg, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the third of four passes; the command that is said goes on, and the result is the straight one."""
+    from empg_cli.cli.commands import evaluate
+    from empg_cli.evaluation import run_eval
+
+    options = ("seeds=4", "rollout.eval_temperature=1.0")
+    straight = json.loads(empg("eval", *words, *options, "run_dir=straight", "--json").stdout)
+    play, played = run_eval._Model.play, []
+
+    def play_and_note(self: Any, which: Any, progress: Any) -> Any:
+        played.append(which.seed)
+        if played == [0, 1, 2]:
+            signal.raise_signal(signal.SIGTERM)
+        return play(self, which, progress)
+
+    monkeypatch.setattr(run_eval._Model, "play", play_and_note)
+    monkeypatch.setattr(evaluate, "COMMAND_LINE", ["empg", "eval", *options])
+    stopped = empg("eval", *words, *options, code=143)
+    (folder,) = Path("runs/eval").iterdir()
+    assert (
+        f"To go on:  empg eval seeds=4 rollout.eval_temperature=1.0 run_dir=runs/eval/{folder.name}\n" in stopped.stderr
+    )
+    assert len(list((folder / "passes").iterdir())) == 2
+    again = json.loads(empg("eval", *words, *options, f"run_dir={folder}", "--json").stdout)
+    assert played == [0, 1, 2, 2, 3]
+    assert again == straight
+    more = json.loads(empg("eval", *words, "seeds=5", *options[1:], f"run_dir={folder}", "--json").stdout)
+    assert (played[5:], more["temperatures"][0]["seeds"]) == ([4], [0, 1, 2, 3, 4])
+
+
+def test_passes_of_another_evaluation_are_refused(empg: Empg, words: tuple[str, ...]) -> None:
+    options = ("seeds=2", "rollout.eval_temperature=1.0", "run_dir=many")
+    empg("eval", *words, *options)
+    refused = empg("eval", *words, *options, "rollout.max_new_tokens=3", code=2).stderr
+    assert "is a pass of another evaluation (settings" in " ".join(refused.split())
+    empg("eval", *words, *options, "rollout.max_concurrent=1", "logger.console=plain")  # how fast, not what
+    path = Path("many/passes/temperature-1-seed-1.json")
+    path.write_text("{")
+    refused = empg("eval", *words, *options, code=2).stderr
+    assert "not a pass of this empg" in " ".join(refused.split())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from empg_cli.config import load
-from empg_cli.config.command_line import Sweep, _sweep, check_command_line
+from empg_cli.config.command_line import Sweep, _naming, check_command_line
 from empg_cli.config.compose import hydra_session, parse
 from empg_cli.config.problems import ConfigError, Problem, did_you_mean
 from empg_cli.config.schema import TrainConfig
@@ -66,7 +66,7 @@ def problem(*overrides: str) -> Problem:
         ("~trainer.lrr", "trainer.lrr", "cannot be removed: it is not there; did you mean trainer.lr"),
         ("~trainer.lr", "trainer.lr", "must be given"),
         ("trainer.lr", "trainer.lr", "not a KEY=VALUE override"),
-        ("hydra/launcher=submitit_slurm", "hydra/launcher", "'submitit_slurm' is not installed"),
+        ("hydra/launcher=ray", "hydra/launcher", "'ray' is not installed"),
         ("run_dir=${nowhere}/x", "run_dir", "nowhere"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_big_sweep_still_checks_every_value_of_every_axis(monkeypatch: pytest.
 
 def test_ranges_globs_and_hydra_mode_count_as_sweeps() -> None:
     overrides = ["seed=range(0,2)", "algo=glob(*empg)", "hydra.mode=MULTIRUN", "run_dir=here/x"]
-    assert check_command_line("train", overrides, TrainConfig) == Sweep(None, ("hydra.mode", "run_dir"), "here/x")
+    assert check_command_line("train", overrides, TrainConfig) == Sweep(None, ("hydra.mode", "run_dir"), "here/x", True)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_job_is_named_by_what_varies_without_pluses(
 ) -> None:
     with hydra_session("train") as session:
         parsed, _ = parse(words, session.loader)
-        assert _sweep(parsed, session.loader) == Sweep(subdir, unnamed, None)
+        assert _naming(parsed, session.loader) == (subdir, unnamed)
 
 
 def test_samplers_of_a_sweep_are_left_to_the_sweeper() -> None:

@@ -13,13 +13,14 @@ import typer
 from empg_cli import config
 from empg_cli.cli.app import app
 from empg_cli.config import load
+from empg_cli.config.command_line import check_command_line
 from empg_cli.config.job import load_job
-from empg_cli.config.schema import EvalConfig
+from empg_cli.config.schema import EvalConfig, TrainConfig
 from empg_cli.runs.own_config import primary_config
 from empg_cli.studies.plan import make_study
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("reproducing.md", "ablations.md", "evaluation.md")
+PAGES = ("reproducing.md", "ablations.md", "evaluation.md", "sweeps.md")
 PLACEHOLDERS = {"URL": "http://127.0.0.1:1/v1", "NAME": "name", "VARIABLE": "SOME_KEY"}
 """Words in capitals that are no folders. Folders are made: DIR, INDEX, STUDY, A, B, CHECKPOINT."""
 OPTIONS_WITH_VALUE = {"--jobs": 1, "--detect": 1, "--sd": 1, "--compare": 2, "--config-dir": 1, "--out": 1}
@@ -65,6 +66,8 @@ def test_the_command_is_valid(page: str, command: str, folders: Path) -> None:
     _, name, *words = shlex.split(command)
     flags, overrides, values = parse(name, words)
     match name:
+        case "train" if "-m" in flags:  # plugins may be absent
+            check_command_line("train", [w for w in overrides if not w.startswith("hydra")], TrainConfig, multirun=True)
         case "train":
             load(overrides)
         case "eval" if "--compare" in flags:

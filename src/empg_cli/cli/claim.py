@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.errors import UserError
-from empg_cli.invocation import from_here
+from empg_cli.invocation import as_value, from_here
 from empg_cli.owner import owning
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def claimed(place: Place, doing: str, admit: Admit | None = None) -> Iterator[li
     was_there = place.folder.exists() and not place.is_stamped
     with contextlib.ExitStack() as stack:
         try:
-            folder = _new_folder(place.folder) if place.is_stamped else place.folder
+            folder = new_folder(place.folder) if place.is_stamped else place.folder
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_emptied(folder, was_there))
             stack.enter_context(owning(folder, doing))
@@ -43,7 +43,7 @@ def claimed(place: Place, doing: str, admit: Admit | None = None) -> Iterator[li
             raise UserError(said) from error
         if admit is not None:
             admit(place.config, folder)
-        yield [f"{place.key}={_quoted(folder)}"]
+        yield [f"hydra.run.dir={as_value(folder)}"]
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def _emptied(folder: Path, was_there: bool) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _new_folder(path: Path) -> Path:
+def new_folder(path: Path) -> Path:
     """Of this name, or with -2, -3 ... behind it: made by this call."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
@@ -66,7 +66,3 @@ def _new_folder(path: Path) -> Path:
             candidate.mkdir()
             return candidate
     raise AssertionError
-
-
-def _quoted(folder: Path) -> str:
-    return '"' + str(folder).replace("\\", "\\\\").replace('"', '\\"') + '"'

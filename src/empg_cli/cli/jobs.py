@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
+from empg_cli.cli.interrupts import interruptible
 from empg_cli.cli.path_errors import path_border
+from empg_cli.cli.sweep import following, in_main_process
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed, UserError
 from empg_cli.observe.stop import AGAIN, Stopped
-from empg_cli.signals import Interrupted, caught
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,14 +25,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=BaseModel)
-MAIN_PID = "EMPG_MAIN_PID"
+REQUEUED = "SLURM_RESTART_COUNT"
+"""Set by Slurm in a job that it has queued again."""
 COMMAND_LINE = list(sys.argv)
 """As the user wrote it; wandb records sys.argv."""
 
 
 def train_task(cfg: DictConfig) -> float | None:
-    """One job: the success rate of its last evaluation, which sweepers maximise or list."""
+    """One job: the success rate of its last evaluation, which sweepers maximise or list.
+
+    A job of a sweep that goes on is not run again where it has finished.
+    """
     config, run_dir = prepare(cfg, TrainConfig)
+    if _is_sweep() and config.resume == "auto":
+        with job_border(run_dir, "train"):
+            from empg_cli.runs.done import summary_if_done
+
+            if (summary := summary_if_done(config, run_dir)) is not None:
+                log.info("done already: %s", run_dir)
+                return summary.get("last/success_rate")
+    return _train(config, run_dir)
+
+
+def run_training(cfg: DictConfig) -> float | None:
+    """The same for whoever knows that the job is not done (a study)."""
+    return _train(*prepare(cfg, TrainConfig))
+
+
+def _train(config: TrainConfig, run_dir: Path) -> float | None:
     with job_border(run_dir, "train"):
         names = config.algo.name, config.model.name, config.benchmark.name
         log.info("%s with %s on %s, seed %d -> %s", *names, config.seed, run_dir)
@@ -52,6 +73,8 @@ def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_dict(cfg):  # in a sweep the job's folder is Hydra's, not the composed one
         OmegaConf.update(cfg, "run_dir", str(run_dir))
+        if "resume" in cfg and cfg.resume is None and int(os.environ.get(REQUEUED) or 0) > 0:
+            OmegaConf.update(cfg, "resume", "auto")
     return validate(cfg, schema), run_dir
 
 
@@ -59,7 +82,7 @@ def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
 def job_border(run_dir: Path, name: str) -> Iterator[None]:
     """Around a job: log its traceback where it happened, and turn a stop into an exit code."""
     try:
-        with path_border(), caught(), _as_stop():
+        with path_border(), following(), interruptible(AGAIN):
             yield
     except Stopped as stop:
         if not in_main_process():
@@ -74,23 +97,10 @@ def job_border(run_dir: Path, name: str) -> Iterator[None]:
         raise JobFailed(f"{type(error).__name__}: {error}\n  traceback: {run_dir / f'{name}.log'}") from error
 
 
-@contextlib.contextmanager
-def _as_stop() -> Iterator[None]:
-    """A signal before there is anything to save, or in a job that saves nothing."""
-    try:
-        yield
-    except Interrupted as interrupted:
-        raise Stopped(interrupted.signum, AGAIN) from None
-
-
 def leave(stop: Stopped) -> NoReturn:
-    print(f"To go on:  {stop.hint}", file=sys.stderr)
+    if not _is_sweep():  # of which the command says how to go on with all jobs
+        print(f"To go on:  {stop.hint}", file=sys.stderr)
     raise SystemExit(stop.exit_code)
-
-
-def in_main_process() -> bool:
-    """False in the worker of a launcher such as joblib or submitit."""
-    return os.environ.get(MAIN_PID) == str(os.getpid())
 
 
 def _is_sweep() -> bool:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from empg_cli.cli.claim import Admit, claimed
+from empg_cli.cli.claim import Admit, claimed, new_folder
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.jobs import MAIN_PID
+from empg_cli.cli.jobs import COMMAND_LINE
+from empg_cli.cli.sweep import MAIN_PID, leading
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.errors import UserError
+from empg_cli.invocation import as_value, command, from_here
+from empg_cli.owner import owning
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -92,17 +93,38 @@ def launch(
     if not (flags.only_shows or flags.rerun is not None):
         folders = {"config_dir": flags.config_dir, "config_path": flags.config_path}
         sweep = check_command_line(config_name, overrides, schema, multirun=flags.multirun, **folders)
-    words, is_sweep = [*(_folder_overrides(sweep) if sweep else []), *overrides], sweep is not None
+    if sweep is not None:
+        _launch_sweep(task, schema, config_name, overrides, flags, sweep)
+        return
     place = None
     if not (flags.only_shows or own_source):
         from empg_cli.config.place import output_place
 
-        place = output_place(config_name, words, is_sweep=is_sweep, config_dir=flags.config_dir)
+        place = output_place(config_name, overrides, config_dir=flags.config_dir)
     if place is None:
-        run_hydra(task, config_name, words, flags, is_sweep=is_sweep)
+        run_hydra(task, config_name, overrides, flags, again=None)
         return
-    with claimed(place, doing, None if is_sweep else admit) as named:
-        run_hydra(task, config_name, [*words, *named], flags, is_sweep=is_sweep)
+    with claimed(place, doing, admit) as named:
+        run_hydra(task, config_name, [*overrides, *named], flags, again=None)
+
+
+def _launch_sweep(
+    task: Callable[[DictConfig], Any],
+    schema: type[BaseModel],
+    config_name: str,
+    overrides: Sequence[str],
+    flags: HydraFlags,
+    sweep: Sweep,
+) -> None:
+    with _sweep_folder(sweep) as folder:
+        own = _own_overrides(sweep, folder, schema)
+        place = [] if sweep.is_named else [f"run_dir={as_value(from_here(folder))}"]
+        again = command(*COMMAND_LINE[1:], *place)
+        if sweep.optuna is not None:
+            from empg_cli.cli.optuna_study import trials_to_go  # brings optuna: seconds
+
+            overrides = [*overrides, *trials_to_go(sweep.optuna, folder)]
+        run_hydra(task, config_name, [*own, *overrides], flags, again=again)
 
 
 def run_hydra(
@@ -111,9 +133,13 @@ def run_hydra(
     overrides: Sequence[str],
     flags: HydraFlags,
     *,
-    is_sweep: bool,
+    again: str | None,
 ) -> None:
-    """`task` under hydra.main, with a command line that has been checked."""
+    """`task` under hydra.main, with a command line that has been checked.
+
+    Args:
+        again: the command that goes on with all jobs of a sweep; None for a single job.
+    """
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -128,10 +154,11 @@ def run_hydra(
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
     argv = [sys.argv[0], *flags.words(), *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)
+    variables = {"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}
     with (
         _argv(argv),
-        _env({"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}),
-        _patient_sigint(is_sweep),
+        _env(variables),
+        leading(again) if again else contextlib.nullcontext(),
         _without_hydras_line(),
     ):
         try:
@@ -146,15 +173,33 @@ def run_hydra(
             raise ConfigError(INVALID, [Problem("", first_line(error))]) from error  # nothing but Hydra was at work
 
 
-def _folder_overrides(sweep: Sweep) -> list[str]:
-    """Sub folders named by what the sweep varies; the user's own hydra.sweep.* still wins, as it comes later."""
-    hidden = ",".join(key for key in sweep.unnamed_keys if not key.startswith("hydra"))
-    overrides = [f"hydra.job.config.override_dirname.exclude_keys=[{hidden}]"]
-    if sweep.subdir is not None:
-        overrides.append(f"hydra.sweep.subdir='{sweep.subdir}'")
-    if sweep.run_dir is not None:
-        overrides.append(f"hydra.sweep.dir={sweep.run_dir}")
-    return overrides
+@contextlib.contextmanager
+def _sweep_folder(sweep: Sweep) -> Iterator[Path]:
+    """The folder of all jobs, owned while the block runs; one that nobody has named is new, also within a second."""
+    folder = Path(sweep.folder).absolute()
+    with contextlib.ExitStack() as stack:
+        try:
+            if sweep.is_named:
+                folder.mkdir(parents=True, exist_ok=True)
+            else:
+                folder = new_folder(folder)
+            stack.enter_context(owning(folder, "sweeping"))
+        except OSError as error:
+            raise UserError(f"{folder} cannot hold a sweep ({error.strerror}): give another run_dir") from error
+        yield folder
+
+
+def _own_overrides(sweep: Sweep, folder: Path, schema: type[BaseModel]) -> list[str]:
+    """What the user's own words may still change, as they come later.
+
+    Sub folders named by what the sweep varies; and the same command again goes on with the jobs that were stopped.
+    """
+    going_on = ["resume=auto"] if "resume" in schema.model_fields else []
+    unnamed = [*sweep.unnamed_keys, "run_dir", *(word.split("=")[0] for word in going_on)]
+    hidden = ",".join(dict.fromkeys(key for key in unnamed if not key.startswith("hydra")))
+    subdir = [] if sweep.subdir is None else [f"hydra.sweep.subdir='{sweep.subdir}'"]
+    excluded = f"hydra.job.config.override_dirname.exclude_keys=[{hidden}]"
+    return [excluded, f"run_dir={as_value(folder)}", f"hydra.sweep.dir={as_value(folder)}", *subdir, *going_on]
 
 
 @contextlib.contextmanager
@@ -197,25 +242,3 @@ def _env(values: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-@contextlib.contextmanager
-def _patient_sigint(is_sweep: bool) -> Iterator[None]:
-    """In a sweep a terminal's Ctrl-C reaches the workers too: let them save before the parent tears them down."""
-    if not is_sweep:
-        yield
-        return
-
-    def first(signum: int, frame: FrameType | None) -> None:
-        print("stopping: the jobs save and end; Ctrl-C again stops at once", file=sys.stderr)
-        signal.signal(signum, signal.default_int_handler)
-
-    try:
-        before = signal.signal(signal.SIGINT, first)
-    except ValueError:  # not the main thread: signals go elsewhere
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from empg_cli.config.compose import INVALID, compose_job, hydra_session, is_group, parse, unescaped, validate
+from empg_cli.config.compose import INVALID, Session, compose_job, hydra_session, is_group, parse, unescaped, validate
 from empg_cli.config.explain import first_line
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.secrets import refuse_in_values
@@ -25,6 +25,15 @@ MOST_VALUES = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class OptunaSettings:
+    """Of a sweep by Optuna whose study outlives the command."""
+
+    storage: str
+    study_name: str
+    n_trials: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """What the command line says about a sweep, for Hydra's folder settings."""
 
@@ -32,8 +41,11 @@ class Sweep:
     """The name of each job's folder, an interpolation; None for Hydra's own, made of the words that vary."""
     unnamed_keys: tuple[str, ...]
     """Keys and groups that do not vary, or whose values cannot be part of a folder's name."""
-    run_dir: str | None
-    """The user's own `run_dir=...`, as written."""
+    folder: str
+    """Where it goes: the user's own `run_dir=...`, else `hydra.sweep.dir`."""
+    is_named: bool
+    """The folder is the same whenever the command is called; else its name is the time."""
+    optuna: OptunaSettings | None = None
 
 
 def check_command_line(
@@ -74,7 +86,9 @@ def check_command_line(
             in_some = [names for names in failed_in.values() if 0 < len(names) < len(jobs)]
             where = f"in the job: {in_some[0][0]}" if in_some else None
             raise ConfigError(INVALID, list(failed_in), where)
-        return _sweep(words, session.loader)
+        subdir, unnamed = _naming(words, session.loader)
+        hydra, is_named = _hydra_settings(words, jobs[0][0], session)
+        return Sweep(subdir, unnamed, str(hydra.sweep.dir), is_named, _optuna(hydra.sweeper))
 
 
 def refuse_secrets(
@@ -139,11 +153,29 @@ def _all_or_by_axis(axes: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys([*combinations[:MAX_COMBINATIONS], *by_axis]))
 
 
-def _sweep(words: Sequence[Override], loader: ConfigLoader) -> Sweep:
+def _naming(words: Sequence[Override], loader: ConfigLoader) -> tuple[str | None, tuple[str, ...]]:
+    """`subdir` and `unnamed_keys` of the sweep."""
     naming = [word for word in words if _can_name_a_folder(word)]
-    other = tuple(str(word.key_or_group) for word in words if not _can_name_a_folder(word))
-    folders: list[Any] = [word.get_value_string() for word in words if word.key_or_group == "run_dir"]
-    return Sweep(_subdir(naming, loader), other, folders[-1] if folders else None)
+    return _subdir(naming, loader), tuple(str(word.key_or_group) for word in words if not _can_name_a_folder(word))
+
+
+def _hydra_settings(words: Sequence[Override], job: Sequence[Override], session: Session) -> tuple[Any, bool]:
+    """Hydra's own part of the composed configuration, and whether the sweep's folder has a name in it.
+
+    Args:
+        job: the words of the first job.
+    """
+    folders = [f"hydra.sweep.dir={word.get_value_string()}" for word in words if word.key_or_group == "run_dir"]
+    folders = folders[-1:] + [str(word.input_line) for word in words if word.key_or_group == "hydra.sweep.dir"]
+    hydra = session.compose([*(str(word.input_line) for word in job), *folders], with_hydra=True).hydra
+    written: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
+    return hydra, bool(folders) or "${now:" not in str(written["dir"])
+
+
+def _optuna(sweeper: Any) -> OptunaSettings | None:
+    if "hydra_optuna_sweeper" not in sweeper._target_ or not (sweeper.storage and sweeper.study_name):
+        return None
+    return OptunaSettings(str(sweeper.storage), str(sweeper.study_name), int(sweeper.n_trials))
 
 
 def _subdir(naming: Sequence[Override], loader: ConfigLoader) -> str | None:

@@ -51,6 +51,9 @@ class Session:
 
     def compose(self, words: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
         """
+        Args:
+            with_hydra: leave Hydra's own settings in, below `hydra`.
+
         Raises:
             HydraException, OmegaConfBaseException: it refuses a word, a file or a value.
             DataError: a file cannot be read.

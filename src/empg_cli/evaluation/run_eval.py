@@ -23,6 +23,7 @@ from empg_cli.config.schema import EvalConfig
 from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_tasks
 from empg_cli.evaluation.head_to_head import PASSES
+from empg_cli.evaluation.kept import SETTINGS, kept_pass, settings_digest
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
 from empg_cli.files import check_writable, write_in_folder
 from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
@@ -52,13 +53,15 @@ def run_eval(
 
     Writes `evaluation.json` (totals, task types, every task), `run.json` (data and weights) and the first
     `logger.trajectories` trajectories to `run_dir`. Several seeds, temperatures or samples leave each pass in
-    `passes/`, in the form of a single evaluation, and their summary in `evaluation.json`.
+    `passes/`, in the form of a single evaluation, and their summary in `evaluation.json`; those that are there already
+    are not played again, so a signal costs the pass at hand.
 
     Args:
         show: called with the result, also where the disk has no room for the files.
 
     Raises:
         ResultsNotKept: it had none; what was played is shown and not kept.
+        AnotherEvaluation: the folder holds passes of one.
     """
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     if cfg.trainer.threads:
@@ -76,21 +79,27 @@ def run_eval(
     title = f"evaluating {cfg.run or cfg.policy} on {cfg.benchmark.name} ({data['source']} data)"
     played: list[PlayedPass] = []
     result: dict[str, Any] = {}
-    with Dashboard(cfg.logger.console, title, total_updates=1) as dashboard, _opened(cfg, benchmark) as player:
+    with Dashboard(cfg.logger.console, title, total_updates=1) as dashboard, _opened(cfg, benchmark, run_dir) as player:
         for number, one in enumerate(which):
 
             def progress(done: int, _: int, before: int = number * per_pass) -> None:
                 dashboard.phase("evaluation", before + done, per_pass * len(which))
 
-            evaluation = player.play(one, progress)
-            result = _as_data(cfg, one, evaluation, data, player)
-            tasks = evaluation.tasks()
-            played.append(PlayedPass(one, tasks))
-            write(_file(run_dir, one, len(which)), _json({**result, "tasks": tasks}))
-            if number == 0:
-                kept = evaluation.trajectories[: cfg.logger.trajectories]
-                save_trajectories(run_dir, 0, "eval", kept, text_of=player.text_of, write=write)
-                files.do(partial(update_run_file, run_dir, format=FORMAT, data=data, model=player.facts()))
+            path = _file(run_dir, one, len(which))
+            about = _about(cfg, one, data, player)
+            content = kept_pass(path, about) if len(which) > 1 else None
+            if content is None:
+                evaluation = player.play(one, progress)
+                content = {**evaluation.as_dict(), **_about(cfg, one, data, player), "tasks": evaluation.tasks()}
+                if number == 0:
+                    kept = evaluation.trajectories[: cfg.logger.trajectories]
+                    save_trajectories(run_dir, 0, "eval", kept, text_of=player.text_of, write=write)
+                    files.do(partial(update_run_file, run_dir, format=FORMAT, data=data, model=player.facts()))
+                write(path, _json(content))
+            else:
+                dashboard.message(f"played already: {one.name}")
+            played.append(PlayedPass(one, content["tasks"]))
+            result = {key: value for key, value in content.items() if key != "tasks"}
     if len(which) > 1:
         result = {
             "split": cfg.benchmark.split,
@@ -137,7 +146,7 @@ class Player(Protocol):
 
 
 @contextmanager
-def _opened(cfg: EvalConfig, benchmark: Benchmark) -> Iterator[Player]:
+def _opened(cfg: EvalConfig, benchmark: Benchmark, run_dir: Path) -> Iterator[Player]:
     match cfg.policy:
         case "expert":
             yield _Expert(cfg, benchmark)
@@ -150,9 +159,15 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark) -> Iterator[Player]:
             policy, source, version = _policy(cfg, benchmark)
             check_context(policy, cfg.rollout.max_context_tokens)
             check_parity(policy)
-            today = prompt_date(cfg.run)
+            today = _prompt_date(cfg, run_dir)
             facts = {"source": source, **model_fingerprint(policy), PROMPT_DATE: today.isoformat()}
             yield _Model(cfg, benchmark, policy, version, today, facts)
+
+
+def _prompt_date(cfg: EvalConfig, run_dir: Path) -> date:
+    """That of the run, else that of the passes that are there, which may be of yesterday."""
+    recorded = (read_run_file(run_dir).get("model") or {}).get(PROMPT_DATE) if cfg.run is None else None
+    return date.fromisoformat(recorded) if recorded else prompt_date(cfg.run)
 
 
 @dataclass
@@ -257,17 +272,17 @@ def _policy(cfg: EvalConfig, benchmark: Benchmark) -> tuple[Policy, str, int]:
     return policy, source, version
 
 
-def _as_data(
-    cfg: EvalConfig, which: Pass, evaluation: Evaluation, data: dict[str, Any], player: Player
-) -> dict[str, Any]:
-    """One pass: totals, task types, and what was played by whom."""
+def _about(cfg: EvalConfig, which: Pass, data: dict[str, Any], player: Player) -> dict[str, Any]:
+    """Of one pass: what was played by whom."""
     return {
-        **evaluation.as_dict(),
+        "split": cfg.benchmark.split,
+        "temperature": which.temperature,
         "seed": which.seed,
         "sample": which.sample,
         "policy": player.facts() or cfg.policy,
         "data": data,
         "rules": _rules(cfg),
+        SETTINGS: settings_digest(cfg),
     }
 
 

@@ -8,17 +8,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from empg_cli.benchmarks.building import built_aside
 from empg_cli.benchmarks.deepsearch.corpus import PASSAGES
 from empg_cli.benchmarks.deepsearch.env import DeepSearchEnv, DeepSearchRules
 from empg_cli.benchmarks.deepsearch.expert import Expert
@@ -96,25 +96,21 @@ def _key(spec: WorldSpec) -> str:
 
 
 def _publish(directory: Path, build: Callable[[Path], Any]) -> None:
-    """Build aside and rename, so that a reader never sees half a world; of two builders the first one wins."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    except OSError as error:
-        raise DataError(f"{directory.parent} cannot be written ({error}); set benchmark.cache_dir") from None
-    try:
-        build(aside)
+    """A reader never sees half a world; of two builders the first one wins."""
+    with contextlib.ExitStack() as stack:
         try:
-            aside.rename(directory)
-        except OSError:
-            if not directory.is_dir():
+            aside = stack.enter_context(built_aside(directory))
+        except OSError as error:
+            raise DataError(f"{directory.parent} cannot be written ({error}); set benchmark.cache_dir") from None
+        try:
+            build(aside)
+            stack.close()
+        except Exception as error:
+            if isinstance(error, OSError) and directory.is_dir():
+                return
+            if (why := refusal(error)) is None:
                 raise
-    except Exception as error:
-        if (why := refusal(error)) is None:
-            raise
-        raise DataError(f"{directory} cannot be written ({why}); make room, or set benchmark.cache_dir") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            raise DataError(f"{directory} cannot be written ({why}); make room, or set benchmark.cache_dir") from None
 
 
 def _build(spec: WorldSpec, directory: Path) -> None:

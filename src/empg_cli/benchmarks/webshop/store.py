@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import random
-import shutil
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from empg_cli.benchmarks.building import built_aside
 from empg_cli.benchmarks.webshop.bm25 import Index, Postings, build_postings
 from empg_cli.benchmarks.webshop.catalog import Product, decode, encode
 from empg_cli.benchmarks.webshop.goals import GOAL_KINDS, GoalKind, GoalList, GoalSource, goal_sources, make_table
@@ -58,15 +57,8 @@ def compile_store(
     """
     if out.exists():
         raise DataError(f"{out} exists already; remove it or choose another folder")
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        manifest = _write(products, partial, source, price_seed, progress)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return manifest
+    with built_aside(out) as folder:
+        return _write(products, folder, source, price_seed, progress)
 
 
 def _write(

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.jobs import COMMAND_LINE, train_task
+from empg_cli.cli.jobs import COMMAND_LINE, run_training
 from empg_cli.cli.launch import check_flags, run_hydra
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.errors import UserError
-from empg_cli.invocation import command
+from empg_cli.invocation import as_value, command
 from empg_cli.observe.stop import Stopped
 from empg_cli.owner import FolderOwned
 from empg_cli.runs.study import ELSEWHERE, Cell, Study, player_of, read_study, writing_into
@@ -42,9 +42,9 @@ def ablate_task(cfg: DictConfig) -> float | str | None:
     if player_of(folder) is not None or _is_done(folder):  # in this order: who has just let go of it has finished it
         return ELSEWHERE
     try:
-        return train_task(cfg)
+        return run_training(cfg)
     except FolderOwned:  # taken in this moment, or only looked at
-        return ELSEWHERE if player_of(folder) is not None else train_task(cfg)
+        return ELSEWHERE if player_of(folder) is not None else run_training(cfg)
 
 
 def _is_done(folder: Path) -> bool:
@@ -77,7 +77,7 @@ def run(
     if flags.only_shows:
         if flags.cfg is not None:
             refuse_secrets(config_name, words, AblateConfig, flags.config_dir)
-        run_hydra(ablate_task, config_name, words, flags, is_sweep=False)
+        run_hydra(ablate_task, config_name, words, flags, again=None)
         return
     from empg_cli.studies.growth import entered
     from empg_cli.studies.plan import make_study
@@ -90,11 +90,12 @@ def run(
         print_plan(asked, forecast(asked, Wish(*wish), jobs=jobs))
         return
     entered(asked)
+    folder, again = f"hydra.sweep.dir={as_value(asked.folder)}", command(*COMMAND_LINE[1:])
     try:
-        run_hydra(ablate_task, config_name, [*words, f"hydra.sweep.dir={_quoted(asked)}"], flags, is_sweep=True)
+        run_hydra(ablate_task, config_name, [*words, folder], flags, again=again)
     except BaseException as error:
-        if isinstance(error, (SystemExit, Stopped)):
-            _say_how_to_go_on(asked)
+        if isinstance(error, Stopped):
+            print(f"The study:  {len(asked.done())} of {len(asked.cells)} cells are done", file=sys.stderr)
         with _said():
             _report(asked.folder)
         raise
@@ -126,15 +127,6 @@ def _launcher(overrides: Sequence[str], jobs: int) -> list[str]:
         hint = "leave --jobs out and set hydra.launcher.* instead"
         raise ConfigError(INVALID, [Problem("--jobs", "is joblib's, and another launcher is chosen", hint=hint)])
     return ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"]
-
-
-def _quoted(study: Study) -> str:
-    return '"' + str(study.folder).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _say_how_to_go_on(asked: Study) -> None:
-    print(f"The study:  {len(asked.done())} of {len(asked.cells)} cells are done; go on with", file=sys.stderr)
-    print(f"  {command(*COMMAND_LINE[1:])}", file=sys.stderr)
 
 
 def _say_who_plays(asked: Study) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from empg_cli.benchmarks.webshop.load import compile_webshop
+from empg_cli.cli.interrupts import interruptible
+from empg_cli.cli.jobs import COMMAND_LINE
 from empg_cli.cli.path_errors import writing
 from empg_cli.errors import UserError
+from empg_cli.invocation import command
 from empg_cli.observe.console import get_console, is_watched
 from empg_cli.observe.terminal import write_line
 
@@ -29,7 +32,7 @@ def compile_catalogue(
     """Compile WebShop's `data_dir`, or `generate` made-up products, to the new folder `out`; says how to play it."""
     if (data_dir is None) == (generate is None):
         raise UserError("give either the folder of WebShop's official files or --generate N")
-    with writing(out), _progress() as progress:
+    with writing(out), interruptible(command(*COMMAND_LINE[1:])), _progress() as progress:
         manifest = compile_webshop(
             None if data_dir is None else str(data_dir),
             str(out),

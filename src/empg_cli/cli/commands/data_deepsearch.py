@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from empg_cli.benchmarks.base import DataError
+from empg_cli.benchmarks.building import built_aside
 from empg_cli.benchmarks.deepsearch.index import EmbeddedEngine, Progress, build_index
 from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
+from empg_cli.cli.interrupts import interruptible
+from empg_cli.cli.jobs import COMMAND_LINE
 from empg_cli.cli.path_errors import writing
+from empg_cli.invocation import command
 from empg_cli.observe.console import get_console, is_watched
 from empg_cli.observe.terminal import write_line
 
@@ -37,8 +41,11 @@ def index(
     """
     dense = _dense_options(engine, encoder, pooling, query_prefix, passage_prefix, device)
     passages = chain.from_iterable(read_corpus(path) for path in corpora)
-    with writing(out), _progress() as progress:
-        store = build_index(passages, out, engine, progress=progress, dense=dense)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not empty; give another --out or delete it first")
+    again = command(*COMMAND_LINE[1:])
+    with writing(out), interruptible(again), _progress() as progress, built_aside(out) as folder:
+        store = build_index(passages, folder, engine, progress=progress, dense=dense)
     write_line(sys.stderr, f"{len(store):,} passages in {out}")
     print(f"benchmark.retrieval.engine={engine} benchmark.retrieval.index_dir={out}")
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.jobs import job_border, prepare
+from empg_cli.cli.interrupts import interruptible
+from empg_cli.cli.jobs import COMMAND_LINE, job_border, prepare
 from empg_cli.cli.launch import launch
 from empg_cli.config.schema import EvalConfig
 from empg_cli.errors import UserError
-from empg_cli.invocation import from_here
+from empg_cli.invocation import as_value, command, from_here
 from empg_cli.owner import owning
 from empg_cli.runs.config_file import find_run_folder, is_run
 from empg_cli.runs.own_config import primary_config, run_given
@@ -61,7 +62,14 @@ def _evaluate(cfg: DictConfig, show: Callable[[dict[str, Any]], None]) -> dict[s
         log.info("evaluating %s on %s, split %s -> %s", who, config.benchmark.name, config.benchmark.split, run_dir)
         from empg_cli.evaluation.run_eval import run_eval  # brings torch: seconds
 
-        return run_eval(config, run_dir, show=show)
+        with interruptible(_again(run_dir)):
+            return run_eval(config, run_dir, show=show)
+
+
+def _again(run_dir: Path) -> str:
+    """The command that goes on behind the passes that are done."""
+    is_said = any(word.startswith("run_dir=") for word in COMMAND_LINE)
+    return command(*COMMAND_LINE[1:], *([] if is_said else [f"run_dir={as_value(from_here(run_dir))}"]))
 
 
 def _name_of_policy(config: EvalConfig) -> str:

@@ -1,0 +1,34 @@
+"""A job of a sweep that finds a run in its folder: the same one, finished or not, or another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.schema import TrainConfig
+from empg_cli.runs.config_file import is_run, saved_values
+from empg_cli.runs.facts import cell_hash
+from empg_cli.runs.own_config import changes
+
+
+def summary_if_done(cfg: TrainConfig, run_dir: Path) -> dict[str, Any] | None:
+    """`summary.json` of a run that has finished there with exactly these settings and this seed.
+
+    Raises:
+        ConfigError: the folder holds a run of another model, algorithm, benchmark or seed, which cannot go on as this.
+    """
+    if not is_run(run_dir):
+        return None
+    problems = changes(cfg, run_dir)
+    if (seed := saved_values(run_dir).get("seed")) != cfg.seed:
+        problems.append(Problem("seed", "cannot change when resuming", str(cfg.seed), f"the run has {seed}"))
+    if problems:
+        raise ConfigError(f"{run_dir} holds another run: give another run_dir", problems)
+    try:
+        summary: Any = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # stopped, killed, or at work
+        return None
+    is_done = isinstance(summary, dict) and summary.get("exit_code") == 0 and summary.get("cell_hash") == cell_hash(cfg)
+    return summary if is_done else None
