@@ -47,7 +47,7 @@ def with_content(content: Any) -> Any:
 
 def mutated(answer: Any, random_numbers: random.Random) -> Any:
     """A copy with something else in a random place."""
-    other = random_numbers.choice(
+    other: Any = random_numbers.choice(
         [None, True, -1, 1e308, "x", [], {}, [[]], {"content": {}}, [None], "\ud800", 10**400]
     )
     if random_numbers.random() < 0.3 or not isinstance(answer, list | dict) or not answer:

@@ -14,36 +14,27 @@ from empg_cli.owner import FolderOwned, owner_of, owning
 
 
 def place(folder: Path, *, is_stamped: bool = False) -> Place:
-    return Place("hydra.run.dir", folder, is_stamped, OmegaConf.create({"resume": None}))
+    return Place(folder, is_stamped, OmegaConf.create({"resume": None}))
 
 
 def test_where_a_run_goes_is_known_before_hydra_makes_it() -> None:
-    stamped = output_place("train", ["algo=grpo", "seed=3"], is_sweep=False)
+    stamped = output_place("train", ["algo=grpo", "seed=3"])
     assert stamped is not None
     assert stamped.is_stamped
     assert stamped.folder.parent == Path("runs/alfworld-grpo-tiny")
     assert stamped.folder.name.endswith("-s3")
     assert stamped.config.resume is None
-    named = output_place("train", ["run_dir=mine/it is", "resume=auto"], is_sweep=False)
+    named = output_place("train", ["run_dir=mine/it is", "resume=auto"])
     assert named is not None
-    assert (named.key, named.folder, named.is_stamped) == ("hydra.run.dir", Path("mine/it is"), False)
+    assert (named.folder, named.is_stamped) == (Path("mine/it is"), False)
     assert named.config.resume == "auto"
-    hydras = output_place("train", ["run_dir=mine", "hydra.run.dir=at/${now:%H}"], is_sweep=False)
+    hydras = output_place("train", ["run_dir=mine", "hydra.run.dir=at/${now:%H}"])
     assert hydras is not None
     assert (hydras.folder.parent, hydras.is_stamped) == (Path("at"), True)
 
 
-def test_so_is_where_a_sweep_goes() -> None:
-    stamped = output_place("train", ["seed=0,1"], is_sweep=True)
-    assert stamped is not None
-    assert (stamped.key, stamped.folder.parent, stamped.is_stamped) == ("hydra.sweep.dir", Path("multirun"), True)
-    named = output_place("train", ["seed=0,1", "hydra.sweep.dir=mine"], is_sweep=True)
-    assert named is not None
-    assert (named.folder, named.is_stamped) == (Path("mine"), False)
-
-
 def test_a_place_that_only_the_job_can_tell() -> None:
-    assert output_place("train", ["hydra.run.dir=${hydra:runtime.cwd}/x"], is_sweep=False) is None
+    assert output_place("train", ["hydra.run.dir=${hydra:runtime.cwd}/x"]) is None
 
 
 def test_commands_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:

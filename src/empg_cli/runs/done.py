@@ -6,24 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from empg_cli.config.problems import ConfigError, Problem
+from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import TrainConfig
 from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.facts import cell_hash
-from empg_cli.runs.own_config import changes
+from empg_cli.runs.identity import differences
 
 
 def summary_if_done(cfg: TrainConfig, run_dir: Path) -> dict[str, Any] | None:
     """`summary.json` of a run that has finished there with exactly these settings and this seed.
 
     Raises:
-        ConfigError: the folder holds a run of another model, algorithm, benchmark or seed, which cannot go on as this.
+        ConfigError: the folder holds another run, which cannot go on as this one.
     """
     if not is_run(run_dir):
         return None
-    problems = changes(cfg, run_dir)
-    if (seed := saved_values(run_dir).get("seed")) != cfg.seed:
-        problems.append(Problem("seed", "cannot change when resuming", str(cfg.seed), f"the run has {seed}"))
+    problems, _ = differences(saved_values(run_dir), cfg, done=0)
     if problems:
         raise ConfigError(f"{run_dir} holds another run: give another run_dir", problems)
     try:
