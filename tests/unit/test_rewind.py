@@ -163,10 +163,10 @@ def test_a_rewind_that_dies_is_finished_by_who_comes_next(
             dies()
         return replace(self, target)
 
-    def dying_update(folder: Path, **facts: object) -> None:
+    def dying_update(folder: Path, *without: tuple[str, ...], **facts: object) -> None:
         if folder == run:
             dies()
-        update(folder, **facts)
+        update(folder, *without, **facts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", dying_replace)

@@ -179,7 +179,7 @@ def test_a_run_file_that_something_else_has_changed_is_refused(tmp_path):
     facts = json.loads(text)
     del facts["checksum"]  # somebody means it
     (tmp_path / "run.json").write_text(json.dumps(facts | {"seed": 4}))
-    update_run_file(tmp_path, without=("prompt_date",), more=1)
+    update_run_file(tmp_path, ("prompt_date",), more=1)
     assert read_run_file(tmp_path) == {"seed": 4, "more": 1}
 
 

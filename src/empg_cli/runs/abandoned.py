@@ -59,7 +59,7 @@ def leave_branch(run_dir: Path, *, after: int) -> Path:
             shutil.copytree(run_dir / folder, temporary / folder, copy_function=_same_file)
     rows = read_rows(run_dir / METRICS)
     told = {"after": after, "until": max(rows, default=0), "on": datetime.now(UTC).isoformat(timespec="seconds")}
-    update_run_file(temporary, without=(ABANDONED,))
+    update_run_file(temporary, (ABANDONED,))
     sync(temporary)
     temporary.replace(run_dir / name)
     update_run_file(run_dir, **{LEAVING: {"folder": name, **told}})
@@ -93,7 +93,7 @@ def finish_leaving(run_dir: Path) -> None:
         drop_trajectories(run_dir, 0)
     # What W&B shows is the branch that was left; this one gets a run there of its own.
     left = [*facts.get(ABANDONED, []), leaving]
-    update_run_file(run_dir, without=(LEAVING, "wandb_id"), **{ABANDONED: left})
+    update_run_file(run_dir, (LEAVING, "wandb_id"), **{ABANDONED: left})
 
 
 def branches(run_dir: Path) -> list[dict[str, Any]]:

@@ -148,7 +148,7 @@ def _opened(
     text = config.as_yaml(cfg)
     digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
     facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))
-    update_run_file(run_dir, without=() if start else (CHANGES, BEGAN), **facts)  # before the file that it vouches for
+    update_run_file(run_dir, () if start else (CHANGES, BEGAN), **facts)  # before the file that it vouches for
     write_atomically(run_dir / CONFIG_FILE, text)
     if start and done == cfg.trainer.updates:
         log.info("nothing to do: all %d updates are done; trainer.updates=N goes on to N", done)

@@ -184,7 +184,7 @@ def _read_seal(checkpoint: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def _begins_as(path: Path, was: Mapping[str, Any]) -> bool:
     try:
-        return path.stat().st_size >= was["bytes"] and _digest(path, was["bytes"]) == was["sha256"]
+        return path.stat().st_size >= was["bytes"] and bool(_digest(path, was["bytes"]) == was["sha256"])
     except OSError:
         return False
 

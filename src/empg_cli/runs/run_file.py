@@ -60,7 +60,7 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     return facts
 
 
-def update_run_file(run_dir: Path, *, without: Sequence[str] = (), **facts: Any) -> None:
+def update_run_file(run_dir: Path, without: Sequence[str] = (), /, **facts: Any) -> None:
     """Add or replace facts, keeping the others.
 
     Args:
