@@ -22,8 +22,8 @@ from empg_cli.benchmarks.deepsearch.world.build import WorldSpec
 from empg_cli.benchmarks.webshop.generator import generate
 from empg_cli.benchmarks.webshop.load import compile_webshop
 from empg_cli.model.loading import packaged_agent
+from tests.support.games import GAME, HEAT, PLACE
 from tests.support.webshop import HUMAN, INSTRUCTIONS, ITEMS, as_official
-from tests.unit.test_alfworld_data import GAME, HEAT, PLACE
 
 PASSAGES = [Passage(f"p{n}", f"Title {n}", f"The text of number {n}; its square is {n * n}.") for n in range(60)]
 QUESTIONS = [

@@ -43,7 +43,7 @@ def pddl(folder: Path) -> Target:
     from empg_cli.benchmarks.alfworld.pddl import parse_game
     from empg_cli.reading.guard import json_of, reading
     from empg_cli.types import Task
-    from tests.unit.test_alfworld_data import GAME
+    from tests.support.games import GAME
 
     def inputs(random: Random) -> bytes:
         if random.random() < 0.4:
@@ -67,7 +67,7 @@ def pddl(folder: Path) -> Target:
 def alfworld(folder: Path) -> Target:
     """Folders and archives of games. Archives that are opened hold the games that were packed."""
     from empg_cli.benchmarks.alfworld.data import open_games
-    from tests.unit.test_alfworld_data import GAME, HEAT, PLACE
+    from tests.support.games import GAME, HEAT, PLACE
 
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     members = {
@@ -105,8 +105,8 @@ def alfworld(folder: Path) -> Target:
             if suffix not in ("folder", ".tar") and games.digest != digest:  # these two have no checksum
                 raise Wrong(f"{suffix}: other games, digest {games.digest}")
             for split in games.games.values():
-                for game in split:
-                    game.compile()
+                for official in split:
+                    official.compile()
         finally:
             shutil.rmtree(folder / "cache", ignore_errors=True)
 

@@ -33,9 +33,9 @@ def tool_calls(folder: Path) -> Target:
 
     def run(answer: str) -> None:
         for form in ("any", "tag", "react", "json"):
-            parse_action(answer, form)  # type: ignore[arg-type]
+            parse_action(answer, form)
         for rules in ("ours", "search_r1", "verl_agent"):
-            Reader(rules).read(answer)  # type: ignore[arg-type]
+            Reader(rules).read(answer)
         read_verdict(answer)
 
     return Target(answers, run)

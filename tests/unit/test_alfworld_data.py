@@ -22,23 +22,8 @@ import pytest
 from empg_cli.benchmarks.alfworld.data import OfficialGames, open_games
 from empg_cli.benchmarks.alfworld.pddl import parse_game
 from empg_cli.benchmarks.base import DataError
+from tests.support.games import GAME, HEAT, PLACE, PROBLEM
 
-PROBLEM = """(define (problem p) (:init (atLocation agent1 loc_bar_0)
-  (receptacleType Desk_bar_1 DeskType) (receptacleAtLocation Desk_bar_1 loc_bar_1)
-  (receptacleType Bed_bar_1 BedType) (receptacleAtLocation Bed_bar_1 loc_bar_2)
-  (objectType Book_bar_1 BookType) (pickupable Book_bar_1) (inReceptacle Book_bar_1 Desk_bar_1)
-  (objectAtLocation Book_bar_1 loc_bar_1) (canContain BedType BookType))
- (:goal (and (exists (?r - receptacle) (exists (?o - object)
-   (and (inReceptacle ?o ?r) (objectType ?o BookType) (receptacleType ?r BedType)))))))"""
-GAME = {
-    "pddl_domain": "(define (domain alfred))",
-    "grammar": '{"task": [{"rhs": "Your task is to: put a book in bed."}]}',
-    "pddl_problem": PROBLEM,
-    "solvable": True,
-    "walkthrough": ["go to desk 1", "take book 1 from desk 1", "go to bed 1", "move book 1 to bed 1"],
-}
-PLACE = "pick_and_place_simple-Book-None-Bed-301"
-HEAT = "pick_heat_then_place_in_recep-Apple-None-Fridge-4"
 MOVABLE = "pick_and_place_with_movable_recep-Book-Box-Bed-301"
 MEMBERS = {
     f"json_2.1.1/{split}/{folder}/trial_{trial}/game.tw-pddl": json.dumps(GAME)

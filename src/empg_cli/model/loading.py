@@ -116,7 +116,7 @@ def load_folder(path: str, *, dtype: str, device: torch.device, param_dtype: str
     try:
         with reading(f"cannot load the model {path!r}"):
             tokenizer = _load_tokenizer(path)
-            network, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=getattr(torch, param_dtype or dtype),
                 trust_remote_code=False,
@@ -124,6 +124,7 @@ def load_folder(path: str, *, dtype: str, device: torch.device, param_dtype: str
                 attn_implementation="sdpa",
                 output_loading_info=True,
             )
+            network, found = loaded
             _refuse_unlike(network, tokenizer, found)
     except DataError as error:
         raise ModelError(

@@ -34,6 +34,7 @@ def _refuse_other_words(game: CompiledGame) -> None:
         raise DataError(str(error)) from error
     if told != game.goal:
         raise DataError(f"the words ask for {game.task!r}, the PDDL goal is {game.goal}")
-    for entity in (*game.receptacles, *game.things):
-        if type_of(entity.name) != entity.type and not entity.name.startswith("bathtubbasin "):  # a sinkbasin
-            raise DataError(f"{entity.name!r} has the type {entity.type!r}")
+    named = [*((r.name, r.type) for r in game.receptacles), *((thing.name, thing.type) for thing in game.things)]
+    for name, kind in named:
+        if type_of(name) != kind and not name.startswith("bathtubbasin "):  # a sinkbasin
+            raise DataError(f"{name!r} has the type {kind!r}")
