@@ -71,8 +71,10 @@ def paired_difference(
         raise ValueError(f"paired values must be as many on both sides, got {len(treatment)} and {len(baseline)}")
     differences = [a - b for a, b in zip(treatment, baseline, strict=True)]
     mean, low, high, n = t_interval(differences, confidence)
-    ends = (None, None) if are_equal(differences) else (low, high)
-    return PairedDifference(mean, *ends, n, sign_flip_test(differences))
+    test = sign_flip_test(differences)
+    if are_equal(differences):
+        return PairedDifference(mean, None, None, n, test)
+    return PairedDifference(mean, low, high, n, test)
 
 
 def sign_flip_test(differences: Sequence[float], *, resamples: int = 100_000, seed: int = 0) -> SignFlip:
