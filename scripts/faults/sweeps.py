@@ -113,7 +113,7 @@ def timed_out(launcher: tuple[str, ...], folder: Path) -> None:
 def serial_sweep(signum: int, folder: Path) -> None:
     """In the second of three jobs, in a folder that is named by the time."""
     with start(("train", "-m", "seed=0,1,2", *TINY, "trainer.updates=4"), folder) as running:
-        check(running.wait_until("seed 1 ->"), "the second job did not begin")
+        check(running.wait_until("seed 1 ->", 300), "the second job did not begin")
         time.sleep(0.3)
         running.send(signum)
         ended = running.wait(60)
@@ -131,7 +131,7 @@ def passes(shared: Path, signum: int, folder: Path) -> None:
     if not (shared / "straight").exists():
         succeeded(forked(*words, "run_dir=straight", folder=shared))
     with start((*words, "run_dir=cut"), folder) as running:
-        check(running.wait_until(folder / "cut" / "passes" / "temperature-1-seed-1.json"), "no pass was played")
+        check(running.wait_until(folder / "cut" / "passes" / "temperature-1-seed-1.json", 300), "no pass was played")
         running.send(signum)
         ended = running.wait(60)
         said_how_to_go_on(ended, signum)
@@ -187,7 +187,7 @@ def optuna_study(signum: int, folder: Path) -> None:
     words = ("train", "-m", *TINY, "trainer.updates=4", "trainer.lr=interval(0.0001,0.001)", *options, *numbers)
     words = (*words, "run_dir=sweep")
     with start(words, folder) as running:
-        check(running.wait_until("#1 :"), "the second trial did not begin")
+        check(running.wait_until("#1 :", 300), "the second trial did not begin")
         time.sleep(1)
         running.send(signum)
         ended = running.wait(60)
