@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +82,13 @@ class Study:
         return found
 
 
-class _Cell(TypedDict):
-    variant: str
-    seed: int
-    overrides: list[str]
-    config_hash: str
-    cell_hash: str
-
-
 class _File(TypedDict):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     name: str
     metric: str
     base: str
     seeds: list[int]
-    cells: list[_Cell]
+    cells: list[Cell]
     facts: dict[str, dict[str, Any]]
     costs: dict[str, str]
 
@@ -121,7 +113,7 @@ def read_study(folder: Path) -> Study:
         metric=content["metric"],
         base=content["base"],
         seeds=tuple(content["seeds"]),
-        cells=tuple(Cell(**{**cell, "overrides": tuple(cell["overrides"])}) for cell in content["cells"]),
+        cells=tuple(replace(cell, overrides=tuple(cell.overrides)) for cell in content["cells"]),
         facts=content["facts"],
         costs=content["costs"],
     )

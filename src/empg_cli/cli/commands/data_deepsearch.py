@@ -34,6 +34,8 @@ def index(
     Args:
         encoder: folder or hub id of the model for the engine `dense`; the settings after it are read by `dense` only.
     """
+    if missing := [str(path) for path in corpora if not path.is_file()]:
+        raise DataError(f"no such corpus file: {', '.join(missing)}")  # before the folder is made
     dense = _dense_options(engine, encoder, pooling, query_prefix, passage_prefix, device)
     passages = chain.from_iterable(read_corpus(path) for path in corpora)
     try:
