@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from scripts.faults.case import Case, check, refused
-from scripts.faults.command_lines import SECONDS, SMALL, one_message, prepare
-from scripts.faults.process import forked
+from scripts.faults.command_lines import SMALL, bounded, one_message, prepare
 
 MUTANTS = 200
 CONF = Path(__file__).parents[2] / "conf"
@@ -158,7 +157,7 @@ def own_file(
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
     before = set(folder.rglob("*"))
-    finished = forked(*words[:1], "--config-dir", "own", *words[1:], folder=folder, timeout=SECONDS)
+    finished = bounded(*words[:1], "--config-dir", "own", *words[1:], folder=folder)
     one_message(finished)
     check(SECRET not in finished.output and "hunter2" not in finished.output, f"a secret is repeated by {finished}")
     if is_bad:
@@ -172,14 +171,14 @@ def good_file(shared: Path, content: bytes, folder: Path) -> None:
     file = folder / "own" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
-    finished = forked("train", "--config-dir", "own", "experiment=mine", "--cfg", "job", folder=folder, timeout=SECONDS)
+    finished = bounded("train", "--config-dir", "own", "experiment=mine", "--cfg", "job", folder=folder)
     check(finished.code == 0, f"exit code {finished.code} from {finished}")
 
 
 def run_file(shared: Path, content: bytes, words: Sequence[str], folder: Path, *, is_bad: bool = False) -> None:
     shutil.copytree(shared / "run", folder / "run")
     (folder / "run" / "config.yaml").write_bytes(content)
-    finished = forked(*words, folder=folder, timeout=SECONDS)
+    finished = bounded(*words, folder=folder)
     one_message(finished)
     check(SECRET not in finished.output and "hunter2" not in finished.output, f"a secret is repeated by {finished}")
     if is_bad:

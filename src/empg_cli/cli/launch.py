@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from empg_cli.config.command_line import Sweep
+
+HYDRAS = ("hydra", "omegaconf", "logging")
+"""Modules that raise anything at settings of Hydra's own."""
 
 
 def check_flags(flags: HydraFlags) -> None:
@@ -168,9 +172,12 @@ def run_hydra(
                 raise
             raise ConfigError(INVALID, [Problem("", first_line(error))]) from error
         except Exception as error:
-            if wants_raw_errors or isinstance(error, UserError) or not flags.only_shows:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            raised_by = frame.f_globals.get("__name__", "").split(".")[0]
+            if wants_raw_errors or isinstance(error, UserError | OSError) or raised_by not in HYDRAS:
                 raise
-            raise ConfigError(INVALID, [Problem("", first_line(error))]) from error  # nothing but Hydra was at work
+            what = f"Hydra refuses its settings, in {frame.f_code.co_name}: {first_line(error)}"
+            raise ConfigError(INVALID, [Problem("hydra", what)]) from error
 
 
 @contextlib.contextmanager

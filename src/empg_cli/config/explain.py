@@ -26,8 +26,8 @@ def _from_detail(detail: ErrorDetails, schema: type[BaseModel], values: dict[str
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden" if key in groups() and key not in known_keys(schema):
-            hint = f"a file in {key}/ has the first line `# @package _global_`"
-            return Problem(key, "is no part of a configuration", hint=hint)
+            first = f"a file in {key}/ has the first line `# @package _global_`"
+            return Problem(key, "is no part of a configuration", hint=first)
         case "extra_forbidden":
             return unknown_key(schema, key, values, _shown(detail["input"]), drop=f"drop it: ~{key}")
         case "missing":

@@ -40,7 +40,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         if node is None:
             return {}
         _check(path, node)
-        values = loader.construct_document(node)  # type: ignore[no-untyped-call]
+        values = loader.construct_document(node)
     except DataError:
         raise
     except yaml.MarkedYAMLError as error:
@@ -63,9 +63,10 @@ def guard_hydra(trusted: Path) -> None:
     from hydra.core.plugins import Plugins
     from hydra.plugins.config_source import ConfigSource
 
-    for source in Plugins.instance().discover(ConfigSource):
+    sources: list[Any] = Plugins.instance().discover(ConfigSource)
+    for source in sources:
         if source.scheme() == "file" and not hasattr(source.load_config, "__wrapped__"):
-            source.load_config = _guarded(source.load_config, trusted)  # type: ignore[method-assign]
+            source.load_config = _guarded(source.load_config, trusted)
 
 
 def _guarded(load: Any, trusted: Path) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -58,7 +58,8 @@ def _checked(
     path: Path, validate: Callable[[TypeAdapter[Shape]], Shape], shape: type[Shape], place: str, mend: str
 ) -> Shape:
     try:
-        return validate(_adapter(shape))
+        adapter: TypeAdapter[Shape] = _adapter(cast(Any, shape))
+        return validate(adapter)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))
@@ -74,6 +75,7 @@ def _checked(
 
 @cache
 def _adapter(shape: Any) -> TypeAdapter[Any]:
+    """Made once for a type: it costs a millisecond, and files have many lines."""
     return TypeAdapter(shape)
 
 

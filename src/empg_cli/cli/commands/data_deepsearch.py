@@ -39,6 +39,8 @@ def index(
     Args:
         encoder: folder or hub id of the model for the engine `dense`; the settings after it are read by `dense` only.
     """
+    if missing := [str(path) for path in corpora if not path.is_file()]:
+        raise DataError(f"no such corpus file: {', '.join(missing)}")  # before the folder is made
     dense = _dense_options(engine, encoder, pooling, query_prefix, passage_prefix, device)
     passages = chain.from_iterable(read_corpus(path) for path in corpora)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
