@@ -237,7 +237,7 @@ def is_tidy(run: Path) -> None:
             for line in path.read_text().splitlines(keepends=True):
                 check(line.endswith("\n") and is_json(line), f"half a row in {path}: {line[-40:]!r}")
     for checkpoint in (run / "checkpoints").glob("*"):
-        from empg_cli.runs.checkpoint import checkpoint_fault
+        from empg_cli.runs.manifest import checkpoint_fault
 
         fault = checkpoint_fault(checkpoint)
         check(fault is None, f"{checkpoint}: {fault}")

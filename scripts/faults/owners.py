@@ -7,7 +7,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from empg_cli.runs.checkpoint import Hold, all_checkpoints
+from empg_cli.runs.checkpoint import all_checkpoints
+from empg_cli.runs.hold import Hold
 from scripts.faults.case import Case, check, refused, succeeded
 from scripts.faults.process import forked, start
 from scripts.faults.runs import TINY, copied, digests, rows, straight

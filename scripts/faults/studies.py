@@ -58,7 +58,12 @@ class Straight:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.seconds = 0.0
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self._seconds if self.study else 0.0
 
     @property
     def study(self) -> Path:
@@ -66,7 +71,7 @@ class Straight:
         if not study.exists():
             began = time.monotonic()
             succeeded(ablate("seeds=2", folder=self._folder))
-            self.seconds = time.monotonic() - began
+            self._seconds = time.monotonic() - began
         return study
 
     def equals(self, study: Path) -> None:
@@ -105,7 +110,7 @@ def check_whole(
 
 
 def killed(straight: Straight, moments: list[float], folder: Path) -> None:
-    whole = straight.study and max(straight.seconds, 1.0)
+    whole = max(straight.seconds, 1.0)
     for moment in moments:
         with start([*SMALL, "seeds=2"], folder) as running:
             _wait(running, moment * whole)
@@ -134,7 +139,7 @@ def doubled(straight: Straight, seeds: tuple[str, ...], folder: Path) -> None:
 
 def widowed(straight: Straight, moment: float, folder: Path) -> None:
     """The other one takes the cell of the dead one, or says whose it was; the next command has them all."""
-    whole = straight.study and max(straight.seconds, 1.0)
+    whole = max(straight.seconds, 1.0)
     with start([*SMALL, "seeds=2"], folder) as dies, start([*SMALL, "seeds=2"], folder) as lives:
         _wait(dies, moment * whole)
         dies.send(signal.SIGKILL)

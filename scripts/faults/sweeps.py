@@ -184,8 +184,8 @@ def data_built(words_in: Callable[[Path], tuple[str, ...]], signum: int, delay: 
 def optuna_study(signum: int, folder: Path) -> None:
     options = ("hydra/sweeper=optuna", "hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=s")
     numbers = ("hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize")
-    words = ("train", "-m", *TINY, "trainer.updates=4", "trainer.lr=interval(0.0001,0.001)", *options, *numbers)
-    words = (*words, "run_dir=sweep")
+    space = ("trainer.updates=4", "trainer.lr=interval(0.0001,0.001)")
+    words = ("train", "-m", *TINY, *space, *options, *numbers, "run_dir=sweep")
     with start(words, folder) as running:
         check(running.wait_until("#1 :", 300), "the second trial did not begin")
         time.sleep(1)

@@ -50,10 +50,11 @@ def model(folder: Path) -> Target:
 
 def run_folder(folder: Path) -> Target:
     """A run folder with a damaged file, read by everything that reads one."""
-    from empg_cli.runs.checkpoint import find_checkpoint, load_state
+    from empg_cli.runs.checkpoint import load_state
     from empg_cli.runs.config_file import saved_values
     from empg_cli.runs.evaluations import read_evaluations
     from empg_cli.runs.reading import open_runs
+    from empg_cli.runs.which_checkpoint import find_checkpoint
 
     files = sorted(path.relative_to(FIXTURE) for path in FIXTURE.rglob("*") if path.is_file())
 
@@ -206,7 +207,7 @@ def retry_after(folder: Path) -> Target:
     from empg_cli.services.http import retry_after as seconds
 
     def run(value: str) -> None:
-        told = seconds(httpx.Response(429, headers=[(b"Retry-After", value.encode("utf-8", "replace"))]))
+        told = seconds(httpx.Response(429, headers=[(b"Retry-After", value.encode("utf-8", "replace"))]).headers)
         assert told is None or told >= 0
 
     dates = "Wed, 21 Oct 2026 07:28:00 GMT"

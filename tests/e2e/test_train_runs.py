@@ -12,8 +12,10 @@ import pytest
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
 from empg_cli.loop import train
-from empg_cli.runs.checkpoint import CheckpointError, all_checkpoints, find_checkpoint
+from empg_cli.runs.checkpoint import all_checkpoints
+from empg_cli.runs.manifest import CheckpointError
 from empg_cli.runs.rows import without_wall_clock
+from empg_cli.runs.which_checkpoint import find_checkpoint
 from tests.support.chat import save_chat_model
 from tests.support.tiny import tiny_config
 

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.runs.checkpoint import (
-    CheckpointError,
-    Hold,
-    TrainState,
-    all_checkpoints,
-    best_checkpoint,
-    hold_checkpoint,
-    is_best_yet,
-    write_checkpoint,
-)
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, is_best_yet, write_checkpoint
+from empg_cli.runs.hold import Hold
+from empg_cli.runs.manifest import CheckpointError
+from empg_cli.runs.which_checkpoint import hold_checkpoint
 
 
 def evaluated(run: Path, update: int, rate: float, n: int = 4) -> None:
@@ -117,7 +111,7 @@ def test_what_is_read_is_deleted_at_the_next_save(tmp_path: Path) -> None:
 
 
 def test_one_that_is_being_deleted_cannot_be_held(tmp_path: Path) -> None:
-    from empg_cli.runs.checkpoint import nobody_reads
+    from empg_cli.runs.hold import nobody_reads
 
     saved(tmp_path, 1)
     checkpoint = tmp_path / "checkpoints" / "step-000001"
@@ -130,10 +124,10 @@ def test_one_that_is_being_deleted_cannot_be_held(tmp_path: Path) -> None:
 
 def test_a_newer_one_that_comes_while_others_go_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The only checkpoint seen is rotated away between looking and opening."""
-    from empg_cli.runs import checkpoint
+    from empg_cli.runs import which_checkpoint
 
     saved(tmp_path, 1)
-    real, looks = checkpoint.all_checkpoints, iter(range(9))
+    real, looks = which_checkpoint.all_checkpoints, iter(range(9))
 
     def looked(run_dir: Path) -> list[Path]:
         found = real(run_dir)
@@ -141,6 +135,6 @@ def test_a_newer_one_that_comes_while_others_go_is_found(tmp_path: Path, monkeyp
             saved(tmp_path, 2)
         return found
 
-    monkeypatch.setattr(checkpoint, "all_checkpoints", looked)
-    with checkpoint.hold_checkpoint(tmp_path) as held:
+    monkeypatch.setattr(which_checkpoint, "all_checkpoints", looked)
+    with hold_checkpoint(tmp_path) as held:
         assert held.checkpoint.name == "step-000002"

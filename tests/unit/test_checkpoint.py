@@ -10,14 +10,9 @@ import torch
 from empg_cli.learner.checkpoint import load_optimizer, save_checkpoint
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.model.policy import Policy
-from empg_cli.runs.checkpoint import (
-    CheckpointError,
-    TrainState,
-    all_checkpoints,
-    checkpoint_fault,
-    find_checkpoint,
-    load_state,
-)
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, load_state
+from empg_cli.runs.manifest import CheckpointError, checkpoint_fault
+from empg_cli.runs.which_checkpoint import find_checkpoint
 from tests.support.tiny import tiny_config, tiny_policy
 
 CFG = tiny_config()

@@ -24,7 +24,6 @@ from empg_cli.observe.sinks import Fan
 from empg_cli.runs.checkpoint import (
     TrainState,
     all_checkpoints,
-    checkpoint_fault,
     not_saved,
     remove_leftovers,
     warn_of_little_room,
@@ -32,6 +31,7 @@ from empg_cli.runs.checkpoint import (
 )
 from empg_cli.runs.file_sinks import CsvSink, JsonlSink, SummaryFileSink
 from empg_cli.runs.histograms import Histogram, HistogramSink, read_histograms
+from empg_cli.runs.manifest import checkpoint_fault
 from empg_cli.runs.patience import Patience
 from empg_cli.runs.row_file import RowFile
 from empg_cli.runs.rows import read_rows

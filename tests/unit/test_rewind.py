@@ -16,18 +16,14 @@ from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.sinks import open_sinks
 from empg_cli.runs import abandoned
 from empg_cli.runs.abandoned import branches, finish_leaving
-from empg_cli.runs.checkpoint import (
-    CheckpointError,
-    Hold,
-    TrainState,
-    all_checkpoints,
-    hold_checkpoint,
-    write_checkpoint,
-)
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, write_checkpoint
 from empg_cli.runs.folder import FolderTaken, OpenFolder, open_folder
 from empg_cli.runs.history import HistoryError
+from empg_cli.runs.hold import Hold
+from empg_cli.runs.manifest import CheckpointError
 from empg_cli.runs.reading import open_runs
 from empg_cli.runs.run_file import read_run_file, update_run_file
+from empg_cli.runs.which_checkpoint import hold_checkpoint
 from tests.support.tiny import tiny_config
 
 DATA = {"name": "alfworld", "source": "generated", "digest": "one"}

@@ -14,11 +14,12 @@ from empg_cli.errors import DataError, UserError
 from empg_cli.evaluation.diagnosis import read_diagnosis
 from empg_cli.evaluation.head_to_head import read_evaluation
 from empg_cli.reports.health_history import health_warnings
-from empg_cli.runs.checkpoint import all_checkpoints, checkpoint_fault, load_state
+from empg_cli.runs.checkpoint import all_checkpoints, load_state
 from empg_cli.runs.config_file import saved_run
 from empg_cli.runs.evaluations import drop_evaluations, read_evaluations, read_groups
 from empg_cli.runs.facts import prompt_date
 from empg_cli.runs.histograms import read_histograms
+from empg_cli.runs.manifest import checkpoint_fault
 from empg_cli.runs.own_config import primary_config
 from empg_cli.runs.reading import open_runs
 from empg_cli.runs.rows import read_rows

@@ -221,11 +221,11 @@ def _without_hydras_line() -> Iterator[None]:
             raise self._return_value
         return hydras.fget(self)  # type: ignore[attr-defined]
 
-    JobReturn.return_value = property(value, hydras.fset)  # type: ignore[assignment, attr-defined]
+    JobReturn.return_value = property(value, hydras.fset)  # type: ignore[method-assign, assignment, attr-defined]
     try:
         yield
     finally:
-        JobReturn.return_value = hydras
+        JobReturn.return_value = hydras  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

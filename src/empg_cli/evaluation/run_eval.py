@@ -32,7 +32,7 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, hold_checkpoint, load_state
+from empg_cli.runs.checkpoint import MODEL, load_state
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import DATA, PROMPT_DATE, are_other_data, prompt_date
@@ -40,6 +40,7 @@ from empg_cli.runs.format import FORMAT
 from empg_cli.runs.patience import Patience
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
+from empg_cli.runs.which_checkpoint import hold_checkpoint
 from empg_cli.types import Progress
 
 log = logging.getLogger(__name__)

@@ -38,9 +38,10 @@ from empg_cli.rollout.collect import collect
 from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
-from empg_cli.runs.checkpoint import MODEL, all_checkpoints, hold_checkpoint
+from empg_cli.runs.checkpoint import MODEL, all_checkpoints
 from empg_cli.runs.facts import prompt_date
 from empg_cli.runs.run_file import read_run_file
+from empg_cli.runs.which_checkpoint import hold_checkpoint
 from empg_cli.stats.clustered import clustered_mean, clustered_rank_correlation, rank_correlation
 from empg_cli.stats.intervals import Estimate
 from empg_cli.types import Batch, Progress, Trajectory

@@ -18,11 +18,12 @@ from empg_cli.errors import UserError
 from empg_cli.files import sync
 from empg_cli.invocation import from_here
 from empg_cli.runs.checkpoint import FOLDER as CHECKPOINTS
-from empg_cli.runs.checkpoint import all_checkpoints, nobody_reads, updates_of
+from empg_cli.runs.checkpoint import all_checkpoints, updates_of
 from empg_cli.runs.config_file import CONFIG_FILE
 from empg_cli.runs.evaluations import FOLDER as EVALUATIONS
 from empg_cli.runs.evaluations import drop_evaluations
 from empg_cli.runs.history import LINES, METRICS
+from empg_cli.runs.hold import nobody_reads
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, read_run_file, update_run_file
 from empg_cli.runs.trajectories import FOLDER as TRAJECTORIES

@@ -9,51 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
-
-from typing_extensions import TypedDict
 
 from empg_cli.disk import free_bytes, in_bytes, refusal
-from empg_cli.errors import DataError, UserError
+from empg_cli.errors import UserError
 from empg_cli.files import paths_in, sync, temporaries
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.best import Best, best_of, success_rates
-from empg_cli.runs.evaluations import FOLDER as EVALUATIONS
-from empg_cli.runs.history import HISTORY, seal, seal_faults
-from empg_cli.runs.history import STATE as STATE
-from empg_cli.runs.shapes import OPEN, read_json
+from empg_cli.runs.history import HISTORY, STATE, seal
+from empg_cli.runs.hold import nobody_reads
+from empg_cli.runs.manifest import write_manifest
+from empg_cli.runs.shapes import read_json
 from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
-MANIFEST = "manifest.json"
 MODEL = "model"
 """Folder of the weights in a checkpoint."""
 OPTIMIZER = "optimizer.pt"
-
-
-class _File(TypedDict):
-    bytes: int
-    sha256: str
-
-
-class _Manifest(TypedDict):
-    __pydantic_config__ = OPEN  # type: ignore[misc]
-    files: dict[str, _File]
-
-
-class CheckpointError(UserError):
-    """A checkpoint that was asked for cannot be used. The message says which and why."""
 
 
 class NotSaved(UserError):  # noqa: N818 (a sentence for the user)
@@ -135,7 +115,7 @@ def _write_whole(final: Path, state: TrainState, write: Callable[[Path], None]) 
         write(temporary)
         (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1, default=float))
         (temporary / HISTORY).write_text(json.dumps(seal(final.parents[1]), indent=1))
-        _write_manifest(temporary)
+        write_manifest(temporary)
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
@@ -177,15 +157,15 @@ def warn_of_little_room(run_dir: Path, size: int, *, keep: int) -> None:
 
     Args:
         size: bytes of one, about.
-        keep: how many stay; one more is there while it is written.
+        keep: how many of the newest stay, beside the best; one more is there while it is written.
     """
     there = sum(file.stat().st_size for path in all_checkpoints(run_dir) for file in path.rglob("*") if file.is_file())
-    needed, free = (keep + 1) * size - there, free_bytes(run_dir)
+    needed, free = (keep + 2) * size - there, free_bytes(run_dir)
     if needed > free:
         log.warning(
-            "the checkpoints will need about %s (%d of %s, one of them while it is written), and %s has %s free: "
+            "the checkpoints will need about %s (%d of %s: the newest, the best, and one while it is written), and %s has %s free: "
             "those that do not fit are left out; make room, or lower trainer.keep_checkpoints (%d)",
-            in_bytes(needed), keep + 1, in_bytes(size), from_here(run_dir), in_bytes(free), keep,
+            in_bytes(needed), keep + 2, in_bytes(size), from_here(run_dir), in_bytes(free), keep,
         )  # fmt: skip
 
 
@@ -221,161 +201,11 @@ def is_best_yet(run_dir: Path, update: int) -> bool:
     return rate is not None and (best is None or rate > best.success_rate)
 
 
-class Hold:
-    """While it is held no run deletes or moves the checkpoint. Anybody may hold one, on a read-only disk too.
-
-    Raises:
-        CheckpointError: it is being deleted.
-    """
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self._file: BinaryIO | None = None
-        try:
-            self._file = (checkpoint / MANIFEST).open("rb")
-            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
-            raise CheckpointError(f"{from_here(checkpoint)} is being deleted by its run: ask again") from None
-        except OSError:  # no manifest, which is a fault of its own; or a file system without locks
-            pass
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-@contextlib.contextmanager
-def nobody_reads(checkpoint: Path) -> Iterator[bool]:
-    """Whether no process holds it; while the block runs none will."""
-    try:
-        file = (checkpoint / MANIFEST).open("rb")
-    except OSError:
-        yield True
-        return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:  # a file system without locks
-            pass
-        yield True
-
-
 def _delete(checkpoint: Path) -> None:
     """At once for who looks, whenever the process dies; one that somebody reads stays until the next save."""
     with nobody_reads(checkpoint) as is_free, contextlib.suppress(OSError):
         if is_free:
             shutil.rmtree(checkpoint.replace(checkpoint.with_name(f".tmp-old-{checkpoint.name}")), ignore_errors=True)
-
-
-def hold_checkpoint(path: Path, which: str | int | None = None) -> Hold:
-    """The checkpoint that a path means, checked and held: itself, or one of a run folder.
-
-    Args:
-        which: of a run folder: `last` or None, the newest good one; `best`, by the run's evaluations; a number of
-            updates.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    if (path / STATE).is_file() or (path / MANIFEST).is_file():
-        if which is not None:
-            raise CheckpointError(f"checkpoint={which} is not read when {from_here(path)} is a checkpoint already")
-        return _checked(path)
-    match which:
-        case None | "last":
-            return _newest_good(path)
-        case "best":
-            best = best_checkpoint(path)
-            if best is None:
-                raise CheckpointError(f"{from_here(path)} has no checkpoint that it has evaluated: {_list_of(path)}")
-            newest, about = all_checkpoints(path)[-1], f"{EVALUATIONS}/"
-            faults = [fault for fault in seal_faults(path, newest) if fault.startswith(about)]
-            if faults:
-                lines = "".join(f"\n  {fault}" for fault in faults)
-                raise CheckpointError(f"which checkpoint of {from_here(path)} is the best cannot be told:{lines}")
-            log.info("the best checkpoint: %s", best)
-            return _checked(best.checkpoint)
-        case _:
-            found = [checkpoint for checkpoint in all_checkpoints(path) if updates_of(checkpoint) == int(which)]
-            if not found:
-                raise CheckpointError(f"{from_here(path)} has no checkpoint of update {which}: {_list_of(path)}")
-            return _checked(found[0])
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The same by its path alone, for one that nobody deletes.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    with hold_checkpoint(path) as held:
-        return held.checkpoint
-
-
-def _checked(path: Path) -> Hold:
-    held = Hold(path)
-    if fault := checkpoint_fault(path):
-        held.release()
-        raise CheckpointError(f"{from_here(path)} is damaged: {fault}")
-    return held
-
-
-def _newest_good(run_dir: Path) -> Hold:
-    """Damaged ones are skipped with a warning."""
-    faults: list[str] = []
-    while True:
-        seen = all_checkpoints(run_dir)
-        for path in reversed(seen):
-            try:
-                held = _checked(path)
-            except CheckpointError as error:
-                faults.append(str(error))
-                continue
-            for fault in faults:
-                log.warning("skipping %s", fault)
-            return held
-        if all(path.exists() for path in seen):  # else its run has saved a newer one meanwhile
-            looked = " (looked for checkpoints/step-*/ with a manifest)" if not faults else ":"
-            lines = "".join(f"\n  {fault}" for fault in dict.fromkeys(faults))
-            raise CheckpointError(f"{from_here(run_dir)} holds no usable checkpoint{looked}{lines}")
-
-
-def _list_of(run_dir: Path) -> str:
-    there = ", ".join(str(updates_of(path)) for path in all_checkpoints(run_dir))
-    return f"there are those of {there}" if there else "it has none"
-
-
-def checkpoint_fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    try:
-        files = read_json(path / MANIFEST, _Manifest)["files"]
-        if STATE not in files:
-            return f"{MANIFEST} does not name {STATE}"
-        for name, expected in files.items():
-            file = path / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != expected["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes, not {expected['bytes']}"
-            if _sha256(file) != expected["sha256"]:
-                return f"{name} does not match its SHA-256"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except OSError as error:
-        return f"it cannot be read ({error})"
-    except DataError as error:
-        return f"unreadable {MANIFEST} ({error})"
-    return None
 
 
 def load_state(path: Path) -> TrainState:
@@ -388,18 +218,3 @@ def remove_leftovers(run_dir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in (file for folder in (run_dir, *run_dir.glob("*/")) for file in temporaries(folder)):
         path.unlink(missing_ok=True)
-
-
-def _write_manifest(folder: Path) -> None:
-    files = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-        sync(file)
-    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1))
-    sync(folder / MANIFEST)
-    sync(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,26 +17,21 @@ from empg_cli.errors import UserError
 from empg_cli.files import write_atomically
 from empg_cli.invocation import from_here, restart_command, resume_command
 from empg_cli.runs.abandoned import finish_leaving, leave_branch
-from empg_cli.runs.checkpoint import (
-    CheckpointError,
-    Hold,
-    all_checkpoints,
-    hold_checkpoint,
-    load_state,
-    remove_leftovers,
-    updates_of,
-)
+from empg_cli.runs.checkpoint import all_checkpoints, load_state, remove_leftovers, updates_of
 from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, saved_values
 from empg_cli.runs.evaluations import drop_evaluations
 from empg_cli.runs.facts import DATA, MODEL, OUTSIDE, PROMPT_DATE, prompt_date, run_facts
 from empg_cli.runs.format import lookup
 from empg_cli.runs.history import BEGAN, METRICS, HistoryError, check_history, first_update, history_faults
+from empg_cli.runs.hold import Hold
 from empg_cli.runs.identity import Change, bends_of, differences, other_data
+from empg_cli.runs.manifest import CheckpointError
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import code_before
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
 from empg_cli.runs.trajectories import drop_trajectories
+from empg_cli.runs.which_checkpoint import hold_checkpoint
 
 log = logging.getLogger(__name__)
 

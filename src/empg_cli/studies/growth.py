@@ -10,10 +10,10 @@ from empg_cli.config import outside
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.runs.config_file import saved_values
-from empg_cli.runs.facts import CODE, DATA, OUTSIDE, package_versions, source_commit, with_seed
+from empg_cli.runs.facts import DATA, OUTSIDE, package_versions, source_commit, with_seed
 from empg_cli.runs.format import lookup
 from empg_cli.runs.mixture import refuse_cell
-from empg_cli.runs.provenance import code_digest
+from empg_cli.runs.provenance import CODE, code_digest
 from empg_cli.runs.study import PLACES, Cell, Study, differences, is_study, read_study, write_study, writing_into
 
 OTHER = "The folder holds another study: give another run_dir"

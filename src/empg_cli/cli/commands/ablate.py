@@ -135,9 +135,9 @@ def _say_who_plays(asked: Study) -> None:
     for cell in asked.pending():
         if (player := player_of(asked.cell_dir(cell))) is not None:
             players.setdefault(str(player), []).append(cell)
-    for player, cells in players.items():
+    for who, cells in players.items():
         names = ", ".join(cell.folder for cell in cells)
-        print(f"Played by {player}: {len(cells)} of {len(asked.cells)} cells ({names}); the tables will have them when "
+        print(f"Played by {who}: {len(cells)} of {len(asked.cells)} cells ({names}); the tables will have them when "
               "it ends", file=sys.stderr)  # fmt: skip
 
 
