@@ -163,8 +163,8 @@ def warn_of_little_room(run_dir: Path, size: int, *, keep: int) -> None:
     needed, free = (keep + 2) * size - there, free_bytes(run_dir)
     if needed > free:
         log.warning(
-            "the checkpoints will need about %s (%d of %s: the newest, the best, and one while it is written), and %s has %s free: "
-            "those that do not fit are left out; make room, or lower trainer.keep_checkpoints (%d)",
+            "the checkpoints will need about %s (%d of %s: newest, best, and one while it is written), and %s has "
+            "%s free: those that do not fit are left out; make room, or lower trainer.keep_checkpoints (%d)",
             in_bytes(needed), keep + 2, in_bytes(size), from_here(run_dir), in_bytes(free), keep,
         )  # fmt: skip
 
