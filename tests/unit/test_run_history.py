@@ -102,8 +102,12 @@ def test_a_number_that_was_changed_is_seen(run: Path, name: str, fault: str) -> 
 def test_what_is_gone_is_missed(run: Path) -> None:
     (run / "evaluations" / "update-000003.json").unlink()
     (run / "histograms.jsonl").unlink()
-    (run / "trajectories" / "update-000003-eval.jsonl").unlink()  # nothing is computed from these
-    assert faults(run) == ["histograms.jsonl is missing", "evaluations/update-000003.json is missing"]
+    (run / "trajectories" / "update-000003-eval.jsonl").unlink()
+    assert faults(run) == [
+        "histograms.jsonl is missing",
+        "evaluations/update-000003.json is missing",
+        "trajectories/update-000003-eval.jsonl is missing",
+    ]
 
 
 def test_a_run_does_not_go_on_over_a_broken_record(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -102,8 +102,7 @@ def seal_faults(run_dir: Path, checkpoint: Path) -> list[str]:
     for name, was in _read_seal(checkpoint).items():
         path = run_dir / name
         if not path.is_file():
-            if not name.startswith(TO_LOOK_AT):
-                found.append(f"{name} is missing")
+            found.append(f"{name} is missing")
         elif not _begins_as(path, was) or (name not in LINES and path.stat().st_size != was["bytes"]):
             found.append(f"{name} is not what the run wrote" + (f" up to byte {was['bytes']}" if name in LINES else ""))
     return found
