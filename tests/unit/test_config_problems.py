@@ -58,6 +58,7 @@ def problem(*overrides: str) -> Problem:
         ("model.init=pretrained", "model.path", "must name a model folder or hub id"),
         ("model.prompt=chat", "model.prompt", "must be compact when init=packaged"),
         ("benchmark.task_types=[]", "benchmark.task_types", "at least 1 item"),
+        ("~algo.credit.kind algo=grpo", "algo.credit.kind", "must be given"),
         ("benchmark.task_types=[cook]", "benchmark.task_types[0]", "must be pick_and_place_simple"),
         ("benchmark.data_dir=/no/such/data", "benchmark.data_dir", "does not exist (got /no/such/data)"),
         ("model.init=pretrained model.path=/no/such/model", "model.path", "no such folder"),

@@ -37,7 +37,7 @@ def _from_detail(detail: ErrorDetails, schema: type[BaseModel], values: dict[str
             allowed = _words(str(context.get("expected_tags", "")))
             got = str(context["tag"]) if "tag" in context else None
             hint = did_you_mean(got, allowed) if got else None
-            return Problem(f"{key}.{tag}", f"must be {_either(allowed)}", got, hint)
+            return Problem(f"{key}.{tag}", f"must be {_either(allowed)}" if allowed else MISSING, got, hint)
         case "literal_error":
             allowed = _words(str(context["expected"]))
             return Problem(

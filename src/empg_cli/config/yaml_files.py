@@ -20,11 +20,22 @@ DEEPEST = 40
 
 
 class Loader(yaml.SafeLoader):
-    """Takes 1e-5 for a number, as Hydra does: YAML 1.1 wants a dot in it."""
+    """Takes 1e-5 for a number and 2026-01-01 for a text, as Hydra does."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML copies it before it is changed)
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 _FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+KINDS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+)
+"""Of values; a configuration has no dates, sets, bytes or objects."""
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -114,6 +125,8 @@ def _check(path: Path, root: yaml.Node) -> None:
         place = f"{path}, line {node.start_mark.line + 1}"
         if id(node) in open_nodes:
             raise DataError(f"{place}: holds an alias of itself")
+        if node.tag not in KINDS:
+            raise _broken(path, node.start_mark, f"a value of the kind {node.tag} is no setting")
         open_nodes.add(id(node))
         inside = [measure(child) for child in _children(path, node)]
         open_nodes.discard(id(node))

@@ -70,7 +70,8 @@ def _checked(
                 what = "must hold a JSON object"
             case _:
                 what = first["msg"][0].lower() + first["msg"][1:]
-        raise DataError(f"{path}{place}: {f'{key}: ' if key else ''}{what}; {mend}") from error
+        where = ": ".join(filter(None, (f"{path}{place}", key)))
+        raise DataError(f"{where}{': ' if place or key else ' '}{what}; {mend}") from error
 
 
 @cache
