@@ -264,7 +264,7 @@ def not_redefined(folder: Path) -> None:
     refused(ablate("seeds=1", "trainer.lr=0.5", folder=folder), "dapo: trainer.lr")
     refused(ablate("seeds=1", "ablation.base=dapo_empg", folder=folder), "ablation.base")
     refused(ablate("seeds=1", "ablation.metric=eval/success_rate", folder=folder), "ablation.metric")
-    refused(ablate("seeds=1", "ablation=zeta", folder=folder), "ablation.name")
+    refused(ablate("seeds=1", "ablation.name=other", folder=folder), "ablation.name")
     succeeded(ablate("seeds=1", folder=folder))
     check_whole(folder / "study", seeds=(0,))
 
