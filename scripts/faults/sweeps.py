@@ -72,10 +72,10 @@ def parent_killed(launcher: tuple[str, ...], signum: int, rows: int, folder: Pat
     for seed in (0, 1):
         saved = list((folder / "sweep" / f"{seed}-seed={seed}" / "checkpoints").glob("step-*"))
         check(bool(saved), f"no checkpoint of seed {seed}")
-    if signum == signal.SIGTERM:  # the others end in the same place
+    if signum == signal.SIGTERM and "joblib" in launcher[0]:
         succeeded(forked(*again(ended), folder=folder))
         complete(folder / "sweep")
-    elif signum == signal.SIGKILL:  # one after the other: without seconds of imports
+    elif signum in (signal.SIGTERM, signal.SIGKILL):  # one after the other: without seconds of imports in each worker
         succeeded(forked(*TRAIN, "run_dir=sweep", folder=folder))
         complete(folder / "sweep")
 
@@ -201,7 +201,7 @@ def optuna_study(signum: int, folder: Path) -> None:
 
 
 def wait_for_rows(running: Running, run: Path, rows: int) -> bool:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     metrics = run / "metrics.jsonl"
     while time.monotonic() < end and not running.is_over:
         if metrics.exists() and metrics.read_text().count("\n") >= rows:
