@@ -132,7 +132,7 @@ TRAINING = (
     ),
     Mutant(
         "flipped-bit-trusted",
-        "src/empg_cli/runs/checkpoint.py",
+        "src/empg_cli/runs/manifest.py",
         'if _sha256(file) != expected["sha256"]:',
         'if _sha256(file) == "":',
         "a damaged checkpoint is loaded",
@@ -148,9 +148,9 @@ TRAINING = (
     ),
     Mutant(
         "oldest-checkpoint-first",
-        "src/empg_cli/runs/checkpoint.py",
-        "for path in reversed(all_checkpoints(run_dir)):",
-        "for path in all_checkpoints(run_dir):",
+        "src/empg_cli/runs/which_checkpoint.py",
+        "for path in reversed(seen):",
+        "for path in seen:",
         "a run is resumed from its oldest checkpoint",
         _CHECKPOINT,
     ),

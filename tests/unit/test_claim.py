@@ -41,7 +41,7 @@ def test_commands_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None
     wanted = place(tmp_path / "runs" / "now", is_stamped=True)
     with claimed(wanted, "training") as one, claimed(wanted, "training") as two, claimed(wanted, "training") as three:
         names = [word for words in (one, two, three) for word in words]
-        assert names == [f'hydra.run.dir="{tmp_path}/runs/now{end}"' for end in ("", "-2", "-3")]
+        assert names == [f"hydra.run.dir={tmp_path}/runs/now{end}" for end in ("", "-2", "-3")]
         assert owner_of(tmp_path / "runs" / "now-3") is not None
     assert list((tmp_path / "runs").iterdir()) == [], "nothing was put there"
 

@@ -14,7 +14,7 @@ from empg_cli.errors import UserError
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.observer import Observer
 from empg_cli.observe.sinks import Fan
-from empg_cli.observe.stop import Stopper
+from empg_cli.observe.watchdog import Watchdog
 from empg_cli.runs.facts import cell_hash, config_hash
 from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.identity import RULES, Change, Rule, bends_of, differences, other_data, rule_of
@@ -137,7 +137,7 @@ def test_a_run_goes_on_from_the_weights_it_began_with(
     )
     update_run_file(tmp_path, model={"digest": "one"})
     folder = OpenFolder(tmp_path, tmp_path, 1, "generated", ("look",), date(2026, 1, 1))
-    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), Stopper())
+    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), Watchdog(0, tmp_path), {})
     observer.record_policy({"digest": "one"}, str)
     assert caplog.text == ""
     if is_refused:

@@ -253,7 +253,7 @@ def test_a_resumed_policy_keeps_checkpointing(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(policy.model.parameters())
     save_checkpoint(tmp_path, policy, optimizer, TrainState(update=1), keep=1)
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
-    run: Any = type("Run", (), {"resume_from": checkpoint})()
+    run: Any = type("Run", (), {"resume_from": checkpoint, "held": None})()
     resumed, _, state = fresh_or_resumed(cfg, policy, run)
     assert state.update == 1
     assert resumed.model.is_gradient_checkpointing

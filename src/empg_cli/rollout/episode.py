@@ -16,6 +16,7 @@ from empg_cli.pulse import beat
 from empg_cli.rollout.engine import Completion, Engine, NoCompletion, Sampling
 from empg_cli.rollout.outcomes import reported_numbers
 from empg_cli.rollout.stepping import Stepper
+from empg_cli.signals import obey
 from empg_cli.types import Status, Step, Trajectory
 
 
@@ -76,6 +77,7 @@ async def play(
         env, observation = stepper.begin(trajectory)
         prompt = agent.start(observation)
         while True:
+            obey()
             needed = len(past) + len(prompt) + rules.max_new_tokens
             if needed > rules.max_context_tokens:
                 trajectory.status, trajectory.tokens_needed = Status.CONTEXT_OVERFLOW, needed

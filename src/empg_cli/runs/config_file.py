@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.yaml_files import read_mapping
+from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.format import migrated
 from empg_cli.runs.run_file import check_readable, read_run_file
 from empg_cli.runs.shapes import OPEN, check_shape
@@ -82,7 +83,7 @@ def saved_values(folder: Path) -> dict[str, Any]:
     values = read_mapping(path)
     known = read_run_file(folder).get(CONFIG_DIGESTS)
     if known and digest_of(path.read_bytes()) not in known:
-        hint = "put it back from a copy; what may change is given to `empg train --resume` on the command line"
+        hint = f"put it back from a copy; what may change goes behind `{resume_command(from_here(folder))}`"
         raise ConfigError("Not as the run wrote it", [Problem(str(path), "was changed", hint=hint)])
     return migrated(values)
 

@@ -83,6 +83,8 @@ RULES: Mapping[str, Rule] = {
     "trainer.keep_checkpoints": R.MAY_CHANGE,
     "trainer.device": R.MAY_CHANGE,
     "trainer.threads": R.MAY_CHANGE,
+    "trainer.oom": R.MAY_CHANGE,
+    "trainer.watchdog": R.MAY_CHANGE,
     "trainer.warm_start": R.STAYS,
     "trainer.health": R.MAY_CHANGE,
     "logger": R.MAY_CHANGE,

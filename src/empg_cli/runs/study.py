@@ -175,12 +175,12 @@ def read_study(folder: Path) -> Study:
         return replace(study, settings={name: shaping(migrated(values)) for name, values in settings.items()})
     except ValidationError as error:
         if not content:
-            what = f"holds no readable {STUDY_FILE}: give the folder that `empg ablate` has printed"
+            what = "is not there, or not readable: give the folder that `empg ablate` has printed"
         else:
             key = ".".join(map(str, error.errors()[0]["loc"]))
-            what = f"holds a {STUDY_FILE} that no `empg ablate` has written ({key}: {error.errors()[0]['msg']})"
+            what = f"is nothing that `empg ablate` has written ({key}: {error.errors()[0]['msg']})"
         hint = "a broken one may be deleted: the command that made it finds its cells again"
-        raise StudyError(f"{folder} {what}; {hint}") from None
+        raise StudyError(f"{folder / STUDY_FILE} {what}; {hint}") from None
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ class RetrieveServer:
 
 
 def http_settings(url: str, **keys: Any) -> HttpRetrieval:
-    return HttpRetrieval(engine="http", urls=[url], **{"dialect": "queries", **LIMITS, **keys})
+    return HttpRetrieval(**{"engine": "http", "urls": [url], "dialect": "queries", **LIMITS, **keys})
 
 
 @pytest.mark.parametrize("dialect", ["queries", "query"])
@@ -99,7 +99,7 @@ def test_access_opens_pages(fake_server: Callable[..., Any], reply: Any) -> None
 
 def test_several_servers_take_turns(fake_server: Callable[..., Any], reply: Any) -> None:
     servers = [fake_server(RetrieveServer(reply, "queries")) for _ in range(2)]
-    settings = http_settings("", dialect="queries").model_copy(update={"urls": [server.url for server in servers]})
+    settings = http_settings("", dialect="queries", urls=[server.url for server in servers])
     retriever = HttpRetriever(settings)
 
     async def play() -> None:
