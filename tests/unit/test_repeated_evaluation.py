@@ -141,7 +141,7 @@ def result(entries: list[dict[str, Any]]) -> dict[str, Any]:
         ([*SERVER, "endpoint.base_url=localhost:8000"], "endpoint.base_url: must begin with http"),
         ([*SERVER, "endpoint.base_url=http://me:secret@host/v1"], "endpoint.base_url: holds the user or password"),
         ([*SERVER, "+endpoint.extra_body.seed=1"], "endpoint.extra_body: must not hold seed"),
-        ([*SERVER, "endpoint.api_key=abc"], "endpoint.api_key: unknown key"),
+        ([*SERVER, "endpoint.api_key=abc"], "endpoint.api_key: holds what looks like a key"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_played(words: list[str], answer: str) -> None:
