@@ -22,7 +22,7 @@ LINES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("train", "experiment=smoke", "algo=grpo", "seed=1", "trainer.lr=1e-5"), (*SMALL, "run_dir=run")),
     (("train", "experiment=smoke", "algo.credit.zeta=0.1", "~resume"), (*SMALL, "run_dir=run")),
     (("train", "benchmark=webshop", "model=tiny-scratch", "model.arch={hidden_size:32}"), ("--cfg", "job")),
-    (("train", "-m", "seed=1,2", "algo=glob(*empg)", "trainer.lr=interval(0,1)"), ("trainer.updates=0",)),
+    (("train", "-m", "seed=1,2", "algo=glob(*empg)", "trainer.lr=interval(0,1)"), ("rollout.history=-1",)),
     (("train", "--resume", "run", "trainer.updates=2", "trainer.lr=1e-4"), ()),
     (("train", "--config-dir", "own", "--config-name", "train", "experiment=mine"), (*SMALL, "run_dir=run")),
     (("train", "--info", "defaults", "rollout=window", "hydra.job.name=x"), ("--info", "config")),
