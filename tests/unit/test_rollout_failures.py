@@ -85,9 +85,7 @@ def test_a_broken_environment_ends_its_own_episode(caplog: pytest.LogCaptureFixt
     assert (fine.error, fine.info) == (None, {"n": 3.0})
     assert in_step.info == {"n": 1.0}  # of the last step that was answered
     # What the environment foresaw needs no traceback.
-    ours = [
-        record for record in caplog.records if record.name.startswith("empg_cli")
-    ]  # asyncio may speak of other tests
+    ours = [record for record in caplog.records if record.name.startswith("empg_cli")]
     assert [record.args for record in ours] == [("t0",), ("t2",)]
 
 
