@@ -7,6 +7,7 @@ import resource
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from scripts.faults.case import Case, Lost, check, succeeded
@@ -68,7 +69,7 @@ def cases(shared: Path, random_numbers: random.Random) -> Iterator[Case]:
     for number in range(MUTANTS):
         words, kept = LINES[number % len(LINES)]
         line = [*mutated(words, random_numbers), *kept]
-        yield Case(f"`empg {shlex.join(line)[:300]}`", lambda folder, line=line: answers(shared, folder, line))
+        yield Case(f"`empg {shlex.join(line)[:300]}`", partial(answers, shared, line))
 
 
 def prepare(shared: Path) -> None:
@@ -108,7 +109,7 @@ def mutated(words: Sequence[str], random_numbers: random.Random) -> list[str]:
     return [*words[:first], *(word.replace("\0", "") for word in rest)]
 
 
-def answers(shared: Path, folder: Path, line: Sequence[str]) -> None:
+def answers(shared: Path, line: Sequence[str], folder: Path) -> None:
     for path in shared.iterdir():
         if not path.name.startswith("."):
             (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
