@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import resource
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from scripts.faults.case import Case, Lost, check, succeeded
@@ -69,7 +69,7 @@ def cases(shared: Path, random_numbers: random.Random) -> Iterator[Case]:
     for number in range(MUTANTS):
         words, kept = LINES[number % len(LINES)]
         line = [*mutated(words, random_numbers), *kept]
-        yield Case(f"`empg {shlex.join(line)[:300]}`", functools.partial(answers, shared, line))
+        yield Case(f"`empg {shlex.join(line)[:300]}`", partial(answers, shared, line))
 
 
 def prepare(shared: Path) -> None:

@@ -109,4 +109,4 @@ def test_mistakes_are_sentences(empg: Empg, tmp_path: Path) -> None:
     assert "holds no evaluation" in empg("eval", "--compare", a, tmp_path, code=2).stderr
     assert "takes no overrides" in empg("eval", "--compare", a, a, "seed=1", code=2).stderr
     (tmp_path / "broken.json").write_text("[]")
-    assert "is not an evaluation" in empg("eval", "--compare", a, tmp_path / "broken.json", code=2).stderr
+    assert "give an evaluation of empg" in empg("eval", "--compare", a, tmp_path / "broken.json", code=2).stderr

@@ -25,14 +25,16 @@ def test_a_run_without_room_for_its_checkpoints_goes_on_says_so_and_can_be_gone_
     assert list(Path("full/checkpoints").iterdir()) == []
     assert '"exit_code": 1' in Path("full/summary.json").read_text()
     assert logged(Path("full")) == logged(Path("straight"))
-    empg("train", *small, "run_dir=full", "resume=auto")
+    assert "`empg train --resume full --restart` makes again what is missing" in result.stderr
+    empg("train", "--resume", "full", "--restart")
     assert logged(Path("full")) == logged(Path("straight"))
     assert '"exit_code": 0' in Path("full/summary.json").read_text()
 
 
 def test_a_warm_start_that_cannot_be_kept_is_made_all_the_same(empg, small, monkeypatch) -> None:
-    Path("file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("file").resolve()))
+    Path("cache").mkdir()
+    Path("cache/empg").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
     result = empg("train", *small, "run_dir=run", "trainer.warm_start.steps=1")
     assert "the warm start is not kept for later runs" in result.stderr
 
@@ -50,5 +52,5 @@ def test_every_command_that_writes_says_in_one_sentence_that_it_cannot(empg, sma
     ):
         result = empg(*words, code=2)
         assert result.stderr.count("error: ") == 1, words
-        assert place[:20] in result.stderr, words
+        assert place[:4] in result.stderr, words
         assert "Traceback" not in result.stderr, words

@@ -31,7 +31,7 @@ def test_a_first_batch_without_signal_stops_before_anything_is_trained(empg, sma
 def test_a_health_stop_saves_says_why_and_can_go_on(empg, small):
     watching = ("trainer.health.stop=true", "trainer.health.no_signal_updates=1")
     done = empg("train", *small, "run_dir=run", *watching, code=3)
-    assert "stopped by trainer.health.stop after update 1" in done.stderr
+    assert "stopped by trainer.health after update 1" in done.stderr
     assert "empg train --resume run" in done.stderr
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["step-000001"]
     summary = json.loads(Path("run/summary.json").read_text())
@@ -78,7 +78,7 @@ def older_run(finished_run, tmp_path_factory):
     del config["trainer"]["health"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     facts = json.loads((folder / "run.json").read_text())
-    del facts["format"]
+    del facts["format"], facts["config_digests"], facts["checksum"]
     (folder / "run.json").write_text(json.dumps(facts))
     return folder
 

@@ -91,7 +91,7 @@ def test_nothing_trains_on_silence_and_the_run_goes_on_as_one_without_a_break(
         assert f"calls of the /retrieve server at {server.url} stayed without an answer" in said
         assert "the disk is gone" in said
         assert f"good checkpoint is {run}/checkpoints/step-00000{update}" in said and f"train --resume {run}" in said
-        assert files(run, "checkpoints") == [f"step-00000{update}"]
+        assert files(run, "checkpoints")[-1] == f"step-00000{update}"
         assert files(run, "evaluations") == ["update-000001.json"] and len(rows(run)) == 1
         assert json.loads((Path(run) / "summary.json").read_text())["exit_code"] == 3
         engine.begins()

@@ -214,18 +214,18 @@ def _without_hydras_line() -> Iterator[None]:
     """Hydra says "Error executing job with overrides: [...]" before it raises a job's error: our border speaks."""
     from hydra.core.utils import JobReturn, JobStatus
 
-    hydras = JobReturn.return_value
+    hydras: Any = vars(JobReturn)["return_value"]
 
     def value(self: JobReturn) -> Any:
         if self.status == JobStatus.FAILED:
             raise self._return_value
-        return hydras.fget(self)  # type: ignore[attr-defined]
+        return hydras.fget(self)
 
-    JobReturn.return_value = property(value, hydras.fset)  # type: ignore[method-assign, assignment, attr-defined]
+    setattr(JobReturn, "return_value", property(value, hydras.fset))  # noqa: B010 (a type checker refuses the other way)
     try:
         yield
     finally:
-        JobReturn.return_value = hydras  # type: ignore[method-assign]
+        setattr(JobReturn, "return_value", hydras)  # noqa: B010
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 from empg_cli.disk import free_bytes, in_bytes, refusal
 from empg_cli.errors import UserError
 from empg_cli.files import paths_in, sync, temporaries
-from empg_cli.invocation import from_here, resume_command
+from empg_cli.invocation import from_here, restart_command, resume_command
 from empg_cli.runs.best import Best, best_of, success_rates
 from empg_cli.runs.history import HISTORY, STATE, seal
 from empg_cli.runs.hold import nobody_reads
@@ -138,7 +138,7 @@ def _drop(checkpoints: Sequence[Path]) -> None:
 
 def not_saved(run_dir: Path, update: int) -> NotSaved:
     """What is left of a run that has ended after `update`, and what to do."""
-    checkpoints, free = all_checkpoints(run_dir), in_bytes(free_bytes(run_dir))
+    checkpoints, free, here = all_checkpoints(run_dir), in_bytes(free_bytes(run_dir)), from_here(run_dir)
     if checkpoints and load_state(checkpoints[-1]).update == update:
         left = "the weights are saved, a part of what was logged is not"
     elif checkpoints:
@@ -146,9 +146,9 @@ def not_saved(run_dir: Path, update: int) -> NotSaved:
     else:
         left = "there is no checkpoint, its weights are lost"
     return NotSaved(
-        f"the disk has not taken all of the run in {from_here(run_dir)}, which ended after update {update}: {left}. "
+        f"the disk has not taken all of the run in {here}, which ended after update {update}: {left}. "
         f"{free} are free, and the log says what was refused; make room, then "
-        f"`{resume_command(from_here(run_dir))}` makes again what is missing"
+        f"`{resume_command(here) if checkpoints else restart_command(here)}` makes again what is missing"
     )
 
 

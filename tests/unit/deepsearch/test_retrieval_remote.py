@@ -99,7 +99,9 @@ def test_access_opens_pages(fake_server: Callable[..., Any], reply: Any) -> None
 
 def test_several_servers_take_turns(fake_server: Callable[..., Any], reply: Any) -> None:
     servers = [fake_server(RetrieveServer(reply, "queries")) for _ in range(2)]
-    settings = http_settings("", dialect="queries", urls=[server.url for server in servers])
+    settings = http_settings("http://unused", dialect="queries").model_copy(
+        update={"urls": [server.url for server in servers]}
+    )
     retriever = HttpRetriever(settings)
 
     async def play() -> None:
