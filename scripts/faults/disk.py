@@ -253,11 +253,12 @@ def is_json(line: str) -> bool:
 
 def ends_like(expected: list[object], run: Path, folder: Path) -> None:
     """Gone on with on a disk with room, it is the straight run, bit for bit."""
-    has_checkpoint = any((run / "checkpoints").glob("step-*"))
-    if has_checkpoint:
+    if any((run / "checkpoints").glob("step-*")):
         succeeded(forked("train", "--resume", str(run), folder=folder))
+    elif (run / "config.yaml").exists():
+        succeeded(forked("train", "--resume", str(run), "--restart", folder=folder))
     else:
-        succeeded(forked(*TRAIN, f"run_dir={run}", "resume=auto", folder=folder))
+        succeeded(forked(*TRAIN, f"run_dir={run}", folder=folder))
     is_tidy(run)
     if difference := differences(expected, rows(run)):
         raise Lost(f"not the straight run: {difference}")
