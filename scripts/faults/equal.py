@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from empg_cli.runs.history import HISTORY
 from empg_cli.runs.rows import without_wall_clock
 from scripts.faults.case import differences
 
@@ -38,10 +39,12 @@ def histograms(run: Path) -> list[Any]:
 
 
 def checkpoints(run: Path) -> list[Any]:
-    """Their names, and size and digest of every file in them as their manifests say."""
+    """Their names, and size and digest of every file in them as their manifests say, but for the seal of rows, which
+    hold how long each update took."""
     found = []
     for manifest in sorted(run.glob("checkpoints/*/manifest.json")):
-        found += [manifest.parent.name, *sorted(json.loads(manifest.read_text())["files"].items())]
+        files = json.loads(manifest.read_text())["files"]
+        found += [manifest.parent.name, *sorted((name, file) for name, file in files.items() if name != HISTORY)]
     return found
 
 
