@@ -39,6 +39,17 @@ def check_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def emptied(folder: Path, *, was_there: bool) -> Iterator[None]:
+    """A folder that was made for a block that has put nothing there goes again."""
+    try:
+        yield
+    finally:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """As `write_atomically`, for a file that the block writes under the name that it is given."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

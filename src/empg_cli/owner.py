@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from empg_cli.errors import UserError
+from empg_cli.files import check_writable, emptied
 from empg_cli.invocation import from_here
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,20 @@ def owning(folder: Path, doing: str, *, again: bool = False) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a folder that was moved or deleted meanwhile
             path.unlink(missing_ok=True)  # before the lock goes, so that nobody can have taken it
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def working_in(folder: Path, doing: str) -> Iterator[None]:
+    """The folder is made where it is missing, tried before the work, and owned while the block runs; one that was made
+    for nothing goes again.
+
+    Raises:
+        FolderOwned, OSError: as `owning`.
+    """
+    with emptied(folder, was_there=folder.exists()):
+        check_writable(folder)
+        with owning(folder, doing):
+            yield
 
 
 def owner_of(folder: Path) -> Owner | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.owner import OWNER_FILE, FolderOwned, owner_of, owning
+from empg_cli.owner import OWNER_FILE, FolderOwned, owner_of, owning, working_in
 
 HOLD = """
 import sys, time
@@ -127,3 +127,16 @@ def test_without_locks_the_process_is_looked_for(
             owner = owner_of(tmp_path)
             assert owner is not None
             assert owner.pid == os.getpid()
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such policy"), working_in(tmp_path / "new", "diagnosing"):
+        raise ValueError("no such policy")
+    assert not (tmp_path / "new").exists()
+    with working_in(tmp_path / "new", "diagnosing"):
+        (tmp_path / "new" / "found").touch()
+    (tmp_path / "mine").mkdir()
+    with working_in(tmp_path / "mine", "diagnosing"):
+        pass
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["mine", "new"]
+    assert (tmp_path / "new" / "found").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.errors import UserError
+from empg_cli.files import emptied
 from empg_cli.invocation import as_value, from_here
 from empg_cli.owner import owning
 
@@ -36,7 +37,7 @@ def claimed(place: Place, doing: str, admit: Admit | None = None) -> Iterator[li
         try:
             folder = new_folder(place.folder) if place.is_stamped else place.folder
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_emptied(folder, was_there))
+            stack.enter_context(emptied(folder, was_there=was_there))
             stack.enter_context(owning(folder, doing))
         except OSError as error:
             said = f"{from_here(place.folder)} cannot be used: {error.strerror or error}; give another run_dir"
@@ -44,17 +45,6 @@ def claimed(place: Place, doing: str, admit: Admit | None = None) -> Iterator[li
         if admit is not None:
             admit(place.config, folder)
         yield [f"hydra.run.dir={as_value(folder)}"]
-
-
-@contextlib.contextmanager
-def _emptied(folder: Path, was_there: bool) -> Iterator[None]:
-    """A folder that was made for a command that has put nothing there goes again."""
-    try:
-        yield
-    finally:
-        if not was_there:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
 
 def new_folder(path: Path) -> Path:

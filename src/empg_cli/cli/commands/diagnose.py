@@ -11,10 +11,9 @@ from pathlib import Path
 from empg_cli.config.job import load_job
 from empg_cli.config.schema import EvalConfig
 from empg_cli.evaluation.diagnosis import FOLDER, write_diagnosis
-from empg_cli.files import check_writable
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.terminal import printable, write_line
-from empg_cli.owner import owning
+from empg_cli.owner import working_in
 from empg_cli.reports.diagnosis_tables import diagnosis_tables
 from empg_cli.reports.tables import print_table
 from empg_cli.runs.config_file import find_run_folder
@@ -34,10 +33,9 @@ def run(
     folder = find_run_folder(path)
     cfg = load_job(primary_config("eval", folder, overrides, run=str(path)), overrides, EvalConfig)
     target = out or folder / FOLDER
-    check_writable(target)
     from empg_cli.evaluation.theory import diagnose  # brings torch: seconds
 
-    with owning(target, "diagnosing"):
+    with working_in(target, "diagnosing"):
         with Dashboard(cfg.logger.console, f"diagnosing {path}", total_updates=1) as dashboard:
             found = diagnose(
                 cfg,

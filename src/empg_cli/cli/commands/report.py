@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from empg_cli.files import check_writable
 from empg_cli.observe.terminal import printable, write_line
-from empg_cli.owner import owning
+from empg_cli.owner import working_in
 from empg_cli.reports.tables import Table
 from empg_cli.runs.reading import evaluation_trajectories, open_runs, unstarted
 
@@ -21,9 +20,8 @@ def run(paths: Sequence[Path], out: Path | None, *, figures: bool = True) -> Non
     for missing in unstarted(paths):
         write_line(sys.stderr, printable(f"left out, as it has not logged anything yet: {missing}"))
     folder = out or (paths[0] if len(paths) == 1 else Path()) / "report"
-    check_writable(folder)
     written = []
-    with owning(folder, "reporting"):
+    with working_in(folder, "reporting"):
         if figures:
             from empg_cli.reports.figures import draw_figures
 
