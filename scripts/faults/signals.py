@@ -54,7 +54,7 @@ TRAINING: dict[str, tuple[str, int]] = {
 EVALUATING: dict[str, tuple[str, int]] = {
     "loading": ("empg_cli.evaluation.run_eval:load_folder", 1),
     "playing": ("empg_cli.rollout.episode:settle", 2),
-    "writing": ("empg_cli.evaluation.run_eval:write_atomically", 1),
+    "writing": ("empg_cli.evaluation.run_eval:write_in_folder", 1),
     "printing": ("empg_cli.observe.summary:print_evaluation", 1),
 }
 OTHERS: dict[str, tuple[tuple[str, ...], tuple[str, int]]] = {

@@ -37,6 +37,10 @@ def _run() -> None:
         if asked() and end.code == exit_code(SIGINT):  # Typer has one code for all
             raise SystemExit(exit_code(asked())) from None
         raise
+    except Exception:
+        if asked():  # what a signal has cut short, such as an import, fails in its own ways
+            raise SystemExit(exit_code(asked())) from None
+        raise
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -153,6 +154,24 @@ def test_work_without_safe_points_is_left_where_it_is() -> None:
         finally:
             cleaned.append(True)
     assert (stopped.value.exit_code, stopped.value.hint, cleaned) == (129, "empg data again", [True])
+
+
+def test_what_a_signal_has_cut_short_is_no_failure_of_its_own() -> None:
+    """A package that was imported by half, say: what it raises then is said by nobody."""
+    with pytest.raises(Stopped) as stopped, interruptible("empg data again"):  # noqa: PT012
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise RecursionError("half an import") from None
+    assert stopped.value.exit_code == 143
+    with pytest.raises(UserError, match="mistyped"), interruptible("empg data again"):  # noqa: PT012
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        raise UserError("mistyped")
+    with pytest.raises(RecursionError), interruptible("empg data again"):
+        raise RecursionError
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

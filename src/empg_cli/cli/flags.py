@@ -183,6 +183,7 @@ def user_border() -> Iterator[None]:
     from empg_cli.errors import JobFailed, UserError
     from empg_cli.observe.console import show_bug, show_config_error, show_error
     from empg_cli.observe.stop import Stopped
+    from empg_cli.signals import asked, exit_code
 
     try:
         with path_border(), stdout_border():
@@ -205,6 +206,8 @@ def user_border() -> Iterator[None]:
         show_error(f"{error.filename or 'the system'}: {error.strerror or error}")
         raise typer.Exit(2) from None
     except Exception as error:
+        if signum := asked():  # what it has cut short, such as an import, fails in its own ways
+            raise typer.Exit(exit_code(signum)) from None
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         show_bug(error)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from empg_cli.errors import UserError
 from empg_cli.observe.stop import Stopped
-from empg_cli.signals import Interrupted, caught
+from empg_cli.signals import Interrupted, asked, caught
 
 
 @contextlib.contextmanager
@@ -23,3 +24,9 @@ def interruptible(hint: str) -> Iterator[None]:
             yield
     except Interrupted as interrupted:
         raise Stopped(interrupted.signum, hint) from None
+    except (UserError, Stopped):
+        raise
+    except Exception:
+        if signum := asked():  # what a signal has cut short, such as an import, fails in its own ways
+            raise Stopped(signum, hint) from None
+        raise
