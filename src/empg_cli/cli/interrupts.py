@@ -19,14 +19,14 @@ def interruptible(hint: str) -> Iterator[None]:
     Raises:
         Stopped: a signal came, and nothing inside has answered it.
     """
-    try:
-        with caught():
+    with caught():
+        try:
             yield
-    except Interrupted as interrupted:
-        raise Stopped(interrupted.signum, hint) from None
-    except (UserError, Stopped):
-        raise
-    except Exception:
-        if signum := asked():  # what a signal has cut short, such as an import, fails in its own ways
-            raise Stopped(signum, hint) from None
-        raise
+        except Interrupted as interrupted:
+            raise Stopped(interrupted.signum, hint) from None
+        except (UserError, Stopped):
+            raise
+        except Exception:
+            if signum := asked():  # what a signal has cut short, such as an import, fails in its own ways
+                raise Stopped(signum, hint) from None
+            raise
