@@ -90,7 +90,7 @@ def test_two_sweeps_of_one_second_get_two_folders_and_one_folder_has_one_sweep(
     assert "is in use by process" in refused.stderr
     assert len(played) == 4
     Path("file").write_text("")
-    assert "cannot hold a sweep" in empg("train", "-m", "seed=0,2", "run_dir=file/x", code=2).stderr
+    assert "is a file, not a folder" in empg("train", "-m", "seed=0,2", "run_dir=file/x", code=2).stderr
 
 
 def test_a_job_that_slurm_has_queued_again_goes_on(

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from empg_cli.cli.claim import claimed
+from empg_cli.cli.path_errors import path_error
 from empg_cli.config.place import Place, output_place
 from empg_cli.errors import UserError
 from empg_cli.owner import FolderOwned, owner_of, owning
@@ -76,8 +77,11 @@ def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_is_one_message(is_stamped: bool, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     wanted = place(tmp_path / "file" / "run", is_stamped=is_stamped)
-    with pytest.raises(UserError, match=r"file/run cannot be used: .*; give another run_dir"), claimed(wanted, "x"):
+    with pytest.raises(OSError, match="file") as raised, claimed(wanted, "training"):
         pass
+    said = str(path_error(raised.value))
+    assert str(tmp_path / "file") in said
+    assert "run_dir=DIR" in said
 
 
 def test_a_name_is_quoted_for_hydra(tmp_path: Path) -> None:

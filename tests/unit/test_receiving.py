@@ -123,6 +123,7 @@ def test_what_cannot_be_sent_is_no_crash(path: str) -> None:
     [
         ("0.5", 0.5),
         ("99", 99.0),
+        ("999999999999", 999999999999.0),
         ("²", None),
         ("nan", None),
         ("inf", None),

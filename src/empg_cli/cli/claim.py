@@ -8,9 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from empg_cli.errors import UserError
 from empg_cli.files import emptied
-from empg_cli.invocation import as_value, from_here
+from empg_cli.invocation import as_value
 from empg_cli.owner import owning
 
 if TYPE_CHECKING:
@@ -30,18 +29,15 @@ def claimed(place: Place, doing: str, admit: Admit | None = None) -> Iterator[li
 
     Raises:
         FolderOwned: another process works there; nothing in it was changed.
-        UserError: it cannot be made or written, or `admit` has refused it.
+        OSError: it cannot be made or written.
+        UserError: `admit` has refused it.
     """
     was_there = place.folder.exists() and not place.is_stamped
     with contextlib.ExitStack() as stack:
-        try:
-            folder = new_folder(place.folder) if place.is_stamped else place.folder
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(emptied(folder, was_there=was_there))
-            stack.enter_context(owning(folder, doing))
-        except OSError as error:
-            said = f"{from_here(place.folder)} cannot be used: {error.strerror or error}; give another run_dir"
-            raise UserError(said) from error
+        folder = new_folder(place.folder) if place.is_stamped else place.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(emptied(folder, was_there=was_there))
+        stack.enter_context(owning(folder, doing))
         if admit is not None:
             admit(place.config, folder)
         yield [f"hydra.run.dir={as_value(folder)}"]

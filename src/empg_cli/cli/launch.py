@@ -184,15 +184,11 @@ def run_hydra(
 def _sweep_folder(sweep: Sweep) -> Iterator[Path]:
     """The folder of all jobs, owned while the block runs; one that nobody has named is new, also within a second."""
     folder = Path(sweep.folder).absolute()
-    with contextlib.ExitStack() as stack:
-        try:
-            if sweep.is_named:
-                folder.mkdir(parents=True, exist_ok=True)
-            else:
-                folder = new_folder(folder)
-            stack.enter_context(owning(folder, "sweeping"))
-        except OSError as error:
-            raise UserError(f"{folder} cannot hold a sweep ({error.strerror}): give another run_dir") from error
+    if sweep.is_named:
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = new_folder(folder)
+    with owning(folder, "sweeping"):
         yield folder
 
 

@@ -169,7 +169,7 @@ def _hydra_settings(words: Sequence[Override], job: Sequence[Override], session:
     folders = folders[-1:] + [str(word.input_line) for word in words if word.key_or_group == "hydra.sweep.dir"]
     hydra = session.compose([*(str(word.input_line) for word in job), *folders], with_hydra=True).hydra
     written: Any = OmegaConf.to_container(hydra.sweep, resolve=False)
-    return hydra, bool(folders) or "${now:" not in str(written["dir"])
+    return hydra, "${now:" not in str(written["dir"])
 
 
 def _optuna(sweeper: Any) -> OptunaSettings | None:
