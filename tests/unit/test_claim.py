@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from empg_cli.cli.claim import claimed
@@ -34,7 +35,8 @@ def test_where_a_run_goes_is_known_before_hydra_makes_it() -> None:
     assert (hydras.folder.parent, hydras.is_stamped) == (Path("at"), True)
 
 
-def test_a_place_that_only_the_job_can_tell() -> None:
+def test_a_place_that_only_the_job_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # a job of another test may have set it
     assert output_place("train", ["hydra.run.dir=${hydra:runtime.cwd}/x"]) is None
 
 
