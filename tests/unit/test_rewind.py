@@ -32,7 +32,11 @@ DATA = {"name": "alfworld", "source": "generated", "digest": "one"}
 @pytest.fixture(scope="module")
 def cfg() -> TrainConfig:
     return tiny_config(
-        "trainer.updates=4", "trainer.checkpoint_every=1", "logger.csv=false", "logger.wandb.mode=disabled"
+        "trainer.updates=4",
+        "trainer.checkpoint_every=1",
+        "trainer.keep_checkpoints=9",
+        "logger.csv=false",
+        "logger.wandb.mode=disabled",
     )
 
 
@@ -305,3 +309,13 @@ def test_a_run_that_goes_on_elsewhere_has_rows_from_there_on(cfg: TrainConfig, t
 def test_nothing_is_on_its_way(tmp_path: Path) -> None:
     finish_leaving(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_kept_from_being_dropped_goes_when_the_run_goes_on(cfg: TrainConfig, tmp_path: Path) -> None:
+    """It came between the save of the last checkpoint and the deletion of an old one."""
+    run = made(cfg, tmp_path / "run")
+    before = all_checkpoints(run)
+    opened(changed(cfg, keep_checkpoints=1), run, "auto")
+    assert len(before) > 2
+    assert all_checkpoints(run)[-1] == before[-1]
+    assert len(all_checkpoints(run)) <= 2, "the newest and the best"

@@ -104,7 +104,7 @@ def write_checkpoint(
         said = "checkpoint %d was not saved to %s: %s; %s%s are free; older ones stay, the run goes on"
         log.error(said, state.update, from_here(root), why, needs, in_bytes(free_bytes(root)))
         return None
-    _drop(_expendable(run_dir, keep))
+    drop_expendable(run_dir, keep)
     return final
 
 
@@ -123,6 +123,12 @@ def _write_whole(final: Path, state: TrainState, write: Callable[[Path], None]) 
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def drop_expendable(run_dir: Path, keep: int) -> None:
+    """Delete all but the newest `keep` and the best; again by a run that goes on, since a kill may have come between a
+    save and this."""
+    _drop(_expendable(run_dir, keep))
 
 
 def _expendable(run_dir: Path, keep: int) -> list[Path]:

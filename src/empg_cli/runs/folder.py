@@ -17,7 +17,7 @@ from empg_cli.errors import UserError
 from empg_cli.files import write_atomically
 from empg_cli.invocation import from_here, restart_command, resume_command
 from empg_cli.runs.abandoned import finish_leaving, leave_branch
-from empg_cli.runs.checkpoint import all_checkpoints, load_state, remove_leftovers, updates_of
+from empg_cli.runs.checkpoint import all_checkpoints, drop_expendable, load_state, remove_leftovers, updates_of
 from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, saved_values
 from empg_cli.runs.evaluations import drop_evaluations
 from empg_cli.runs.facts import DATA, MODEL, OUTSIDE, PROMPT_DATE, prompt_date, run_facts
@@ -128,6 +128,7 @@ def _opened(
 
     _leave_later(cfg, run_dir, start, done)
     remove_leftovers(run_dir)
+    drop_expendable(run_dir, cfg.trainer.keep_checkpoints)
     kept = done if start else -1  # a checkpoint before the first update stands after an evaluation
     drop_evaluations(run_dir, kept)
     drop_trajectories(run_dir, kept)
