@@ -156,7 +156,7 @@ def waits_to_be_asked_again(told: str, folder: Path) -> None:
         return http(CHAT)
 
     with Wire(handler) as wire:
-        # What asks for more than a minute gets a minute, which is longer than this case may take; no number is that long.
+        # What asks for more than a minute gets a minute, longer than this case may take; 400 digits are none.
         is_long = told.startswith("99") and len(told) <= 300
         with start(model(wire.url), folder) as running:
             if is_long:
