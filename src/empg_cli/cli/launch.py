@@ -128,7 +128,10 @@ def _launch_sweep(
             from empg_cli.cli.optuna_study import trials_to_go  # brings optuna: seconds
 
             overrides = [*overrides, *trials_to_go(sweep.optuna, folder)]
-        run_hydra(task, config_name, [*own, *overrides], flags, again=again)
+        there = (
+            f"hydra.sweep.dir={as_value(folder)}"  # last: a name by the time is another one by now
+        )
+        run_hydra(task, config_name, [*own, *overrides, there], flags, again=again)
 
 
 def run_hydra(
@@ -202,7 +205,7 @@ def _own_overrides(sweep: Sweep, folder: Path, schema: type[BaseModel]) -> list[
     hidden = ",".join(dict.fromkeys(key for key in unnamed if not key.startswith("hydra")))
     subdir = [] if sweep.subdir is None else [f"hydra.sweep.subdir='{sweep.subdir}'"]
     excluded = f"hydra.job.config.override_dirname.exclude_keys=[{hidden}]"
-    return [excluded, f"run_dir={as_value(folder)}", f"hydra.sweep.dir={as_value(folder)}", *subdir, *going_on]
+    return [excluded, f"run_dir={as_value(folder)}", *subdir, *going_on]
 
 
 @contextlib.contextmanager
