@@ -128,9 +128,7 @@ def _launch_sweep(
             from empg_cli.cli.optuna_study import trials_to_go  # brings optuna: seconds
 
             overrides = [*overrides, *trials_to_go(sweep.optuna, folder)]
-        there = (
-            f"hydra.sweep.dir={as_value(folder)}"  # last: a name by the time is another one by now
-        )
+        there = f"hydra.sweep.dir={as_value(folder)}"  # last: a name by the time is another one by now
         run_hydra(task, config_name, [*own, *overrides, there], flags, again=again)
 
 
