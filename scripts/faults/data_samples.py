@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from empg_cli.benchmarks.deepsearch.world.build import WorldSpec
 from empg_cli.benchmarks.webshop.generator import generate
 from empg_cli.benchmarks.webshop.load import compile_webshop
 from empg_cli.model.loading import packaged_agent
+from scripts.archives import tar_of, zip_of
 from tests.support.games import GAME, HEAT, PLACE
 from tests.support.webshop import HUMAN, INSTRUCTIONS, ITEMS, as_official
 
@@ -71,7 +71,7 @@ def _games(shared: Path) -> Iterator[Sample]:
         for n in range(8)
     ]
     games = {name: json.dumps(GAME).encode() for name in names}
-    forms = {"zip": _zip(games), **{form: _tar(games, form) for form in ("tar.gz", "tar.xz", "tar.bz2", "tar")}}
+    forms = {"zip": zip_of(games), **{form: tar_of(games, form) for form in ("tar.gz", "tar.xz", "tar.bz2", "tar")}}
     for form, content in forms.items():
         whole = shared / f"games-{form}"
         whole.mkdir()
@@ -222,25 +222,6 @@ def _model(shared: Path) -> Sample:
     return Sample("model", whole, files, 36, words, result, has_checksums=False)
 
 
-def _zip(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def _tar(members: dict[str, bytes], form: str) -> bytes:
-    file = io.BytesIO()
-    mode: Any = "w" + form.removeprefix("tar").replace(".", ":")
-    with tarfile.open(fileobj=file, mode=mode) as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
 def _file(name: str, content: bytes, *words: str) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
         (folder / name).write_bytes(content)
@@ -312,7 +293,7 @@ BOMBS: dict[str, Callable[[Path], list[str]]] = {
     "a tar with a header of 300 MB": _file("g.tar.gz", _tar_bomb(300 << 20, tarfile.XHDTYPE), *_PLAY),
     "a tar that goes backwards": _file("g.tar.gz", _tar_bomb(-1024), *_PLAY),
     "a zip of zeros": _file(
-        "g.zip", _zip({f"train/{PLACE}/t{n}/game.tw-pddl": bytes(100 << 20) for n in range(3)}), *_PLAY
+        "g.zip", zip_of({f"train/{PLACE}/t{n}/game.tw-pddl": bytes(100 << 20) for n in range(3)}), *_PLAY
     ),
     "a pipe for a game": _pipe,
     "noise": _file("g.tar.gz", _NOISE.randbytes(100_000), *_PLAY),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import shutil
-import tarfile
-import zipfile
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
 
+from scripts.archives import tar_of, zip_of
 from scripts.fuzz.inputs import RANDOM, changed_bytes, changed_json, changed_value
 from scripts.fuzz.target import Target, Wrong
 
@@ -77,8 +75,8 @@ def alfworld(folder: Path) -> Target:
         for n in range(3)
     }
     packed = {
-        ".zip": _zip(members),
-        **{suffix: _tar(members, suffix) for suffix in (".tar", ".tar.gz", ".tar.xz", ".tar.bz2")},
+        ".zip": zip_of(members),
+        **{suffix: tar_of(members, suffix) for suffix in (".tar", ".tar.gz", ".tar.xz", ".tar.bz2")},
     }
     (folder / "good.zip").write_bytes(packed[".zip"])
     digest = open_games(str(folder / "good.zip")).digest
@@ -111,25 +109,6 @@ def alfworld(folder: Path) -> Target:
             shutil.rmtree(folder / "cache", ignore_errors=True)
 
     return Target(RANDOM.map(inputs), run, seconds=4)
-
-
-def _zip(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def _tar(members: dict[str, bytes], suffix: str) -> bytes:
-    file = io.BytesIO()
-    mode: Any = "w" + suffix.removeprefix(".tar").replace(".", ":")
-    with tarfile.open(fileobj=file, mode=mode) as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
 
 
 def webshop(folder: Path) -> Target:
