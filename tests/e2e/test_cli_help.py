@@ -42,8 +42,11 @@ def test_configurations_are_validated_before_torch_is_loaded() -> None:
     assert loaded_modules("from empg_cli.config import load\nload([])") & {"torch", "transformers", "wandb"} == set()
 
 
-def test_playing_needs_no_torch() -> None:
-    assert loaded_modules("import empg_cli.cli.commands.play") & {"torch", "transformers", "wandb", "numpy"} == set()
+@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "report", "play", "doctor"])
+def test_torch_is_not_loaded_before_there_is_work_for_it(command: str) -> None:
+    """Mistakes on a command line, `--cfg` and tables come at once."""
+    loaded = loaded_modules(f"import empg_cli.cli.commands.{command}")
+    assert loaded & {"torch", "transformers", "wandb", "numpy", "scipy", "httpx"} == set()
 
 
 def test_help_lists_the_commands() -> None:

@@ -13,14 +13,16 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.files import WriteText, paths_in, write_in_folder
 from empg_cli.runs.shapes import OPEN, read_json_lines
 from empg_cli.types import Step, Trajectory
+
+if TYPE_CHECKING:
+    from empg_cli.algorithms.assemble import CreditParts  # brings torch: seconds
 
 FOLDER = "trajectories"
 _NAME = re.compile(r"update-(\d+)-(?:eval|train)\.jsonl")
