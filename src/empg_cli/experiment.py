@@ -25,7 +25,7 @@ from empg_cli.model.memory import is_out_of_memory
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
 from empg_cli.owner import owning
-from empg_cli.rollout.masking import EnvironmentsDown
+from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.rollout.torch_engine.engine import TorchEngine
@@ -141,7 +141,7 @@ def ending_whole(experiment: Experiment) -> Iterator[None]:
             experiment.save_what_stands()
         observer.raise_gone(state, str(gone))
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, TasksBroken):
             experiment.save_what_stands()
         raise
 

@@ -254,6 +254,19 @@ def test_the_log_is_silent_on_a_full_disk_and_writes_all_of_it_later(tmp_path: P
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_log_call_that_is_none_ends_neither_the_run_nor_what_waits(tmp_path: Path, capfd) -> None:
+    handler = LogFile(str(tmp_path / "train.log"))
+    logger = logging.Logger("odd")
+    logger.addHandler(handler)
+    with files_end_at(10):
+        logger.info("a line that waits")
+        logger.info("%d of them", "none")
+    logger.info("half a character: \ud800")
+    handler.close()
+    assert (tmp_path / "train.log").read_text() == "a line that waits\nhalf a character: ?\n"
+    assert capfd.readouterr().err.startswith("--- Loggin"), "as of every handler, cut by the same limit"
+
+
 # Whole files
 
 

@@ -16,6 +16,7 @@ from empg_cli.model.batch import make_batch
 from empg_cli.model.memory import is_out_of_memory, out_of_memory
 from empg_cli.model.policy import Policy
 from empg_cli.model.precision import MasterWeights
+from empg_cli.runs.identity import may_change
 from empg_cli.types import Batch
 from tests.support.made import made_trajectories
 from tests.support.tiny import tiny_config, tiny_policy
@@ -158,18 +159,18 @@ def test_where_smaller_passes_cannot_help_it_is_raised(halves: bool, policy: Pol
 
 
 def test_the_message_says_what_helps_with_the_values_now() -> None:
-    said = str(out_of_memory(MemoryError("x\ny"), "update", CFG, "empg train --resume run"))
+    said = str(out_of_memory(MemoryError("x\ny"), "update", CFG, "empg train --resume run", may_change=may_change))
     assert said.splitlines() == [
         "out of memory in phase update: x",
         "What helps, with the values now:",
         "  trainer.tokens_per_microbatch=4096  (fewer: smaller passes, the same gradient (or trainer.oom=halve))",
         "  model.gradient_checkpointing=false  (true: layers are computed twice and kept once)",
-        "  model.dtype=float32  (bfloat16: half of every pass)",
+        "  model.dtype=float32  (bfloat16: half of every pass; for a new run)",
         "To go on with another value:  empg train --resume run KEY=VALUE",
     ]
 
 
 @pytest.mark.parametrize("phase", ["loading", "warm start", "rollout", "eval", "logprob", "update"])
 def test_every_phase_has_three_settings_that_exist(phase: str) -> None:
-    said = str(out_of_memory(MemoryError(), phase, CFG, "again"))
+    said = str(out_of_memory(MemoryError(), phase, CFG, "again", may_change=may_change))
     assert len([line for line in said.splitlines() if line.startswith("  ")]) == 3

@@ -16,8 +16,9 @@ from empg_cli.benchmarks.base import DataError, Observation, StepResult, Unscore
 from empg_cli.evaluation.evaluate import evaluate_expert, summarise
 from empg_cli.learner.demonstrations import demonstrations
 from empg_cli.model.tiny import word_tokenizer
-from empg_cli.rollout.masking import TasksBroken, count_masked
+from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken, count_masked
 from empg_cli.rollout.outcomes import reported_numbers
+from empg_cli.services.errors import NoAnswerError
 from empg_cli.types import Status, Task
 from tests.support.scripted import scripted_rollout
 from tests.support.tiny import tiny_config
@@ -107,6 +108,13 @@ def test_a_task_whose_environment_cannot_be_made_ends_its_own_episode(caplog: py
         ("t0 cannot be played: a.json: no game", False),
         ("the environment failed on t2", True),
     ]
+
+
+def test_a_service_that_is_gone_at_the_start_is_no_fault_of_the_task() -> None:
+    trajectories = play((0, UnscoredError("gone")), (0, NoAnswerError("gone")))
+    assert [t.has_no_env for t in trajectories] == [False, False]
+    with pytest.raises(EnvironmentsDown, match="2 of 2 episodes"):
+        count_masked(trajectories)
 
 
 def test_a_run_goes_on_without_some_tasks_and_not_without_most() -> None:

@@ -24,7 +24,10 @@ def settings_digest(cfg: EvalConfig) -> str:
     """Where data and weights lie, and how fast they are played, makes no difference to a pass."""
     content = cfg.model_dump(
         exclude={
-            **dict.fromkeys(("run", "run_dir", "seed", "seeds", "temperatures", "samples", "logger", "trainer"), True),
+            **dict.fromkeys(
+                ("run", "checkpoint", "run_dir", "seed", "seeds", "temperatures", "samples", "logger", "trainer"), True
+            ),
+            "model": {"path"},
             "benchmark": {"data_dir", "cache_dir"},
             "rollout": {"eval_temperature", "temperature", "max_concurrent"},
             "endpoint": {"api_key_env", "attempts", "timeout_s", "concurrency"},

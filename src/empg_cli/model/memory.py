@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,11 @@ ROLLOUT = {
     "rollout.max_context_tokens": "fewer: shorter episodes",
     "model.dtype": "bfloat16: half of weights and cache",
 }
+WARM_START = {
+    "model.gradient_checkpointing": "true: layers are computed twice and kept once",
+    "trainer.warm_start.batch_size": "fewer: fewer demonstrations at once",
+    "model.dtype": "bfloat16: half of every pass",
+}
 LOADING = {
     "model.dtype": "bfloat16: half of the weights",
     "model.param_dtype": "bfloat16: half of weights and optimiser, and less exact steps",
@@ -42,6 +47,7 @@ KNOBS: Mapping[str, Mapping[str, str]] = {
     "evaluation": ROLLOUT,
     "logprob": SCORING,
     "update": PASSES,
+    "warm start": WARM_START,
 }
 """Phase -> the settings that help there; in any other it is the loading that did not fit."""
 
@@ -63,20 +69,23 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def out_of_memory(error: BaseException, phase: str, cfg: BaseModel, again: str) -> OutOfMemory:
+def out_of_memory(
+    error: BaseException, phase: str, cfg: BaseModel, again: str, *, may_change: Callable[[str], bool]
+) -> OutOfMemory:
     """What is said to the user: where it happened, what helps, with the values now.
 
     Args:
         phase: as in `timing_s/`.
         again: the command that goes on, to which a setting can be added.
+        may_change: whether a run that goes on may have another value of a key.
     """
     reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
     values = cfg.model_dump()
-    lines = [
-        f"  {key}={json.dumps(_lookup(values, key)).strip(QUOTE)}  ({what})"
-        for key, what in KNOBS.get(phase, LOADING).items()
-        if _lookup(values, key) is not None
-    ]
+    lines = []
+    for key, what in KNOBS.get(phase, LOADING).items():
+        if (value := _lookup(values, key)) is not None:
+            where = "" if may_change(key) else "; for a new run"
+            lines.append(f"  {key}={json.dumps(value).strip(QUOTE)}  ({what}{where})")
     return OutOfMemory(
         "\n".join([f"out of memory in phase {phase}: {reason}", "What helps, with the values now:", *lines,
                    f"To go on with another value:  {again} KEY=VALUE"])

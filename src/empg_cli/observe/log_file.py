@@ -23,7 +23,12 @@ class LogFile(logging.Handler):
         self._waiting: deque[str] = deque()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._waiting.append(self.format(record).replace("\0", "") + "\n")
+        try:
+            line = self.format(record).replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+        except Exception:  # of whoever called the log: no fault of the run
+            self.handleError(record)
+            return
+        self._waiting.append(line + "\n")
         try:
             while self._waiting:
                 self._file.append(self._waiting[0])

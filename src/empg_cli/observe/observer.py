@@ -31,7 +31,7 @@ from empg_cli.observe.summary import RunReport, print_run_summary
 from empg_cli.observe.watchdog import Watchdog
 from empg_cli.pulse import beat
 from empg_cli.runs.abandoned import branches
-from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, load_state, not_saved
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, is_saved, load_state, not_saved
 from empg_cli.runs.evaluations import (
     Evaluation,
     SuccessRate,
@@ -43,6 +43,7 @@ from empg_cli.runs.evaluations import (
 )
 from empg_cli.runs.facts import MODEL, cell_hash, config_hash
 from empg_cli.runs.folder import OpenFolder
+from empg_cli.runs.identity import may_change
 from empg_cli.runs.patience import Patience
 from empg_cli.runs.rows import Row, drop_rows_from, read_rows
 from empg_cli.runs.run_file import read_run_file, update_run_file
@@ -197,8 +198,12 @@ class Observer:
         """Leave the loop when a signal or a health check asked for it. Call after a checkpoint."""
         if self.health.stop_reason is not None and state.update < self._cfg.trainer.updates:
             self.finish(state)
-            raise HealthStop(f"stopped by trainer.health after update {state.update}, with a checkpoint\n"
+            has_one = is_saved(self._folder.path, state.update)
+            saved = "with a checkpoint" if has_one else "without a checkpoint, which the disk refused"
+            raise HealthStop(f"stopped by trainer.health after update {state.update}, {saved}\n"
                              f"  {self.health.stop_reason}\n  To go on all the same:  {self.again}")  # fmt: skip
+        if self.health.stop_reason is not None:
+            log.warning("the last update is done all the same: %s", self.health.stop_reason)
         obey()
 
     def raise_gone(self, state: TrainState, reason: str) -> NoReturn:
@@ -313,7 +318,7 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
             if not is_out_of_memory(error):
                 raise
             status = 2
-            raise out_of_memory(error, watchdog.phase, cfg, observer.again) from error
+            raise out_of_memory(error, watchdog.phase, cfg, observer.again, may_change=may_change) from error
         finally:
             sinks.close(exit_code(asked()) if asked() else status)
     if sinks.unwritten:

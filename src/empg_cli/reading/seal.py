@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from empg_cli.errors import DataError
-from empg_cli.files import write_atomically
+from empg_cli.files import cache_root, write_atomically
 from empg_cli.reading.guard import damaged, reading
 from empg_cli.reading.streams import read_json
 
@@ -106,9 +105,8 @@ def _identity(path: Path, size: int, hint: str) -> list[int]:
 
 
 def _memory_of(folder: Path, check: str) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = hashlib.sha256(f"{folder.resolve()}\n{check}".encode()).hexdigest()[:24]
-    return base / "empg" / "checked" / f"{place}.json"
+    return cache_root() / "checked" / f"{place}.json"
 
 
 def _remembered(path: Path) -> object:

@@ -109,8 +109,8 @@ def end_unscored(trajectory: Trajectory, failed: EnvironmentFailed, said: set[st
         said: failures that the log has already; each is said once, however many episodes end with it.
     """
     trajectory.status, trajectory.error = Status.ENV_ERROR, reason_of(failed)
-    trajectory.has_no_env = failed.at_start
     error = failed.error
+    trajectory.has_no_env = failed.at_start and not isinstance(error, UnscoredError | ServiceError)
     frames = traceback.extract_tb(error.__traceback__)
     name = f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
     if name in said or isinstance(error, UnscoredError | ServiceError):

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from empg_cli.files import write_atomically
+from empg_cli.files import replacing, write_atomically
 from empg_cli.runs.rows import clean_row
 from empg_cli.types import Batch, Trajectory
 
@@ -44,7 +44,8 @@ def save_bad_batch(
         ],
     }
     file = folder / f"update-{update:06d}.safetensors"
-    file.write_bytes(save(tensors))
+    with replacing(file) as temporary:
+        temporary.write_bytes(save(tensors))
     write_atomically(file.with_suffix(".json"), json.dumps(said, indent=1) + "\n")
     return file
 

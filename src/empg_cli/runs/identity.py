@@ -92,6 +92,11 @@ RULES: Mapping[str, Rule] = {
 """Key -> its rule, which holds below it too where no longer key has one."""
 
 
+def may_change(key: str) -> bool:
+    """A run that goes on may have another value of it."""
+    return rule_of(key) is Rule.MAY_CHANGE
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """An entry of `changes` in run.json."""

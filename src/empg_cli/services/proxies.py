@@ -107,7 +107,6 @@ def trusted_certificates() -> ssl.SSLContext:
     try:
         return httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError too
-        named = next(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
-        raise NoWayError(
-            f"{named}={os.environ[named]} holds no certificates that can be read: {error.strerror or error}"
-        ) from None
+        named = [f"{name}={os.environ[name]}" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        place = named[0] if named else "the package certifi"
+        raise NoWayError(f"{place} holds no certificates that can be read: {error.strerror or error}") from None
