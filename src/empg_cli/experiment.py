@@ -14,6 +14,7 @@ from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import NothingJudged, evaluate
 from empg_cli.learner.budget import TokenBudget
 from empg_cli.learner.checkpoint import checkpoint_bytes, load_optimizer
@@ -34,7 +35,7 @@ from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.folder import OpenFolder, open_folder
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import WEIGHTS
-from empg_cli.runs.run_file import update_run_file
+from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import text_with_special_tokens
 from empg_cli.services.errors import ServerDown
 from empg_cli.signals import Interrupted, caught, held
@@ -154,6 +155,12 @@ def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, o
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)
     weights = {WEIGHTS: model_fingerprint(policy)["digest"]}
+    began = read_run_file(folder.path).get(WEIGHTS) if folder.resume_from else None
+    if began not in (None, weights[WEIGHTS]) and cfg.model.init != "scratch":  # those are drawn, and rounded by machine
+        raise UserError(
+            f"the initial policy is not the one that the run began with: digest {began}, now {weights[WEIGHTS]}; give "
+            "the weights that it began with, or start a new run"
+        )
     refuse_unlike(folder.path, weights)
     update_run_file(folder.path, **weights)
     steps = cfg.trainer.warm_start.steps

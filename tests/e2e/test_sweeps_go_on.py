@@ -16,7 +16,6 @@ from empg_cli.cli import launch
 from empg_cli.config.schema import TrainConfig
 from empg_cli.observe.stop import Stopped
 from empg_cli.owner import owning
-from empg_cli.runs.facts import cell_hash
 
 Empg = Callable[..., Result]
 
@@ -33,7 +32,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
         config.write(cfg, run_dir / "config.yaml")
         if cfg.seed == 1 and sum(one.seed == 1 for one in asked) == 1:
             raise Stopped(signal.SIGTERM, f"empg train --resume {run_dir}")
-        done: dict[str, Any] = {"exit_code": 0, "cell_hash": cell_hash(cfg), "last/success_rate": 0.5}
+        done: dict[str, Any] = {"exit_code": 0, "updates": cfg.trainer.updates, "last/success_rate": 0.5}
         (run_dir / "summary.json").write_text(json.dumps(done))
         return loop.RunSummary(run_dir, cfg.trainer.updates, 0.5)
 
@@ -60,6 +59,8 @@ def test_a_job_with_other_settings_is_run_and_another_run_is_refused(empg: Empg,
     empg("train", "-m", "seed=0,2", "run_dir=sweep")
     empg("train", "-m", "seed=0,2", "run_dir=sweep")
     assert len(played) == 2
+    empg("train", "-m", "seed=0,2", "run_dir=sweep", "trainer.tokens_per_microbatch=64")
+    assert len(played) == 2, "how it is carried out makes no other run of it"
     empg("train", "-m", "seed=0,2", "run_dir=sweep", "trainer.updates=77")
     assert [cfg.trainer.updates for cfg in played[2:]] == [77, 77]
     refused = empg("train", "-m", "seed=0,2", "run_dir=sweep", "algo=grpo", code=2)
@@ -96,10 +97,15 @@ def test_two_sweeps_of_one_second_get_two_folders_and_one_folder_has_one_sweep(
 def test_a_job_that_slurm_has_queued_again_goes_on(
     empg: Empg, played: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for count in ("", "0", "1"):
+    for count in ("", "0", "odd"):
         monkeypatch.setenv("SLURM_RESTART_COUNT", count)
         empg("train", f"run_dir=run{count}")
-    assert [cfg.resume for cfg in played] == [None, None, "auto"]
+    Path("run0/metrics.jsonl").write_text('{"update": 1}\n')
+    assert "already holds a run" in empg("train", "run_dir=run0", code=2).stderr
+    for count in ("1", "10"):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+        empg("train", "run_dir=run0")
+    assert [cfg.resume for cfg in played] == [None, None, None, "auto", "auto"]
 
 
 def test_an_interrupted_optuna_study_has_its_trials_in_the_end(

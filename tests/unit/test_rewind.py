@@ -319,3 +319,24 @@ def test_what_a_kill_kept_from_being_dropped_goes_when_the_run_goes_on(cfg: Trai
     assert len(before) > 2
     assert all_checkpoints(run)[-1] == before[-1]
     assert len(all_checkpoints(run)) <= 2, "the newest and the best"
+
+
+def test_a_restart_sets_the_checkpoint_before_the_first_update_aside_too(cfg: TrainConfig, tmp_path: Path) -> None:
+    """A signal in the first update has left it; it is of the run that ends there."""
+    run = made(cfg, tmp_path / "run")
+    write_checkpoint(run, TrainState(0), lambda path: (path / "who").write_text("first") and None, keep=9)
+    update_run_file(run, code_before=["abc"], weights="w", model={"digest": "m"})
+    opened(cfg, run, "restart")
+    assert all_checkpoints(run) == []
+    assert {"code_before", "weights", "model"}.isdisjoint(read_run_file(run))
+    (branch,) = branches(run)
+    assert len(all_checkpoints(run / branch["folder"])) == 5
+
+
+def test_a_rewind_to_before_the_first_update_keeps_the_row_of_it(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(cfg, tmp_path / "run")
+    (run / "metrics.jsonl").write_text('{"update": 0, "who": 1.0}\n' + (run / "metrics.jsonl").read_text())
+    write_checkpoint(run, TrainState(0), lambda path: (path / "who").write_text("first") and None, keep=9)
+    opened(cfg, run, run / "checkpoints" / "step-000000")
+    assert [path.name for path in all_checkpoints(run)] == ["step-000000"]
+    assert (run / "metrics.jsonl").read_text().startswith('{"update": 0')

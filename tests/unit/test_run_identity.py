@@ -147,3 +147,17 @@ def test_a_run_goes_on_from_the_weights_it_began_with(
         observer.record_policy({"digest": "two"}, str)
         assert "digest one, now two: made anew, it was rounded differently" in caplog.text
     assert read_run_file(tmp_path)["model"] == {"digest": "one"}
+
+
+def test_a_warm_start_of_other_weights_is_refused_and_nothing_is_noted(tmp_path: Path) -> None:
+    """What comes out of a warm start is rounded by the machine; what goes in is not."""
+    from empg_cli.benchmarks import make_benchmark
+    from empg_cli.experiment import initial_policy
+
+    cfg = tiny_config("trainer.warm_start.steps=1", model=["model=tiny"])
+    folder = OpenFolder(tmp_path, tmp_path, 1, "generated", ("look",), date(2026, 1, 1))
+    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), Watchdog(0, tmp_path), {})
+    update_run_file(tmp_path, weights="others")
+    with pytest.raises(UserError, match="the run began with: digest others, now .*; give the weights"):
+        initial_policy(cfg, make_benchmark(**cfg.benchmark.model_dump()), folder, observer)
+    assert read_run_file(tmp_path)["weights"] == "others"

@@ -73,9 +73,16 @@ def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_dict(cfg):  # in a sweep the job's folder is Hydra's, not the composed one
         OmegaConf.update(cfg, "run_dir", str(run_dir))
-        if "resume" in cfg and cfg.resume is None and int(os.environ.get(REQUEUED) or 0) > 0:
-            OmegaConf.update(cfg, "resume", "auto")
+        if "resume" in cfg:
+            OmegaConf.update(cfg, "resume", resume_of(cfg))
     return validate(cfg, schema), run_dir
+
+
+def resume_of(cfg: DictConfig) -> str | None:
+    """What `resume` means in this process: a job that Slurm has queued again goes on, unless it is told otherwise."""
+    told: str | None = cfg.get("resume")
+    is_queued_again = os.environ.get(REQUEUED, "").strip("0").isdecimal()
+    return "auto" if told is None and is_queued_again else told
 
 
 @contextlib.contextmanager

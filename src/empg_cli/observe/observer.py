@@ -268,7 +268,7 @@ class Observer:
             outside=self._outside,
             wandb=self._sinks.pointers.get("wandb"),
             left=[
-                f"{from_here(folder.path / one['folder'])}  (updates {one['after'] + 1} to {one['until']})"
+                f"{from_here(folder.path / one['folder'])}  (updates {max(one['after'], 0) + 1} to {one['until']})"
                 for one in branches(folder.path)
             ],
         )

@@ -34,12 +34,15 @@ ABANDONED = "abandoned"
 """Key of run.json: the branches, in the order in which they were left."""
 LEAVING = "leaving"
 """Key of run.json: a branch that is on its way there."""
+EVERYTHING = -1
+"""After it come all updates, and what was there before the first."""
 FILES = (CONFIG_FILE, RUN_FILE, *LINES, "metrics.csv", "summary.json")
 FOLDERS = (EVALUATIONS, TRAJECTORIES)
 
 
 def leave_branch(run_dir: Path, *, after: int) -> Path:
-    """Set aside what came after this update; 0 = all of it. The rows after it stay until the run is opened.
+    """Set aside what came after this update; EVERYTHING, a checkpoint before the first update too. The rows after it
+    stay until the run is opened.
 
     Returns:
         The branch.
@@ -49,7 +52,7 @@ def leave_branch(run_dir: Path, *, after: int) -> Path:
         OSError: the disk refuses; the run is as it was.
     """
     number = 1 + max((int(path.name.split("-")[0]) for path in (run_dir / FOLDER).glob("[0-9]*-after-*")), default=0)
-    name = f"{FOLDER}/{number}-after-update-{after:06d}"
+    name = f"{FOLDER}/{number}-after-update-{max(after, 0):06d}"
     temporary = run_dir / FOLDER / f".tmp-{number}"
     (temporary / CHECKPOINTS).mkdir(parents=True)
     for file in FILES:
@@ -87,11 +90,11 @@ def finish_leaving(run_dir: Path) -> None:
                 if not is_free:
                     raise UserError(f"{from_here(checkpoint)} is being read by another process: wait for it")
                 checkpoint.replace(run_dir / str(leaving["folder"]) / CHECKPOINTS / checkpoint.name)
-    if after == 0:
+    if after == EVERYTHING:
         for file in (*LINES, "metrics.csv", "summary.json"):
             (run_dir / file).unlink(missing_ok=True)
-        drop_evaluations(run_dir, 0)
-        drop_trajectories(run_dir, 0)
+        drop_evaluations(run_dir, EVERYTHING)
+        drop_trajectories(run_dir, EVERYTHING)
     # What W&B shows is the branch that was left; this one gets a run there of its own.
     left = [*facts.get(ABANDONED, []), leaving]
     update_run_file(run_dir, (LEAVING, "wandb_id"), **{ABANDONED: left})

@@ -16,7 +16,7 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
 from empg_cli.files import write_atomically
 from empg_cli.invocation import from_here, restart_command, resume_command
-from empg_cli.runs.abandoned import finish_leaving, leave_branch
+from empg_cli.runs.abandoned import EVERYTHING, finish_leaving, leave_branch
 from empg_cli.runs.checkpoint import all_checkpoints, drop_expendable, load_state, remove_leftovers, updates_of
 from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, saved_values
 from empg_cli.runs.evaluations import drop_evaluations
@@ -27,7 +27,7 @@ from empg_cli.runs.hold import Hold
 from empg_cli.runs.identity import Change, bends_of, differences, other_data
 from empg_cli.runs.manifest import CheckpointError
 from empg_cli.runs.mixture import refuse_unlike
-from empg_cli.runs.provenance import code_before
+from empg_cli.runs.provenance import CODE_BEFORE, WEIGHTS, code_before
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
 from empg_cli.runs.trajectories import drop_trajectories
@@ -43,6 +43,10 @@ CHANGES = "changes"
 
 class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
     """A new run was to begin in a folder that holds one."""
+
+
+OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL)
+"""Keys of run.json that a run which begins anew does not take over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def _opened(
     _leave_later(cfg, run_dir, start, done)
     remove_leftovers(run_dir)
     drop_expendable(run_dir, cfg.trainer.keep_checkpoints)
-    kept = done if start else -1  # a checkpoint before the first update stands after an evaluation
+    kept = done if start else EVERYTHING  # a checkpoint before the first update stands after an evaluation
     drop_evaluations(run_dir, kept)
     drop_trajectories(run_dir, kept)
     known = read_run_file(run_dir)
@@ -144,7 +148,7 @@ def _opened(
     text = config.as_yaml(cfg)
     digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
     facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))
-    update_run_file(run_dir, () if start else (CHANGES, BEGAN), **facts)  # before the file that it vouches for
+    update_run_file(run_dir, () if start else OF_THE_RUN_BEFORE, **facts)  # before the file that it vouches for
     write_atomically(run_dir / CONFIG_FILE, text)
     if start and done == cfg.trainer.updates:
         log.info("nothing to do: all %d updates are done; trainer.updates=N goes on to N", done)
@@ -270,7 +274,8 @@ def _leave_later(cfg: TrainConfig, run_dir: Path, start: Path | None, done: int)
     killed has no later checkpoint: it makes the same rows again."""
     is_own = start is not None and start.resolve().parents[1] == run_dir.resolve()
     is_restarted = cfg.resume == RESTART
-    has_later = any((updates_of(path) or 0) > done for path in all_checkpoints(run_dir))
+    after = EVERYTHING if is_restarted else done
+    has_later = any((updates_of(path) or 0) > after for path in all_checkpoints(run_dir))
     if (has_later and (is_own or is_restarted)) or (is_restarted and (run_dir / METRICS).exists()):
-        left = leave_branch(run_dir, after=done)
+        left = leave_branch(run_dir, after=after)
         log.info("what came after update %d is set aside in %s", done, from_here(left))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from empg_cli.cli.flags import HydraFlags
-from empg_cli.cli.jobs import train_task
+from empg_cli.cli.jobs import resume_of, train_task
 from empg_cli.cli.launch import launch
 from empg_cli.config.compose import INVALID
 from empg_cli.config.job import load_job
@@ -56,5 +56,5 @@ def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None,
 
 
 def _not_taken(cfg: DictConfig, folder: Path) -> None:
-    if cfg.get("resume") is None:
+    if resume_of(cfg) is None:
         refuse_taken(folder)
