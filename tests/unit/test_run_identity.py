@@ -158,6 +158,6 @@ def test_a_warm_start_of_other_weights_is_refused_and_nothing_is_noted(tmp_path:
     folder = OpenFolder(tmp_path, tmp_path, 1, "generated", ("look",), date(2026, 1, 1))
     observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), Watchdog(0, tmp_path), {})
     update_run_file(tmp_path, weights="others")
-    with pytest.raises(UserError, match="the run began with: digest others, now .*; give the weights"):
+    with pytest.raises(UserError, match=r"the run began with: digest others, now .*; give the weights"):
         initial_policy(cfg, make_benchmark(**cfg.benchmark.model_dump()), folder, observer)
     assert read_run_file(tmp_path)["weights"] == "others"

@@ -13,7 +13,7 @@ from empg_cli.runs.checkpoint import MODEL, OPTIMIZER, TrainState, write_checkpo
 def save_checkpoint(
     run_dir: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainState, *, keep: int
 ) -> Path | None:
-    """Write a checkpoint, and keep the newest `keep` and the best. Returns None (and logs why) when the disk refuses."""
+    """Write a checkpoint; the newest `keep` and the best stay. Returns None (and logs why) when the disk refuses."""
 
     def write(folder: Path) -> None:
         policy.save(folder / MODEL)
