@@ -16,8 +16,8 @@ from empg_cli.files import write_atomically
 from empg_cli.owner import FolderOwned, Owner, owner_of, owning
 from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.facts import shaping
-from empg_cli.runs.format import lookup, migrated, refuse_the_future
-from empg_cli.runs.run_file import RUN_FILE
+from empg_cli.runs.format import lookup, migrated
+from empg_cli.runs.run_file import read_run_file
 
 STUDY_FILE = "study.json"
 PLACES = ("benchmark.data_dir", "benchmark.cache_dir", "benchmark.retrieval.index_dir")
@@ -105,14 +105,13 @@ class Study:
         return found
 
     def cell_facts(self, cell: Cell) -> dict[str, Any]:
-        """Its run.json; empty where there is none that can be read.
+        """Its run.json; empty where there is none.
 
         Raises:
+            DataError: it is damaged: nobody can tell whether the cell is like the others.
             FromTheFuture: a newer empg has made it.
         """
-        facts = _read_json(self.cell_dir(cell) / RUN_FILE)
-        refuse_the_future(self.cell_dir(cell), facts)
-        return facts
+        return read_run_file(self.cell_dir(cell))
 
     def other_settings(self, cell: Cell) -> list[str] | None:
         """The settings in which the run in the cell's folder is not this cell; None where nobody can tell."""
