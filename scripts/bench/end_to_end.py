@@ -16,6 +16,8 @@ its default, is off but for a column of the memory table: it would cost time.
 
 Peak memory: growth of the resident memory over one update, from the moment when model and trainer stand ready, each
 side in a process of its own.
+
+Where the time goes: our update once more under torch's profiler, rollout and learning apart.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from common import Report, argument_parser, fresh_process, peak_memory_mb, ratio, shown
-from sides import Ours, Trl
+from empg_cli.types import Trajectory
+from kernel_parts import NOTE, PARTS, kernel_parts
+from sides import Ours, Trl, learn
 from word_game import MULTI_TURN, SINGLE_TURN, Work
 
 WORKS = {"single turn": SINGLE_TURN, "8 turns": MULTI_TURN}
@@ -52,10 +55,9 @@ SPLITS = {"whole": Split(parts=1, tokens=4096), "4 parts": Split(parts=4, tokens
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted updates of each side (5)")
-    parser.add_argument("--part", action="append", choices=("speed", "memory"), help="only this (both)")
+    parser.add_argument("--part", action="append", choices=("speed", "memory", "profile"), help="only this (all)")
     parser.add_argument("--memory", nargs=3, metavar=("SIDE", "WORK", "SPLIT"), help=argparse.SUPPRESS)  # calls itself
     options = parser.parse_args()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' renamings, which TRL still uses
     if options.memory:
         torch.set_num_threads(options.threads)
         side, work, split = options.memory
@@ -63,7 +65,7 @@ def main() -> None:
         return
 
     report = Report("end_to_end", options)
-    parts = options.part or ("speed", "memory")
+    parts = options.part or ("speed", "memory", "profile")
     if "speed" in parts:
         report.table(
             "An update",
@@ -76,6 +78,13 @@ def main() -> None:
             "Growth of resident memory over an update, MB",
             ["work", "ours", "TRL", "TRL with checkpointing", "ours / TRL"],
             [memory(*case, threads=options.threads) for case in cases()],
+        )
+    if "profile" in parts:
+        report.table(
+            "Where the CPU time of our update goes",
+            ["work", "part", "CPU s", *PARTS],
+            [row for case in cases() for row in parts_of_update(*case, rounds=options.rounds)],
+            NOTE,
         )
     report.finish()
 
@@ -101,6 +110,21 @@ def memory(work: str, split: str, *, threads: int) -> list[str | float]:
         fresh_process("--threads", str(threads), "--memory", side, work, split) for side in SIDES
     )
     return progress([title(work, split), ours, trl, checkpointing, ours / trl])
+
+
+def parts_of_update(work: str, split: str, *, rounds: int) -> list[list[str | float]]:
+    """A row for the rollout and one for learning: CPU seconds, then shares."""
+    ours = Ours(WORKS[work], tokens=SPLITS[split].tokens)
+    for _ in range(rounds + 1):
+        ours.step()
+    ours.forget_first()
+    played, whole = ours.generation.cpu, ours.update.cpu
+    trajectories: list[Trajectory] = []
+    rollout = kernel_parts(lambda: trajectories.extend(ours.play(0)))
+    learning = kernel_parts(lambda: learn(ours.policy, ours.optimizer, trajectories, ours.cfg, 0))
+    parts = {"rollout": (played, rollout), "learning": (whole - played, learning)}
+    name = f"{work}; {SPLITS[split].tokens:,} tokens"
+    return [progress([name, part, cpu, *(f"{share:.0%}" for share in shares)]) for part, (cpu, shares) in parts.items()]
 
 
 def progress(row: list[str | float]) -> list[str | float]:

@@ -14,6 +14,7 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.model.attention import POLICY_ATTENTION
 from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
+from empg_cli.planning.shapes import Shape
 from empg_cli.types import Batch, Step, Task, Trajectory
 
 
@@ -42,6 +43,26 @@ def made_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = Qwen2ForCausalLM(shape)
+    model.set_attn_implementation(POLICY_ATTENTION)
+    return Policy(model.eval(), None, torch.device("cpu"))
+
+
+def policy_of_shape(shape: Shape) -> Policy:
+    """Random weights in a shape that `empg plan` knows; no tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    kinds: Any = (Qwen2Config, Qwen2ForCausalLM) if shape.has_qkv_bias else (LlamaConfig, LlamaForCausalLM)
+    config = kinds[0](
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        intermediate_size=shape.mlp,
+        max_position_embeddings=16384,
+        tie_word_embeddings=shape.is_tied,
+    )
+    model: Any = kinds[1](config)
     model.set_attn_implementation(POLICY_ATTENTION)
     return Policy(model.eval(), None, torch.device("cpu"))
 

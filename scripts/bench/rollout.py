@@ -20,16 +20,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from common import Report, argument_parser, interleaved, ratio
 from empg_cli.model.attention import POLICY_ATTENTION
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.engine import Sampling
 from empg_cli.rollout.torch_engine.engine import TorchEngine
+from kernel_parts import NOTE, PARTS, kernel_parts
+from rollout_sides import PAD, generated
 
-VOCABULARY, PAD = 2048, 0
+VOCABULARY = 2048
 GROUP = 8
 CASES = ("turns12", "turns50", "single8", "single64", "window", "ragged", "prefix", "step8", "step64")
 
@@ -64,7 +65,7 @@ def main() -> None:
                 "One decoding step, 384 columns: where its time goes",
                 ["rows", "CPU ms", "tokens / CPU s", *PARTS],
                 rows,
-                "Shares of self time under torch.profiler, which adds to every call and so overstates the last column.",
+                NOTE,
             )
     report.finish()
 
@@ -272,15 +273,8 @@ def with_generate(model: Any, turns: Sequence[Turn], *, append_only: bool) -> No
     history: Prompts = [[] for _ in turns[0].prompts]
     for turn in turns:
         history = [[*(old if append_only else []), *new] for old, new in zip(history, turn.prompts, strict=True)]
-        width = max(map(len, history))
-        ids = torch.tensor([[PAD] * (width - len(row)) + row for row in history])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in history])
-        settings = GenerationConfig(
-            max_new_tokens=turn.new_tokens, min_new_tokens=turn.new_tokens, do_sample=True, top_k=0, pad_token_id=PAD
-        )
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        assert out.shape[1] == width + turn.new_tokens
-        history = [row + new for row, new in zip(history, out[:, width:].tolist(), strict=True)]
+        answers = generated(model, history, turn.new_tokens)
+        history = [row + new for row, new in zip(history, answers, strict=True)]
 
 
 def prefix_sharing(report: Report, options: argparse.Namespace, ours: Policy) -> None:
@@ -305,16 +299,6 @@ def prefix_sharing(report: Report, options: argparse.Namespace, ours: Policy) ->
 def first_turn(generator: np.random.Generator) -> Turn:
     prompts = [random_tokens(generator, 512, 512) for _ in range(8)]
     return Turn([list(prompts[row // GROUP]) for row in range(64)], new_tokens=8)
-
-
-PARTS = ("GEMM", "attention", "cache write", "element-wise", "Python, dispatch")
-_KERNELS = {
-    "GEMM": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
-    "attention": ("aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_attention_math"),
-    "cache write": ("aten::index_copy_", "aten::index_copy", "aten::_index_put_impl_"),
-}
-_VIEWS = ("view", "transpose", "slice", "as_strided", "reshape", "expand", "permute", "unsqueeze", "select", "t")
-_NOT_WORK = (*_VIEWS, "linear", "matmul", "to", "_to_copy", "empty", "empty_strided", "scaled_dot_product_attention")
 
 
 def decode_step(size: int, ours: Policy, *, columns: int = 384, steps: int = 24) -> list[object]:
@@ -342,19 +326,7 @@ def decode_step(size: int, ours: Policy, *, columns: int = 384, steps: int = 24)
     play(first)
     respond()
     seconds = interleaved({"step": respond}, repeats=5, warmup=0)["step"].cpu / steps
-    with profile(activities=[ProfilerActivity.CPU]) as profiler, torch.profiler.record_function("whole"):
-        respond()
-    averages = {event.key: event for event in profiler.key_averages()}
-    whole = averages.pop("whole").cpu_time_total
-    spent = {
-        part: sum(averages[k].self_cpu_time_total for k in keys if k in averages) for part, keys in _KERNELS.items()
-    }
-    named = {key for keys in _KERNELS.values() for key in keys} | {f"aten::{name}" for name in _NOT_WORK}
-    spent["element-wise"] = sum(
-        event.self_cpu_time_total for key, event in averages.items() if key.startswith("aten::") and key not in named
-    )
-    spent["Python, dispatch"] = whole - sum(spent.values())
-    shares = [f"{spent[part] / whole:.0%}" for part in PARTS]
+    shares = [f"{share:.0%}" for share in kernel_parts(respond)]
     return [str(size), seconds * 1e3, size / seconds, *shares]
 
 

@@ -18,138 +18,21 @@ its keys and values. Padding, and what a kernel computes again in the backward p
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from functools import partial
-from unittest.mock import patch
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from common import Report, argument_parser, growth_exponent, interleaved, ratio
-from empg_cli.agents.agent import agent_maker
-from empg_cli.algorithms.assemble import compute_credit
-from empg_cli.benchmarks import make_benchmark
-from empg_cli.config.schema import TrainConfig
-from empg_cli.learner import update
-from empg_cli.learner.logprobs import score_batch
+from common import Report, argument_parser, interleaved, ratio
 from empg_cli.learner.optim import make_optimizer
-from empg_cli.learner.split import microbatches, padding_share
 from empg_cli.learner.update import update_policy
-from empg_cli.model.batch import make_batch
-from empg_cli.model.loading import load_policy
 from empg_cli.model.policy import Policy
 from empg_cli.model.scoring import CPU_CHUNK, logprob_and_entropy
-from empg_cli.rollout.collect import collect
-from empg_cli.rollout.episode import episode_rules
-from empg_cli.rollout.tasks import training_tasks
-from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.types import Batch
-from made import made_batch, made_policy, naive_score, run_config
+from made import made_batch, made_policy, run_config
 from shares import MODEL, kernel_shares, update_shares
-
-Parts = list[tuple[list[int], Tensor]]
-
-
-# --- ours and the plain forms --------------------------------------------------------------------
-
-
-def played_batch(cfg: TrainConfig, policy: Policy, tasks: int) -> Batch:
-    """Trajectories of the shipped agent, as the default run samples them in its first update."""
-    benchmark = make_benchmark(**cfg.benchmark.model_dump())
-    make_agent = agent_maker(cfg.benchmark, cfg.model.prompt, policy, context="transcript", history=0)
-    trajectories = collect(
-        TorchEngine(policy, make_agent().codec.stop_ids),
-        benchmark,
-        make_agent,
-        training_tasks(benchmark.tasks("train"), 0, tasks, seed=0),
-        group_size=cfg.algo.group_size,
-        rules=episode_rules(cfg.rollout, cfg.benchmark, temperature=1.0),
-        stream=(0,),
-    )
-    batch = make_batch(trajectories, append_only=True)
-    batch.credit_S, _ = compute_credit(cfg.algo, batch)
-    return batch
-
-
-def one_update(policy: Policy, reference: Policy, batch: Batch, cfg: TrainConfig) -> Callable[[], None]:
-    """The whole learning half of an update: reference log-probs, then the optimiser steps."""
-    optimizer = make_optimizer(policy, cfg.trainer)
-
-    def run() -> None:
-        batch.ref_logprob_ST, _ = score_batch(reference, batch, cfg)
-        update_policy(policy, optimizer, batch, cfg, lr=0.0, update=0)
-
-    return run
-
-
-def by_parts(batch: Batch, steps_S: Tensor, groups: Sequence[list[int]]) -> Parts:
-    return [(rows, steps_S[torch.isin(batch.step_row_S[steps_S], torch.tensor(rows))]) for rows in groups]
-
-
-def one_padded_batch(batch: Batch, steps_S: Tensor, tokens: int) -> Parts:
-    return by_parts(batch, steps_S, [torch.unique(batch.step_row_S[steps_S]).tolist()])
-
-
-def unsorted_microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> Parts:
-    return by_parts(batch, steps_S, filled(batch, torch.unique(batch.step_row_S[steps_S]).tolist(), tokens))
-
-
-def brimful_microbatches(batch: Batch, steps_S: Tensor, tokens: int) -> Parts:
-    rows = sorted(set(batch.step_row_S[steps_S].tolist()), key=lambda row: (-len(batch.row_ids[row]), row))
-    return by_parts(batch, steps_S, filled(batch, rows, tokens))
-
-
-def filled(batch: Batch, rows: Sequence[int], tokens: int) -> list[list[int]]:
-    """Rows in the order given, each group as large as the padded tokens allow."""
-    groups: list[list[int]] = []
-    longest = 0
-    for row in rows:
-        longest = max(longest, len(batch.row_ids[row]))
-        if not groups or (len(groups[-1]) + 1) * longest > tokens:
-            groups.append([])
-            longest = len(batch.row_ids[row])
-        groups[-1].append(row)
-    return groups
-
-
-def plain_forms(report: Report, options: argparse.Namespace) -> None:
-    cfg = run_config()
-    policy = load_policy(cfg.model, cfg.benchmark.name, seed=0, device=torch.device("cpu"))
-    batch = played_batch(cfg, policy, options.tasks)
-    run = one_update(policy, policy.frozen_copy(), batch, cfg)
-    splits = {
-        "ours": microbatches,
-        "sorted, filled to the brim": brimful_microbatches,
-        "unsorted micro-batches": unsorted_microbatches,
-        "one padded batch": one_padded_batch,
-    }
-
-    def with_split(split: Callable[[Batch, Tensor, int], Parts]) -> None:
-        with patch.object(update, "microbatches", split):
-            run()
-
-    def with_naive_score() -> None:
-        with patch.object(Policy, "score", naive_score):
-            run()
-
-    variants: dict[str, Callable[[], None]] = {name: partial(with_split, split) for name, split in splits.items()}
-    variants["logits of every position, autograd"] = with_naive_score
-    times = interleaved(variants, repeats=options.repeats, warmup=0)
-    all_steps, budget = torch.arange(batch.num_steps), cfg.trainer.tokens_per_microbatch
-    padding = {name: padding_share(batch, split(batch, all_steps, budget)) for name, split in splits.items()}
-    tokens = sum(map(len, batch.row_ids))
-    report.table(
-        f"One update of {batch.num_trajectories} trajectories, {tokens:,} tokens (shipped ALFWorld agent)",
-        ["", "CPU s", "wall s", "ours is faster by", "padding %"],
-        [
-            [name, time.cpu, time.wall, ratio(time, times["ours"]), 100 * padding.get(name, padding["ours"])]
-            for name, time in times.items()
-        ],
-        "Reference log-probs, forward, backward, AdamW. Padding of all rows as one mini-batch.",
-    )
-
-
-# --- shares, floating-point operations, head -----------------------------------------------------
+from update_forms import plain_forms
+from update_growth import growth
 
 
 def shares(report: Report, options: argparse.Namespace) -> None:
@@ -284,83 +167,6 @@ def head(report: Report, options: argparse.Namespace) -> None:
             for name in forms
         ],
         *notes,
-    )
-
-
-# --- growth --------------------------------------------------------------------------------------
-
-
-def growth(report: Report, options: argparse.Namespace) -> None:
-    cfg = run_config()
-    policy = load_policy(cfg.model, cfg.benchmark.name, seed=0, device=torch.device("cpu"))
-    wide = made_policy(hidden=256, layers=6, heads=4, kv_heads=2, mlp=768, vocabulary=900)
-    curve(report, "trajectories (5 turns)", (8, 32, 128, 512), policy, lambda size: made_batch(size, 5), cfg, options)
-    curve(report, "turns (16 trajectories)", (5, 10, 20, 50), policy, lambda size: made_batch(16, size), cfg, options)
-    curve(
-        report,
-        "turns (4 trajectories, hidden 256)",
-        (5, 10, 20, 50),
-        wide,
-        lambda size: made_batch(4, size),
-        cfg,
-        options,
-    )
-    curve(
-        report,
-        "tokens of context (1 row)",
-        (256, 512, 1024, 2048, 4096, 8192),
-        made_policy(hidden=96, layers=3, heads=4, kv_heads=2, mlp=192, vocabulary=912),
-        lambda size: made_batch(1, size // 64, opening=64, observation=48, response=16),
-        cfg,
-        options,
-    )
-    hidden_TD = torch.randn(256, 128, requires_grad=True)
-
-    def head_cost(vocabulary: int) -> Callable[[], None]:
-        weight_VD, target_T = torch.randn(vocabulary, 128, requires_grad=True), torch.arange(256)
-
-        def learn() -> None:
-            logprob_T, entropy_T = logprob_and_entropy(hidden_TD, weight_VD, target_T)
-            (logprob_T.sum() + entropy_T.sum()).backward()
-
-        return learn
-
-    sizes = (1_000, 8_000, 32_000, 151_936)
-    fitted(report, "vocabulary (head only, 256 tokens)", sizes, {size: head_cost(size) for size in sizes}, options)
-
-
-def curve(
-    report: Report,
-    what: str,
-    sizes: Sequence[int],
-    policy: Policy,
-    batch_of: Callable[[int], Batch],
-    cfg: TrainConfig,
-    options: argparse.Namespace,
-) -> None:
-    optimizer = make_optimizer(policy, cfg.trainer)
-
-    def learn(size: int) -> Callable[[], object]:
-        batch = batch_of(size)
-        return lambda: update_policy(policy, optimizer, batch, cfg, lr=0.0, update=0)
-
-    fitted(report, what, sizes, {size: learn(size) for size in sizes}, options)
-
-
-def fitted(
-    report: Report,
-    what: str,
-    sizes: Sequence[int],
-    runs: dict[int, Callable[[], object]],
-    options: argparse.Namespace,
-) -> None:
-    runs[sizes[0]]()
-    times = interleaved({str(size): run for size, run in runs.items()}, repeats=options.repeats, warmup=0)
-    seconds = [time.cpu for time in times.values()]
-    report.table(
-        f"Cost of an update against {what}",
-        ["", *(f"{size:,}" for size in sizes), "exponent"],
-        [["CPU s", *seconds, growth_exponent(sizes, seconds)]],
     )
 
 

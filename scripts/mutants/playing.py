@@ -132,8 +132,8 @@ PLAYING = (
     Mutant(
         "sampling-at-temperature-one",
         "src/empg_cli/rollout/torch_engine/sampling.py",
-        "logit_BV if temperature == 1 else logit_BV / temperature",
-        "logit_BV",
+        "if temperature not in (0, 1):",
+        "if False:",
         "rollout.temperature is not read",
         _ROLLOUT,
     ),

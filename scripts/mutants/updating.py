@@ -6,6 +6,7 @@ from scripts.mutants.mutant import Mutant
 
 _BATCHING = ("unit/test_batching.py",)
 _UPDATE = ("unit/test_update.py", "property/test_update_invariants.py")
+_PACKED = ("property/test_packed_rows.py", "parity/test_packed_passes.py")
 _OPTIM = ("unit/test_optim.py",)
 
 UPDATING = (
@@ -48,6 +49,38 @@ UPDATING = (
         "batch.step_start_S[steps, None] +",
         "a token's log-prob is read from its own position, which knows it",
         _UPDATE,
+    ),
+    Mutant(
+        "positions-begin-anew-after-what-is-shared",
+        "src/empg_cli/model/packing.py",
+        "positions.append(np.arange(begin, len(row)))",
+        "positions.append(np.arange(len(row) - begin))",
+        "a branch is rotated as if it had no prompt",
+        _PACKED,
+    ),
+    Mutant(
+        "shared-part-weighed-the-other-way",
+        "src/empg_cli/model/packed_attention.py",
+        "torch.sigmoid(part_lse - lse)",
+        "torch.sigmoid(lse - part_lse)",
+        "attention to the prompt and to the answer change their weights",
+        _PACKED,
+    ),
+    Mutant(
+        "log-sum-exp-of-one-part",
+        "src/empg_cli/model/packed_attention.py",
+        "lse.copy_(torch.logaddexp(lse, part_lse))",
+        "lse.copy_(torch.maximum(lse, part_lse))",
+        "the backward pass takes the softmax of one part for that of all",
+        _PACKED,
+    ),
+    Mutant(
+        "first-row-of-a-pass-counts-as-shared",
+        "src/empg_cli/learner/buckets.py",
+        "tokens = new_from[start + 1 :] - new_from[start] + shared[start]",
+        "tokens = new_from[start + 1 :] - new_from[start]",
+        "a pass is larger than trainer.tokens_per_microbatch",
+        _PACKED,
     ),
     Mutant(
         "temperature-not-in-the-update",

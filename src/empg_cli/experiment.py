@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,25 +15,31 @@ from empg_cli.agents.agent import AgentMaker, agents_of
 from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import data_facts, make_benchmark
 from empg_cli.benchmarks.base import Benchmark
+from empg_cli.config.dist import Dist, NoDist
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
 from empg_cli.evaluation.evaluate import NothingJudged, evaluate
 from empg_cli.learner.budget import TokenBudget
 from empg_cli.learner.checkpoint import checkpoint_bytes, load_optimizer
-from empg_cli.learner.imitation import warm_started
 from empg_cli.learner.learner import Learner
-from empg_cli.learner.optim import make_optimizer
-from empg_cli.model.loading import check_context, load_own, load_policy, model_fingerprint, pick_device
-from empg_cli.model.memory import is_out_of_memory
+from empg_cli.learner.optim import bitsandbytes, make_optimizer
+from empg_cli.learner.warm_start import warm_started
+from empg_cli.model import lora
+from empg_cli.model.loading import check_context, load_policy, model_fingerprint, pick_device, reloaded
+from empg_cli.model.memory import hardware_of, is_out_of_memory, map_large_tensors
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
+from empg_cli.observe.onlooker import Onlooker, onlooking
 from empg_cli.owner import owning
+from empg_cli.planning.auto import within_memory
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state, warn_of_little_room
 from empg_cli.runs.evaluations import Evaluation
+from empg_cli.runs.facts import SETTLED
 from empg_cli.runs.folder import OpenFolder, open_folder
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import WEIGHTS
@@ -40,6 +48,8 @@ from empg_cli.runs.trajectories import text_with_special_tokens
 from empg_cli.services.errors import ServerDown
 from empg_cli.signals import Interrupted, caught, held
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
@@ -47,13 +57,15 @@ class Experiment:
     learner: Learner
     engine: TorchEngine
     """Plays with the learner's policy, whose weights it shares; told of every update by `publish`."""
-    observer: Observer
+    observer: Observer | Onlooker
+    """The first rank's, which writes; an onlooker on the others."""
     state: TrainState
     """Where the run is; the loop counts on."""
     cfg: TrainConfig
     run_dir: Path
     benchmark: Benchmark
     make_agent: AgentMaker[int]
+    ranks: Ranks
 
     def evaluate(self) -> Evaluation:
         """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
@@ -69,50 +81,71 @@ class Experiment:
                 seed=cfg.seed,
                 max_failed_calls=cfg.trainer.health.max_failed_calls,
                 progress=progress,
+                ranks=self.ranks,
             )
+
+    def save(self) -> bool:
+        """A checkpoint of the state; False, and said, where the disk refuses it or what was logged before it."""
+        is_synced = self.ranks.of_first(self.observer.sync(self.state))
+        return is_synced and self.learner.save(self.run_dir, self.state)
 
     def save_what_stands(self) -> None:
         """Save the state that the run can go on from, unless it is saved or an update has changed a part of it."""
-        if self.learner.is_whole and not is_saved(self.run_dir, self.state.update) and self.observer.sync(self.state):
-            self.learner.save(self.run_dir, self.state)
+        if self.learner.is_whole and not is_saved(self.run_dir, self.state.update):
+            self.save()
 
 
 @contextmanager
-def open_experiment(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
+def open_experiment(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> Iterator[Experiment]:
     """Data, run folder, policy, agents, engine: whatever is wrong with one of them is said before anything is played.
 
     The policy begins anew, warm start included, or at the checkpoint that `resume` means. The folder is this process's
-    own until the end. When what the run plays with is gone, nothing of what came of it is trained or recorded, and the
-    last update is saved.
+    own until the end; of several ranks the first has it, and alone writes there, but for its parts of a checkpoint
+    that each rank writes. When what the run plays with is gone, nothing of what came of it is trained or recorded, and
+    the last update is saved.
 
     Raises:
         FolderOwned: another process works in the folder.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with owning(run_dir, "training", again=True), _opened(cfg, run_dir) as experiment:
-        yield experiment
+    with ExitStack() as stack:
+        if ranks.is_first:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(owning(run_dir, "training", again=True))
+        yield stack.enter_context(_opened(cfg, run_dir, ranks))
 
 
 @contextmanager
-def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
+def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experiment]:
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
+    if cfg.model.lora.rank:
+        lora.peft()  # what is not installed is said before there is any work
+    if cfg.trainer.optimizer == "adamw8bit":
+        bitsandbytes()
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
-    kinds = sorted({task.kind for task in benchmark.tasks("train")})
-    folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
-    with caught(), observing(cfg, folder) as observer:
-        initial = initial_policy(cfg, benchmark, folder, observer)
-        observer.record_policy(model_fingerprint(initial), text_with_special_tokens(initial.tokenizer))
+    folder = None
+    if ranks.is_first:
+        kinds = sorted({task.kind for task in benchmark.tasks("train")})
+        folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
+        cfg = fitted(cfg, folder, ranks)
+    cfg, folder = together(cfg, folder, ranks)
+    with caught(), observing(cfg, folder) if ranks.is_first else onlooking() as observer:
+        initial = initial_policy(cfg, benchmark, folder, observer, ranks)
+        observer.keep_texts(text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
-        policy, optimizer, state = fresh_or_resumed(cfg, initial, folder)
-        warn_of_little_room(folder.path, checkpoint_bytes(policy), keep=cfg.trainer.keep_checkpoints)
+        policy, optimizer, state = fresh_or_resumed(cfg, initial, folder, ranks)
+        del initial  # spread over ranks it is another policy, and its weights would stay
+        if reference is not None and policy.sharding is not None:
+            reference = spread(reference, cfg.dist, ranks)
+        if ranks.is_first:
+            warn_of_little_room(folder.path, checkpoint_bytes(policy, optimizer), keep=cfg.trainer.keep_checkpoints)
         make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
-        engine = TorchEngine(policy, make_agent().codec.stop_ids)
+        engine = TorchEngine(policy, make_agent().codec.stop_ids, most_tokens=cfg.rollout.max_context_tokens)
         engine.publish(state.update)
-        budget = TokenBudget(cfg.trainer.tokens_per_microbatch, halves=cfg.trainer.oom == "halve")
+        budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
         experiment = Experiment(
-            source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout")),
-            learner=Learner(cfg, policy, optimizer, reference, budget),
+            source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout"), ranks),
+            learner=Learner(cfg, policy, optimizer, reference, budget, ranks),
             engine=engine,
             observer=observer,
             state=state,
@@ -120,9 +153,42 @@ def _opened(cfg: TrainConfig, run_dir: Path) -> Iterator[Experiment]:
             run_dir=run_dir,
             benchmark=benchmark,
             make_agent=make_agent,
+            ranks=ranks,
         )
         with ending_whole(experiment):
             yield experiment
+
+
+def together(cfg: TrainConfig, folder: OpenFolder | None, ranks: Ranks) -> tuple[TrainConfig, OpenFolder]:
+    """What the first rank has settled and opened, on all of them; the hold on the checkpoint stays its own."""
+    if folder is not None:
+        ranks.of_first((cfg, replace(folder, held=None)))
+        return cfg, folder
+    found, opened = ranks.of_first((cfg, folder))
+    assert opened is not None, "the first rank has opened it"
+    return found, opened
+
+
+def spread(policy: Policy, dist: Dist, ranks: Ranks) -> Policy:
+    """The policy over all ranks, which hold the same one; it is whole everywhere until a part is to be saved."""
+    from empg_cli.model.sharding import mesh_of
+
+    assert not isinstance(dist, NoDist), "or there would be one rank"
+    return policy.spread(mesh_of(policy.device, ranks.size, dist.shard), frees=dist.reshard)
+
+
+def fitted(cfg: TrainConfig, folder: OpenFolder, ranks: Ranks) -> TrainConfig:
+    """The configuration with numbers in the place of auto, those that the run has recorded where it goes on.
+
+    Raises:
+        DoesNotFit: it clearly needs more memory than there is. No weights are loaded by then.
+    """
+    recorded = read_run_file(folder.path).get(SETTLED, {})
+    settled, plan = within_memory(cfg, hardware_of(pick_device(cfg.trainer.device)), recorded, ranks.size)
+    if plan is not None:
+        log.info("%s", plan.line)
+        update_run_file(folder.path, **{SETTLED: plan.chosen})
+    return settled
 
 
 @contextmanager
@@ -142,19 +208,68 @@ def ending_whole(experiment: Experiment) -> Iterator[None]:
             experiment.save_what_stands()
         observer.raise_gone(state, str(gone))
     except Exception as error:
-        if is_out_of_memory(error) or isinstance(error, TasksBroken):
+        is_alone = experiment.ranks.size == 1  # memory runs out on one rank, and a save needs every rank
+        if isinstance(error, TasksBroken) or (is_alone and is_out_of_memory(error)):
             experiment.save_what_stands()
         raise
 
 
-def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, observer: Observer) -> Policy:
-    """The policy before RL, warm start included: the KL term's reference, and what a new run trains."""
+def initial_policy(
+    cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, observer: Observer | Onlooker, ranks: Ranks
+) -> Policy:
+    """The policy before RL, warm start included: the KL term's reference, and what a new run trains. A run that goes on
+    without a KL term needs neither, so there the warm start, which may be hours of work, is left out.
+
+    Of several ranks the first alone makes the warm start; the others wait for its weights.
+    """
     device = pick_device(cfg.trainer.device)
     words = closed_vocabulary(cfg.benchmark.name, benchmark)
     policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=cfg.seed, device=device)
+    if device.type == "cpu":
+        map_large_tensors(policy.num_parameters)
     check_context(policy, cfg.rollout.max_context_tokens)
     check_parity(policy)
-    weights = {WEIGHTS: model_fingerprint(policy)["digest"]}
+    refuse_unequal(policy, benchmark, ranks)
+    if ranks.is_first:
+        note_weights(cfg, policy, folder)
+    if cfg.trainer.warm_start.is_on:
+        if folder.resume_from is not None and not cfg.algo.loss.kl_coef:
+            return policy
+        if ranks.is_first:
+            progress = observer.progress("warm start")
+            policy = warm_started(policy, benchmark, cfg, folder.path, today=folder.prompt_date, progress=progress)
+        policy.take_over(ranks)
+    if ranks.is_first:
+        observer.record_policy(model_fingerprint(policy))
+    return policy
+
+
+def refuse_unequal(policy: Policy, benchmark: Benchmark, ranks: Ranks) -> None:
+    """Weights that are to be spread, and tasks that are dealt out by their number, are the same for every rank.
+
+    Raises:
+        UserError: a rank has read others; on all of them.
+    """
+    if ranks.size == 1:
+        return
+    facts = {"weights": model_fingerprint(policy)["digest"], "data": data_facts(benchmark)}
+    first, *others = ranks.of_all((socket.gethostname(), facts))
+    for number, (host, found) in enumerate(others, 1):
+        if unlike := [name for name, fact in found.items() if fact != first[1][name]]:
+            raise UserError(
+                f"rank {number} on {host} has read other {' and '.join(unlike)} than the first on {first[0]}: give "
+                "all machines the same model and the same data"
+            )
+
+
+def note_weights(cfg: TrainConfig, policy: Policy, folder: OpenFolder) -> None:
+    """In run.json: what the policy is before a warm start.
+
+    Raises:
+        UserError: a run that goes on began with others.
+    """
+    fingerprint = model_fingerprint(policy)
+    weights = {WEIGHTS: fingerprint.get("base", fingerprint["digest"])}  # a new adapter is drawn, and adds nothing
     began = read_run_file(folder.path).get(WEIGHTS) if folder.resume_from else None
     if began not in (None, weights[WEIGHTS]) and cfg.model.init != "scratch":  # those are drawn, and rounded by machine
         raise UserError(
@@ -163,24 +278,25 @@ def initial_policy(cfg: TrainConfig, benchmark: Benchmark, folder: OpenFolder, o
         )
     refuse_unlike(folder.path, weights)
     update_run_file(folder.path, **weights)
-    steps = cfg.trainer.warm_start.steps
-    if steps == 0:
-        return policy
-    progress = observer.progress("warm start")
-    return warm_started(policy, benchmark, cfg, today=folder.prompt_date, on_step=lambda step, _: progress(step, steps))
 
 
 def fresh_or_resumed(
-    cfg: TrainConfig, initial: Policy, folder: OpenFolder
+    cfg: TrainConfig, initial: Policy, folder: OpenFolder, ranks: Ranks
 ) -> tuple[Policy, torch.optim.Optimizer, TrainState]:
-    """What to train and from where: the initial policy, or the checkpoint that `resume` found."""
-    if folder.resume_from is None:
-        state = TrainState(unlogged={} if cfg.trainer.eval_before else None)
-        return initial, make_optimizer(initial, cfg.trainer), state
-    policy = load_own(folder.resume_from / MODEL, cfg.model, initial.device)
+    """What to train and from where: the initial policy, or the checkpoint that `resume` found, in its place."""
+    start = folder.resume_from
+    policy = initial if start is None else reloaded(initial, start / MODEL, cfg.model)
+    if ranks.size > 1:
+        policy = spread(policy, cfg.dist, ranks)
     optimizer = make_optimizer(policy, cfg.trainer)
-    load_optimizer(folder.resume_from, optimizer, policy.device)
-    state = load_state(folder.resume_from)
-    if folder.held is not None:
-        folder.held.release()
+    if start is None:
+        state = TrainState(unlogged={} if cfg.trainer.eval_before else None)
+    else:
+        load_optimizer(start, optimizer, policy)
+        state = load_state(start)
+        ranks.meet()
+        if folder.held is not None:
+            folder.held.release()
+    if policy.sharding is not None:
+        policy.sharding.gather()
     return policy, optimizer, state

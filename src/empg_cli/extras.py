@@ -42,6 +42,8 @@ EXTRAS: Mapping[str, Extra] = {
     "bm25s": Extra(("bm25s",), "Deep Search without tantivy: retrieval@benchmark.retrieval=bm25s"),
     "dense": Extra(("faiss-cpu",), "Deep Search by embeddings: retrieval@benchmark.retrieval=dense"),
     "parquet": Extra(("pyarrow",), "official Deep Search questions in Parquet files"),
+    "lora": Extra(("peft",), "adapters in place of all weights: model.lora.rank=16"),
+    "bitsandbytes": Extra(("bitsandbytes",), "optimiser state in 8 bits: trainer.optimizer=adamw8bit"),
     "serve": Extra(("uvicorn",), "a search server for others: `empg data serve deepsearch`"),
 }
 

@@ -10,6 +10,7 @@ from empg_cli.algorithms.describe import outcome_entropies
 from empg_cli.config.schema import TrainConfig
 from empg_cli.experiment import open_experiment
 from empg_cli.model.batch import make_batch, won_steps
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.masking import trainable
 from empg_cli.rollout.outcomes import describe_batch
 from empg_cli.runs.checkpoint import is_best_yet
@@ -23,8 +24,10 @@ class RunSummary:
     """Of the last evaluation; None when nothing was evaluated."""
 
 
-def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
+def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
     """Run one experiment from a validated config; everything it leaves is in `run_dir`.
+
+    Every rank of several runs this loop, on the same batches.
 
     Raises:
         Stopped: a signal asked to stop; a checkpoint was saved, and the exception says how to go on.
@@ -32,7 +35,7 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
         OutOfMemory: the memory of the device or the machine ran out; the exception says which settings help.
         HealthStop: the first batch holds nothing to learn from, a health check asked to stop, or a server is gone.
     """
-    with open_experiment(cfg, run_dir) as experiment:
+    with open_experiment(cfg, run_dir, ranks) as experiment:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
         observer, state = experiment.observer, experiment.state
         evaluation, is_saved = None, True
@@ -83,10 +86,11 @@ def train(cfg: TrainConfig, run_dir: Path) -> RunSummary:
             observer.log(state, metrics, evaluation if evaluates else None)
             state.unlogged = None
             is_due = is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every)
-            if is_due or (evaluates and is_best_yet(run_dir, state.update)):
+            if ranks.of_first(is_due or (evaluates and is_best_yet(run_dir, state.update))):
                 with observer.timed("save"):
-                    is_saved = observer.sync(state) and learner.save(run_dir, state)
+                    is_saved = experiment.save()
             observer.raise_if_stopped(state)
+            ranks.obey()
 
         observer.finish(state)
         observer.raise_if_unsaved(state, is_saved=is_saved)

@@ -79,6 +79,24 @@ def owning(folder: Path, doing: str, *, again: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def owned_by_parent(folder: Path) -> Iterator[None]:
+    """While the block runs, blocks inside it that say `again` work in a folder of the process that has started this one
+    for its work there. It stays the parent's.
+
+    Raises:
+        FolderOwned: it is not the parent's: another process has it, or nobody.
+    """
+    owner, place = owner_of(folder), os.path.realpath(folder)
+    if owner is None or (owner.host, owner.pid) != (socket.gethostname(), os.getppid()):
+        raise FolderOwned(_taken(folder))
+    _mine[place] = os.getpid()
+    try:
+        yield
+    finally:
+        del _mine[place]
+
+
+@contextlib.contextmanager
 def working_in(folder: Path, doing: str) -> Iterator[None]:
     """The folder is made where it is missing, tried before the work, and owned while the block runs; one that was made
     for nothing goes again.

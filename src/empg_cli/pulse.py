@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class _Pulse:
     last: float = 0.0
+    phase: str = "loading"
+    waits: bool = False
 
 
 _pulse = _Pulse()
@@ -22,3 +26,28 @@ def beat() -> None:
 def silence_s() -> float:
     """Seconds since the last beat."""
     return time.monotonic() - _pulse.last
+
+
+def enter(phase: str) -> None:
+    """From now on the process does this, under a name of `timing_s/`."""
+    _pulse.phase = phase
+
+
+def phase() -> str:
+    return _pulse.phase
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Around a wait for other processes: the silence is theirs."""
+    beat()
+    _pulse.waits = True
+    try:
+        yield
+    finally:
+        _pulse.waits = False
+        beat()
+
+
+def is_waiting() -> bool:
+    return _pulse.waits

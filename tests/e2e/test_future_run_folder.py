@@ -39,6 +39,7 @@ def contents(folder: Path) -> dict[str, str]:
         ["report", "present", "RUN", "--no-figures"],
         ["diagnose", "RUN"],
         ["eval", "run=RUN"],
+        ["export", "run=RUN", "out=new"],
         ["eval", "run=RUN/checkpoints/step-000002"],
         ["eval", "--compare", "present", "RUN"],
         ["eval", "--compare", "RUN/evaluations/update-000002.json", "present"],

@@ -23,6 +23,7 @@ from empg_cli.model.policy import Policy
 from empg_cli.rollout import parity
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine import reader
+from empg_cli.rollout.torch_engine.cache import EpisodeCache
 from tests.parity.test_architectures import EXPERTS, MIXED, PLAYED, SHAPE, WINDOW
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -149,7 +150,7 @@ def test_scoring_that_leaves_the_rotation_out_is_noticed(monkeypatch: pytest.Mon
     plain = decoder._attended
 
     def unrotated(module: Any, normed: Tensor, rotary: Any, wanted: Any, source: Any) -> Tensor:
-        if isinstance(source, decoder._Queries):
+        if not isinstance(source, EpisodeCache):
             rotary = (torch.ones_like(rotary[0]), torch.zeros_like(rotary[1]))
         return plain(module, normed, rotary, wanted, source)
 

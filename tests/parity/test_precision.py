@@ -150,7 +150,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert folder is not None
     resumed = load_folder(str(folder / "model"), dtype="bfloat16", param_dtype="float32", device=torch.device("cpu"))
     again = make_optimizer(resumed, trainer)
-    load_optimizer(folder, again, resumed.device)
+    load_optimizer(folder, again, resumed)
     assert step(policy, optimizer, batch) == step(resumed, again, batch)
     for straight, loaded in zip(policy.parameters(), resumed.parameters(), strict=True):
         assert straight.dtype == loaded.dtype == torch.float32

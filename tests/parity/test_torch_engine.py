@@ -15,10 +15,11 @@ from empg_cli.learner.logprobs import score_batch
 from empg_cli.model.attention import POLICY_ATTENTION
 from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
-from empg_cli.rollout.torch_engine import cache
+from empg_cli.rollout.torch_engine import plans
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.rollout.torch_engine.prefix import PrefixReading
-from empg_cli.rollout.torch_engine.reading import Chunk, plan_runs
+from empg_cli.rollout.torch_engine.reading import Chunk
+from empg_cli.rollout.torch_engine.runs import plan_runs
 from empg_cli.rollout.torch_engine.sampling import nucleus, sample
 from empg_cli.types import Trajectory
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
@@ -105,6 +106,20 @@ def test_sampling_follows_the_distribution() -> None:
     torch.testing.assert_close(logprob.exp(), torch.tensor([1, 1, 2, 2, 5, 5]) / 8)
     # -(1/8 ln 1/8 + 1/4 ln 1/4 + 5/8 ln 5/8) = 0.2599 + 0.3466 + 0.2937
     torch.testing.assert_close(entropy, torch.full((6,), 0.900256), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_long_vocabulary_costs_no_precision(top_p: float) -> None:
+    """Sums of 150,000 float32 numbers against float64 ones."""
+    logits = 3 * torch.randn(4, 150_000, generator=torch.Generator().manual_seed(0))
+    token, logprob, entropy = sample(logits.clone(), torch.tensor([0.1, 0.4, 0.7, 0.95]), 0.8, top_p)
+    exact = (logits.double() / 0.8).softmax(-1)
+    if top_p < 1:
+        kept = nucleus(exact, top_p)
+        exact = exact * kept / (exact * kept).sum(-1, keepdim=True)
+    drawn = exact.gather(1, token[:, None])[:, 0]
+    torch.testing.assert_close(logprob.double(), drawn.log(), atol=5e-6, rtol=0)
+    torch.testing.assert_close(entropy.double(), torch.special.entr(exact).sum(-1), atol=1e-5, rtol=0)
 
 
 def test_a_draw_of_almost_one_never_takes_an_impossible_token() -> None:
@@ -242,8 +257,7 @@ def test_groups_read_their_prompt_once(append_only: bool, monkeypatch: pytest.Mo
         return plain(self, query, *rest)
 
     monkeypatch.setattr(PrefixReading, "attend", counted)
-    monkeypatch.setattr(cache, "saved_columns", lambda chunks: min(chunk.shared for chunk in chunks))
-    monkeypatch.setattr(cache, "EXTRA_CALLS", 0)
+    monkeypatch.setattr(plans, "saved_columns", lambda chunks, overhead: min(chunk.shared for chunk in chunks))
     policy = tiny_policy(tiny_config())
     generator = np.random.default_rng(5)
     openings = [generator.integers(4, 200, size=size).tolist() for size in (30, 42, 35)]

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from empg_cli.model.attention import AttentionRule
+from empg_cli.rollout.torch_engine import reading
+from empg_cli.rollout.torch_engine.plans import SlotPlan
 from empg_cli.rollout.torch_engine.prefix import PrefixReading, saved_columns
-from empg_cli.rollout.torch_engine.reading import Chunk, ChunkReading, TokenReading
+from empg_cli.rollout.torch_engine.reading import Chunk, ChunkReading
+from empg_cli.rollout.torch_engine.runs import TokenReading
 
 KEY_HEADS, GROUPS, HEAD_DIM, SLOTS, COLUMNS = 2, 3, 4, 7, 24
 DTYPE, DEVICE = torch.float64, torch.device("cpu")
@@ -65,11 +68,29 @@ def test_a_window_and_a_cap_hold_for_chunks_and_tokens(
     starts = [stop - 1 if decoding else data.draw(st.integers(0, stop - 1)) for stop in stops]
     chunks = [Chunk(slot, start, stop) for slot, start, stop in zip(slots, starts, stops, strict=True)]
     query, keys, values = cache(chunks, seed=window)
-    reading = (
+    ours_of = (
         TokenReading(chunks, 3, DTYPE, DEVICE, window) if decoding else ChunkReading(chunks, DTYPE, DEVICE, window)
     )
-    ours = reading.attend(query, keys, values, AttentionRule(None, window, cap))
+    ours = ours_of.attend(query, keys, values, AttentionRule(None, window, cap))
     torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values, window=window, cap=cap))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, SLOTS), st.data(), st.sampled_from([None, 1, 5, COLUMNS]), st.sampled_from([None, 0.5]))
+def test_slots_see_their_own_past_from_positions_on_the_device(
+    count: int, data: st.DataObject, window: int | None, cap: float | None
+) -> None:
+    stops = data.draw(st.lists(st.integers(1, COLUMNS), min_size=count, max_size=count))
+    chunks = [Chunk(slot, stop - 1, stop) for slot, stop in enumerate(stops)]
+    query, keys, values = cache(chunks, seed=count)
+    plan = SlotPlan(torch.tensor(stops) - 1, data.draw(st.integers(max(stops), COLUMNS)))
+    rule = AttentionRule(None, window, cap)
+    ours = plan.reading(keys, values, rule, ends_only=True).attend(query, keys, values, rule)
+    torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values, window=window or COLUMNS, cap=cap))
+    # Key heads are the rows' second place: slot 1 of head 1 of a cache of 2 heads and 24 columns begins at row 72.
+    places = plan.places(KEY_HEADS, COLUMNS, DEVICE).view(count, KEY_HEADS)
+    for slot, stop in enumerate(stops):
+        assert places[slot].tolist() == [(slot * KEY_HEADS + head) * COLUMNS + stop - 1 for head in range(KEY_HEADS)]
 
 
 @settings(deadline=None, max_examples=60)
@@ -104,21 +125,27 @@ def test_a_shared_beginning_in_the_models_own_precision(dtype: torch.dtype, tole
     torch.testing.assert_close(ours.double(), exact, atol=tolerance, rtol=0)
 
 
-def test_sharing_is_charged_for_copying_the_beginnings() -> None:
+def test_sharing_is_charged_for_its_calls() -> None:
     def saved(families: list[int], shared: dict[int, int]) -> int:
-        return saved_columns([Chunk(slot, 99, 100, family, shared[family]) for slot, family in enumerate(families)])
+        chunks = [Chunk(slot, 99, 100, family, shared[family]) for slot, family in enumerate(families)]
+        return saved_columns(chunks, overhead=4)
 
-    assert saved([0] * 8 + [1] * 8, {0: 50, 1: 40}) == 8 * 50 + 8 * 40 - 3 * 2 * 50
-    assert saved([0, 0, 1, 1], {0: 50, 1: 50}) < 0  # pairs: 200 columns become 3 x 100
+    # Ten calls for the second part and one for each family, each as long as reading 4 columns.
+    assert saved([0] * 8 + [1] * 8, {0: 50, 1: 40}) == 7 * 50 + 7 * 40 - 12 * 4
+    assert saved([0, 0], {0: 50}) == 50 - 11 * 4
+    assert saved([0, 0], {0: 40}) < 0
     assert saved([0] * 8 + [1], {0: 50, 1: 0}) == 0  # an episode with nothing to share
 
 
-@settings(deadline=None, max_examples=40)
-@given(slots, st.data())
-def test_chunks_are_causal_and_see_their_own_past(slots: list[int], data: st.DataObject) -> None:
+@settings(deadline=None, max_examples=60)
+@given(slots, st.data(), st.integers(0, 6))
+def test_chunks_are_causal_and_see_their_own_past(slots: list[int], data: st.DataObject, packed: int) -> None:
+    """Those of at most `packed` tokens with their query heads as rows of a key head."""
     starts = data.draw(st.lists(st.integers(0, COLUMNS - 1), min_size=len(slots), max_size=len(slots)))
     stops = [data.draw(st.integers(start + 1, COLUMNS)) for start in starts]
     chunks = [Chunk(*bounds) for bounds in zip(slots, starts, stops, strict=True)]
     query, keys, values = cache(chunks, seed=len(slots))
-    ours = ChunkReading(chunks, DTYPE, DEVICE).attend(query, keys, values, AttentionRule(None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PACKED_TOKENS", packed)
+        ours = ChunkReading(chunks, DTYPE, DEVICE).attend(query, keys, values, AttentionRule(None))
     torch.testing.assert_close(ours, slow_attention(chunks, query, keys, values))

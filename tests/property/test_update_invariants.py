@@ -8,8 +8,9 @@ import torch
 from empg_cli.algorithms.assemble import compute_credit
 from empg_cli.config.schema import TrainConfig
 from empg_cli.learner.logprobs import score_batch
-from empg_cli.learner.split import microbatches, minibatches, padding_share
+from empg_cli.learner.split import microbatches, minibatches, reading_shares
 from empg_cli.learner.update import accumulate_gradient
+from empg_cli.model import packing
 from empg_cli.model.batch import make_batch
 from empg_cli.model.policy import Policy
 from empg_cli.types import Batch
@@ -48,7 +49,7 @@ def test_gradient_does_not_depend_on_micro_batches(context: str, weighting: str)
     counts = set()
     for tokens in (1, 200, 500, 1000):
         cfg = base.model_copy(update={"trainer": base.trainer.model_copy(update={"tokens_per_microbatch": tokens})})
-        counts.add(len(list(microbatches(batch, torch.arange(batch.num_steps), tokens))))
+        counts.add(len(list(microbatches(batch, torch.arange(batch.num_steps), tokens, packs=True))))
         torch.testing.assert_close(gradient(policy, batch, cfg), whole, atol=1e-6, rtol=1e-4)
     assert len(counts) >= 3, "the budgets must give different splits, or this shows nothing"
     assert whole.abs().max() > 1e-4
@@ -74,7 +75,7 @@ def test_only_positions_before_sampled_tokens_receive_gradient(context: str, mon
     monkeypatch.setattr(norm, "forward", normed)
     accumulate_gradient(policy, batch, torch.arange(batch.num_steps), cfg)
     trained = []
-    parts = microbatches(batch, torch.arange(batch.num_steps), cfg.trainer.tokens_per_microbatch)
+    parts = microbatches(batch, torch.arange(batch.num_steps), cfg.trainer.tokens_per_microbatch, packs=True)
     with torch.no_grad():
         for step in torch.cat([steps_S for _, steps_S in parts]).tolist():
             start, size = int(batch.step_start_S[step]), int(batch.mask_ST[step].sum())
@@ -88,22 +89,33 @@ def test_only_positions_before_sampled_tokens_receive_gradient(context: str, mon
         assert (output_TD.grad.abs().sum(-1) != 0).all()
 
 
+@pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("context", ["transcript", "window"])
-def test_microbatches_hold_every_step_of_their_rows(context: str) -> None:
+def test_microbatches_hold_every_step_of_their_rows(context: str, packs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "SHARED_LEAST", 1)
     cfg = tiny_config(f"rollout={context}")
     batch = make_batch(tiny_rollout(cfg, tiny_policy(cfg)), append_only=context == "transcript")
     steps = torch.arange(batch.num_steps)[batch.trajectory_S != 2]
-    parts = microbatches(batch, steps, 400)
+    parts = microbatches(batch, steps, 400, packs=packs)
     assert len(parts) > 1
     assert sorted(torch.cat([part for _, part in parts]).tolist()) == steps.tolist()
-    read = tokens = 0
+    computed = tokens = 0
     for rows, part in parts:
         assert set(batch.step_row_S[part].tolist()) == set(rows)
         assert part.tolist() == sorted(part.tolist()), "steps stay in order"
-        lengths = [len(batch.row_ids[row]) for row in rows]
-        tokens, read = tokens + sum(lengths), read + len(rows) * max(lengths)
-    assert padding_share(batch, parts) == pytest.approx((read - tokens) / read)
-    assert 0 < padding_share(batch, parts) < 0.5
+        read = [batch.row_ids[row][:-1].tolist() for row in rows]  # the last sampled token predicts nothing
+        tokens += sum(map(len, read))
+        beginnings = {tuple(row[:size]) for row in read for size in range(1, len(row) + 1)}
+        size = len(beginnings) if packs else len(rows) * max(map(len, read))
+        assert size <= 400
+        computed += size
+    shares = reading_shares(batch, parts, packs=packs)
+    if packs:
+        assert shares == {"perf/padding": 0.0, "perf/shared": pytest.approx(1 - computed / tokens)}
+        assert shares["perf/shared"] > 0.05
+    else:
+        assert shares == {"perf/padding": pytest.approx(1 - tokens / computed), "perf/shared": 0.0}
+        assert 0 < shares["perf/padding"] < 0.5
 
 
 def test_minibatches_are_whole_trajectories_and_cover_everything_once() -> None:

@@ -56,11 +56,17 @@ def tiny_agents(cfg: TrainConfig, policy: Policy) -> AgentMaker:
 
 
 def tiny_rollout(
-    cfg: TrainConfig, policy: Policy, *, tasks: int = 3, group_size: int = 2, temperature: float = 1.0
+    cfg: TrainConfig,
+    policy: Policy,
+    *,
+    tasks: int = 3,
+    group_size: int = 2,
+    temperature: float = 1.0,
+    look_every: int | None = None,
 ) -> list[Trajectory]:
     benchmark: Benchmark = make_benchmark(**cfg.benchmark.model_dump())
     make_agent = tiny_agents(cfg, policy)
-    engine = TorchEngine(policy, make_agent().codec.stop_ids)
+    engine = TorchEngine(policy, make_agent().codec.stop_ids, look_every=look_every)
     return collect(
         engine,
         benchmark,

@@ -50,7 +50,7 @@ def test_the_newest_is_found(saved: Path) -> None:
 def test_the_moments_of_adam_come_back(saved: Path) -> None:
     policy = tiny_policy(CFG)
     optimizer = make_optimizer(policy, CFG.trainer)
-    load_optimizer(find_checkpoint(saved), optimizer, torch.device("cpu"))
+    load_optimizer(find_checkpoint(saved), optimizer, policy)
     for number, parameter in enumerate(policy.model.parameters()):
         state = optimizer.state[parameter]
         gradient = 0.1 * (number + 1)

@@ -59,9 +59,9 @@ def _is_there(values: Any, key: str) -> bool:
 
 
 def test_a_bigger_model_brings_its_trainer_and_context_but_the_command_line_wins() -> None:
-    chosen = load(["model=qwen2.5-7b"])
+    chosen = load(["model=qwen2.5-1.5b"])
     assert (chosen.trainer.lr, chosen.rollout.context, chosen.rollout.history) == (1e-6, "window", 2)
-    overruled = load(["model=qwen2.5-7b", "trainer=default", "rollout=transcript"])
+    overruled = load(["model=qwen2.5-1.5b", "trainer=default", "rollout=transcript"])
     assert (overruled.trainer.lr, overruled.rollout.context) == (load([]).trainer.lr, "transcript")
     assert overruled.rollout.max_new_tokens > 10 * load([]).rollout.max_new_tokens  # it thinks; tiny does not
 

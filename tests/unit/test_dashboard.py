@@ -311,6 +311,23 @@ def test_eta_does_not_count_what_came_before_the_first_rollout():
     assert state.elapsed_s == pytest.approx(604)
 
 
+def test_a_warm_start_says_how_long_it_will_take():
+    clock, stream = Clock(), io.StringIO()
+    with Dashboard("plain", "t", 3, stream=stream, clock=clock) as dashboard:
+        dashboard.phase("warm start", 20, 100)  # goes on after step 20
+        clock.now += 40
+        dashboard.phase("warm start", 40, 100)  # 20 steps in 40 s, 60 to go
+        assert dashboard.state.phase_eta_s == pytest.approx(120)
+        clock.now += 30
+        dashboard.phase("rollout", 1, 8)
+        clock.now += 30
+        dashboard.phase("rollout", 2, 8)
+        assert dashboard.state.phase_eta_s is None
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "update 1/3 warm start 40/100 elapsed=0:00:40 eta=0:02:00"
+    assert not any("eta" in line for line in lines if "rollout" in line)
+
+
 def test_a_resumed_run_starts_where_it_left_off():
     stream = io.StringIO()
     with Dashboard("plain", "t", 40, done=30, stream=stream) as dashboard:

@@ -20,10 +20,18 @@ from empg_cli.runs.own_config import primary_config
 from empg_cli.studies.plan import make_study
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("reproducing.md", "ablations.md", "evaluation.md", "sweeps.md")
+PAGES = ("reproducing.md", "ablations.md", "evaluation.md", "sweeps.md", "warm-start.md", "scaling.md")
 PLACEHOLDERS = {"URL": "http://127.0.0.1:1/v1", "NAME": "name", "VARIABLE": "SOME_KEY"}
 """Words in capitals that are no folders. Folders are made: DIR, INDEX, STUDY, A, B, CHECKPOINT."""
-OPTIONS_WITH_VALUE = {"--jobs": 1, "--detect": 1, "--sd": 1, "--compare": 2, "--config-dir": 1, "--out": 1}
+OPTIONS_WITH_VALUE = {
+    "--jobs": 1,
+    "--resume": 1,
+    "--detect": 1,
+    "--sd": 1,
+    "--compare": 2,
+    "--config-dir": 1,
+    "--out": 1,
+}
 
 
 def commands(page: str) -> Iterator[str]:

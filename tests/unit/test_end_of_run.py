@@ -17,7 +17,6 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.health import HealthStop
 from empg_cli.observe.observer import Observer
 from empg_cli.observe.sinks import Fan
-from empg_cli.observe.watchdog import Watchdog
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.runs.folder import OpenFolder
 from empg_cli.signals import Interrupted, caught, held
@@ -78,7 +77,7 @@ def end_run(cfg, dashboard: Dashboard, run_dir: Path, end: Callable[[Observer, T
     folder = OpenFolder(run_dir, resume_from=None, done=0, data_source="generated", task_kinds=("look",),
                         prompt_date=date(2026, 1, 1))  # fmt: skip
     with dashboard:
-        run = Observer(cfg, folder, Fan(), dashboard, Watchdog(0, run_dir), history={})
+        run = Observer(cfg, folder, Fan(), dashboard, history={})
         run.progress("rollout")(3, 8)
         run.log(TrainState(update=1), ROW)
         run.log(state := TrainState(update=3), ROW)

@@ -31,7 +31,7 @@ from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import TrainConfig
 from empg_cli.config.targets import code_facts
 from empg_cli.config.unsaid import with_outside_keys
-from empg_cli.learner.imitation import warm_start_key
+from empg_cli.learner.warm_start import warm_start_key
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.sinks import open_sinks
 from empg_cli.observe.summary import eval_command, resume_command

@@ -140,3 +140,32 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
         pass
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["mine", "new"]
     assert (tmp_path / "new" / "found").exists()
+
+
+WORK = """
+import sys
+from pathlib import Path
+from empg_cli.owner import FolderOwned, owned_by_parent, owning
+folder = Path(sys.argv[1])
+try:
+    with owned_by_parent(folder), owning(folder, "training", again=True):
+        print("worked")
+except FolderOwned as taken:
+    print(taken)
+"""
+
+
+def work_there(folder: Path) -> str:
+    return subprocess.run([sys.executable, "-c", WORK, str(folder)], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_child_that_says_so_works_in_the_folder_of_its_parent(tmp_path: Path) -> None:
+    with owning(tmp_path, "training"):
+        owner = owner_of(tmp_path)
+        assert work_there(tmp_path) == "worked\n"
+        assert owner_of(tmp_path) == owner, "it is the parent's still"
+    assert "is in use by another process" in work_there(tmp_path), "nobody's"
+    process = holding(tmp_path)
+    assert f"process {process.pid}" in work_there(tmp_path)
+    process.kill()
+    process.wait()

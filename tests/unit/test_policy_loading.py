@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from empg_cli.model.loading import ModelError, load_folder, load_own
+from empg_cli.model import loading
+from empg_cli.model.loading import ModelError, load_folder, reloaded
+from empg_cli.model.policy import Policy
 from tests.support.tiny import tiny_config, tiny_policy
 
 
@@ -32,9 +35,35 @@ def test_a_policy_is_saved_alike_wherever_it_was_loaded_from(tmp_path: Path) -> 
     cfg = tiny_config()
     made = tiny_policy(cfg)
     made.save(tmp_path / "made")
-    load_own(tmp_path / "made", cfg.model, torch.device("cpu")).save(tmp_path / "again")
+    reloaded(tiny_policy(cfg), tmp_path / "made", cfg.model).save(tmp_path / "again")
     for path in (tmp_path / "made").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_read_again_take_the_place_of_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """A run that goes on has room for one copy. What was copied from the first, the KL term's reference, stays."""
+    cfg = tiny_config(f"model.dtype={dtype}", "model.gradient_checkpointing=true")
+    initial = tiny_policy(cfg)
+    initial.save(tmp_path)
+    size, reference = initial.num_parameters, initial.frozen_copy()
+    left: list[int] = []
+    plain = loading.load_folder
+
+    def load(*arguments: Any, **named: Any) -> Policy:
+        left.append(sum(parameter.numel() for parameter in (*initial.parameters(), *initial.model.parameters())))
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(loading, "load_folder", load)
+    again = reloaded(initial, tmp_path, cfg.model)
+    assert left == [0]
+    assert again.num_parameters == reference.num_parameters == size
+    assert again.model.is_gradient_checkpointing
+    ids = torch.arange(4, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(again.model(ids).logits, reference.model(ids).logits)
 
 
 def renamed(content: bytes) -> bytes:

@@ -24,7 +24,7 @@ from empg_cli import config
 from empg_cli.cli.commands import report
 from empg_cli.config import load
 from empg_cli.config.schema import TrainConfig
-from empg_cli.reports.axes import tick_labels, ticks
+from empg_cli.reports.axes import number_axis, tick_labels, ticks
 from empg_cli.reports.configurations import configurations
 from empg_cli.reports.curves import band_note, curves_of, left_out_notes, value_range
 from empg_cli.reports.page.kept_trajectories import kept_trajectories
@@ -489,3 +489,8 @@ def test_figures_without_matplotlib_say_how_to_get_it(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"report.*--no-figures"):
         draw_figures(open_runs([make_run(tmp_path / "a")]), tmp_path)
+
+
+def test_numbers_that_differ_by_rounding_are_one_tick() -> None:
+    axis = number_axis(0.3, 0.3 + 1e-14)
+    assert [value for value, _ in axis.marks] == [0.3]

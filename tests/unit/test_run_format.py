@@ -29,6 +29,8 @@ from tests.support.tiny import tiny_config
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 OLD_RUN = FIXTURES / "run-032f7dc"
+NO_LORA = {"rank": 0, "alpha": 32.0, "targets": None}
+ALONE = {"launch": "none"}
 
 
 def keys_of(number: int) -> set[str]:
@@ -77,8 +79,10 @@ def test_the_run_of_format_1_lacks_what_the_table_gives() -> None:
     cfg = saved_config(OLD_RUN)
     lacking = missing(cfg, yaml.safe_load((OLD_RUN / "config.yaml").read_text()))
     assert sorted(lacking) == sorted([
-        "model.param_dtype", "algo.advantage.penalty", "trainer.warm_start.keep_failed", "logger.sinks", "trainer.oom",
+        "model.param_dtype", "model.lora", "trainer.optimizer", "algo.advantage.penalty",
+        "trainer.warm_start.keep_failed", "logger.sinks", "trainer.oom",
         "trainer.watchdog", "trainer.health.max_bad_updates", "trainer.health.max_failed_calls",
+        "trainer.warm_start.file", "trainer.warm_start.epochs", "trainer.warm_start.held_out", "dist",
     ])  # fmt: skip
     assert (cfg.model.param_dtype, cfg.algo.advantage.penalty, cfg.trainer.warm_start.keep_failed) == (
         "float32", "episode", False,
@@ -125,10 +129,11 @@ def test_a_configuration_without_the_new_keys_becomes_the_one_with_them(words: l
 def test_keys_are_filled_in_where_they_are_absent_whatever_the_format(tmp_path: Path) -> None:
     """A commit between two keys of a format has made folders without the later one."""
     (tmp_path / "config.yaml").write_text("model: {dtype: bfloat16}\n")
-    assert saved_values(tmp_path) == {"model": {"dtype": "bfloat16", "param_dtype": "bfloat16"}}
+    filled = {"dtype": "bfloat16", "param_dtype": "bfloat16", "lora": NO_LORA}
+    assert saved_values(tmp_path) == {"model": filled, "dist": ALONE}
     update_run_file(tmp_path, format=FORMAT)
-    assert saved_values(tmp_path) == {"model": {"dtype": "bfloat16", "param_dtype": "bfloat16"}}
-    given = {"model": {"dtype": "bfloat16", "param_dtype": "float32"}, "logger": {"sinks": ["a:b"]}}
+    assert saved_values(tmp_path) == {"model": filled, "dist": ALONE}
+    given = {"model": {**filled, "param_dtype": "float32"}, "logger": {"sinks": ["a:b"]}, "dist": {"launch": "node"}}
     assert migrated(given) == given
 
 
@@ -191,6 +196,22 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
     for digest in ("one", None):  # equal, or not known
         opened(cfg, tmp_path / "run", str(checkpoint), digest).held.release()
+
+
+def test_a_run_does_not_go_on_with_other_demonstrations(tmp_path: Path) -> None:
+    demos = tmp_path / "demos.jsonl"
+    demos.write_text("one")
+    cfg = tiny_config(f"trainer.warm_start.file={demos}")
+    opened(cfg, tmp_path / "run", None, "d")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"update": 1}\n')
+    checkpoint = write_checkpoint(tmp_path / "run", TrainState(update=1), lambda folder: None, keep=1)
+    moved = tmp_path / "moved.jsonl"
+    moved.write_text("one")
+    opened(tiny_config(f"trainer.warm_start.file={moved}"), tmp_path / "run", str(checkpoint), "d").held.release()
+    demos.write_text("two")
+    for other in (cfg, tiny_config()):
+        with pytest.raises(ConfigError, match=r"file: is not the file that the warm start imitated: digest"):
+            opened(other, tmp_path / "run", str(checkpoint), "d")
 
 
 @pytest.mark.parametrize(("digest", "source", "warns"), [

@@ -14,14 +14,14 @@ from empg_cli.errors import UserError
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.observer import Observer
 from empg_cli.observe.sinks import Fan
-from empg_cli.observe.watchdog import Watchdog
+from empg_cli.ranks import ALONE
 from empg_cli.runs.facts import cell_hash, config_hash
 from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.identity import RULES, Change, Rule, bends_of, differences, other_data, rule_of
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from tests.support.tiny import tiny_config
 
-WHOLE_SECTIONS = {"model", "benchmark", "algo", "trainer.warm_start", "trainer.health", "logger"}
+WHOLE_SECTIONS = {"model", "benchmark", "algo", "trainer.warm_start", "trainer.health", "logger", "dist"}
 """Below these a new key gets the rule of its section; elsewhere somebody has to think about it."""
 
 
@@ -137,14 +137,14 @@ def test_a_run_goes_on_from_the_weights_it_began_with(
     )
     update_run_file(tmp_path, model={"digest": "one"})
     folder = OpenFolder(tmp_path, tmp_path, 1, "generated", ("look",), date(2026, 1, 1))
-    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), Watchdog(0, tmp_path), {})
-    observer.record_policy({"digest": "one"}, str)
+    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), {})
+    observer.record_policy({"digest": "one"})
     assert caplog.text == ""
     if is_refused:
         with pytest.raises(UserError, match="the run began with: digest one, now two; give the weights"):
-            observer.record_policy({"digest": "two"}, str)
+            observer.record_policy({"digest": "two"})
     else:
-        observer.record_policy({"digest": "two"}, str)
+        observer.record_policy({"digest": "two"})
         assert "digest one, now two: made anew, it was rounded differently" in caplog.text
     assert read_run_file(tmp_path)["model"] == {"digest": "one"}
 
@@ -156,8 +156,8 @@ def test_a_warm_start_of_other_weights_is_refused_and_nothing_is_noted(tmp_path:
 
     cfg = tiny_config("trainer.warm_start.steps=1", model=["model=tiny"])
     folder = OpenFolder(tmp_path, tmp_path, 1, "generated", ("look",), date(2026, 1, 1))
-    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), Watchdog(0, tmp_path), {})
+    observer = Observer(cfg, folder, Fan(), Dashboard("quiet", "", 4, done=1), {})
     update_run_file(tmp_path, weights="others")
     with pytest.raises(UserError, match=r"the run began with: digest others, now .*; give the weights"):
-        initial_policy(cfg, make_benchmark(**cfg.benchmark.model_dump()), folder, observer)
+        initial_policy(cfg, make_benchmark(**cfg.benchmark.model_dump()), folder, observer, ALONE)
     assert read_run_file(tmp_path)["weights"] == "others"

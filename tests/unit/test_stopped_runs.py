@@ -131,11 +131,11 @@ def test_a_signal_before_anything_was_played_leaves_no_checkpoint(trap: Trap, tm
 def test_a_warm_start_that_is_stopped_leaves_nothing_half(
     trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from empg_cli.learner import imitation
+    from empg_cli.model.policy import Policy
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = ("trainer.warm_start.steps=2", "trainer.warm_start.batch_size=2", "trainer.warm_start.keep_failed=true")
-    trap(imitation.Policy, "save", 1)
+    trap(Policy, "save", 1)
     with pytest.raises(Stopped):
         train(tmp_path, *words)
     assert not list((tmp_path / "cache").rglob("*tmp*"))

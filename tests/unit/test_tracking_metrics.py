@@ -40,7 +40,7 @@ def test_families_with_a_free_part():
     ]
 
 
-NOT_METRICS = re.compile(r"hydra/.*|.*\.(json|pt|safetensors)|expert/.*|tokens/s")
+NOT_METRICS = re.compile(r"hydra/.*|.*\.(json|pt|py|safetensors)|expert/.*|tokens/s")
 """Other strings with a slash in these folders: Hydra groups, files, seeds, units."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from empg_cli import experiment
 from empg_cli.agents.agent import Agent
 from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
@@ -18,26 +21,45 @@ from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.config.schema import Rollout
 from empg_cli.config.trainer import WarmStart
+from empg_cli.evaluation.evaluate import evaluate_expert
 from empg_cli.experiment import fresh_or_resumed
-from empg_cli.learner import imitation as warm_start
+from empg_cli.learner import course, imitation, warm_start
 from empg_cli.learner.checkpoint import save_checkpoint
 from empg_cli.learner.demonstrations import (
     MAX_FAILURES,
     Demonstration,
     ExpertFails,
     ImitationRow,
+    Lessons,
     demonstrate,
     demonstrations,
 )
-from empg_cli.learner.imitation import accumulate_imitation_gradient, warm_start_key, warm_started
+from empg_cli.learner.imitation import accumulate_imitation_gradient
+from empg_cli.learner.warm_start import warm_start_key, warm_started
+from empg_cli.loop import train
 from empg_cli.model.loading import load_policy
 from empg_cli.model.tiny import word_tokenizer
+from empg_cli.ranks import ALONE
 from empg_cli.runs.checkpoint import TrainState
+from empg_cli.runs.run_file import read_run_file
+from empg_cli.runs.trajectories import save_trajectories
+from empg_cli.runs.warm_start import RECORD, STATE, read_record
+from empg_cli.signals import Interrupted, caught
 from empg_cli.types import Task
 from tests.support.tiny import tiny_config, tiny_policy
 
 CODEC = CompactCodec(word_tokenizer(vocabulary()))
-SETTINGS = WarmStart(steps=3, batch_size=4, lr=1e-3, mistakes=0.0, prompt_weight=0.0, keep_failed=False)
+SETTINGS = WarmStart(
+    file=None,
+    steps=3,
+    epochs=1,
+    held_out=0.0,
+    batch_size=4,
+    lr=1e-3,
+    mistakes=0.0,
+    prompt_weight=0.0,
+    keep_failed=False,
+)
 ROOM = "You are in the middle of a room. You see a safe 1.\n\nYour task is to: put a cd in safe."
 CFG = tiny_config(
     *("trainer.warm_start.steps=2", "trainer.warm_start.batch_size=2"),
@@ -189,6 +211,7 @@ OTHERS = {
     "history": changed(rollout={"context": "window", "history": 2}),
     "prompt form": changed(model={"prompt": "chat"}),
     "context limit": changed(rollout={"max_context_tokens": 100}),
+    "type of the passes": changed(model={"dtype": "bfloat16"}),
     "response limit": changed(rollout={"max_new_tokens": 4}),
     "steps": changed(trainer={"warm_start": CFG.trainer.warm_start.model_copy(update={"steps": 3})}),
     "task types": changed(benchmark={"task_types": ["pick_and_place_simple"]}),
@@ -207,6 +230,19 @@ def test_whatever_demonstrations_depend_on_is_in_the_key() -> None:
     assert len(set(keys.values())) == len(keys)
 
 
+def test_settings_that_nobody_reads_are_not_in_the_key(tmp_path: Path) -> None:
+    policy, benchmark = tiny_policy(CFG), make_benchmark(**CFG.benchmark.model_dump())
+
+    def key(**settings: Any) -> str:
+        warm_start_settings = CFG.trainer.warm_start.model_copy(update=settings)
+        return warm_start_key(policy, benchmark, changed(trainer={"warm_start": warm_start_settings}))
+
+    assert key(held_out=0.5) == key(held_out=0.0) and key(mistakes=0.9) != key(mistakes=0.0)
+    (tmp_path / "demos.jsonl").write_text("{}\n")
+    file = {"file": str(tmp_path / "demos.jsonl")}
+    assert key(**file, held_out=0.5) != key(**file, held_out=0.0) and key(**file, mistakes=0.9) == key(**file)
+
+
 def test_the_expert_is_in_the_key() -> None:
     policy = tiny_policy(CFG)
     shopper, goal = (tiny_config("benchmark=webshop", f"benchmark.expert={expert}") for expert in ("shopper", "goal"))
@@ -220,11 +256,11 @@ def test_what_only_evaluation_reads_is_not_in_the_key() -> None:
     assert warm_start_key(policy, benchmark, other) == warm_start_key(policy, benchmark, CFG)
 
 
-@pytest.mark.parametrize("file", ["agents/alfworld_compact.py", "benchmarks/alfworld/rules.json"])
+@pytest.mark.parametrize("file", ["agents/alfworld_compact.py", "benchmarks/alfworld/rules.json", *warm_start.CODE])
 def test_an_edited_wording_or_table_changes_the_key(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(warm_start.empg_cli.__file__).parent
     for name in ("agents/alfworld_compact.py", "benchmarks/alfworld/rules.json", "benchmarks/base.py",
-                 "learner/demonstrations.py", "learner/imitation.py"):  # fmt: skip
+                 *warm_start.CODE):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((source / name).read_bytes())
     monkeypatch.setattr(warm_start.empg_cli, "__file__", str(tmp_path / "__init__.py"))
@@ -234,17 +270,139 @@ def test_an_edited_wording_or_table_changes_the_key(file: str, tmp_path: Path, m
     assert warm_start.code_digest("alfworld") != before
 
 
-def test_a_cached_policy_is_the_one_that_was_made_and_keeps_checkpointing() -> None:
+def test_a_cached_policy_is_the_one_that_was_made_and_keeps_checkpointing(tmp_path: Path) -> None:
     benchmark = make_benchmark(**CFG.benchmark.model_dump())
-    made = warm_started(tiny_policy(CFG), benchmark, CFG)
+    told: list[tuple[int, int]] = []
+    made = warm_started(tiny_policy(CFG), benchmark, CFG, tmp_path, progress=lambda *far: told.append(far))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    losses = (tmp_path / RECORD).read_text()
+    (tmp_path / RECORD).unlink()
     steps: list[int] = []
     cfg = changed(model={"gradient_checkpointing": True})
-    cached = warm_started(tiny_policy(CFG), benchmark, cfg, on_step=lambda step, _: steps.append(step))
+    cached = warm_started(tiny_policy(CFG), benchmark, cfg, tmp_path, progress=lambda step, _: steps.append(step))
     assert steps == []
+    assert (tmp_path / RECORD).read_text() == losses
     for first, second in zip(made.model.parameters(), cached.model.parameters(), strict=True):
         assert torch.equal(first, second)
     assert cached.model.is_gradient_checkpointing
     assert not made.model.is_gradient_checkpointing
+
+
+def small_warm_start(folder: Path, *words: str) -> tuple[list[bytes], str]:
+    """Weights and losses after a warm start of 4 steps, whose cache is empty."""
+    cfg = tiny_config(
+        *("trainer.warm_start.batch_size=2", "benchmark.max_steps=40", "benchmark.train_games=4"),
+        *("rollout.max_context_tokens=2048", "trainer.tokens_per_microbatch=100", *words),
+    )
+    policy, benchmark = tiny_policy(cfg), make_benchmark(**cfg.benchmark.model_dump())
+    folder.mkdir(exist_ok=True)
+    with caught():
+        warm_started(policy, benchmark, cfg, folder)
+    weights = [parameter.detach().numpy().tobytes() for parameter in policy.parameters()]
+    return weights, (folder / RECORD).read_text()
+
+
+STOPS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "expert": lambda passes: (passes // 2, passes * 7 // 8),
+    "file": lambda passes: (passes // 2, passes * 3 // 4, passes - 1),
+}
+
+
+@pytest.mark.parametrize("source", ["expert", "file"])
+def test_a_warm_start_that_is_stopped_goes_on_bit_for_bit(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["trainer.warm_start.steps=4"]
+    if source == "file":
+        cfg = tiny_config("benchmark.max_steps=40", "benchmark.train_games=4", "benchmark.split=train")
+        benchmark = make_benchmark(**cfg.benchmark.model_dump())
+        save_trajectories(tmp_path, 0, "eval", evaluate_expert(benchmark, cfg.benchmark, seed=0).trajectories)
+        file = tmp_path / "trajectories" / "update-000000-eval.jsonl"
+        words += [f"trainer.warm_start.file={file}", "trainer.warm_start.held_out=0.3"]
+    passes, stops, nll = 0, set[int](), imitation.weighted_nll
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        if passes in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return nll(*arguments)
+
+    monkeypatch.setattr(imitation, "weighted_nll", counted)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "straight-cache"))
+    straight = small_warm_start(tmp_path / "straight", *words)
+    assert not (tmp_path / "straight" / STATE).exists()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(course, "SAVE_EVERY_S", 0.0)  # every step
+    # Of a file the last stop comes while what is held out is read, behind the last step.
+    stops, steps = {passes + part for part in STOPS[source](passes)}, list[int]()
+    last = 4 if source == "file" else 3
+    for _ in stops:
+        with pytest.raises(Interrupted):
+            small_warm_start(tmp_path / "run", *words)
+        steps.append(torch.load(tmp_path / "run" / STATE, weights_only=True)["step"])
+    assert 0 < steps[0] < steps[1] and steps[-1] == last, "it went on"
+    assert small_warm_start(tmp_path / "run", *words) == straight
+    assert not (tmp_path / "run" / STATE).exists()
+    rows = read_record(tmp_path / "run")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    measured = [row["step"] for row in rows if "held_out_loss" in row]
+    assert measured == ([0, 4] if source == "file" else [])
+
+
+def test_the_state_of_another_warm_start_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = tiny_policy(CFG)
+    optimizer = torch.optim.AdamW(policy.parameters())
+    mine = course.Course(tmp_path / STATE, "mine", policy.device)
+    mine.save(policy, optimizer, 7)
+    assert course.Course(tmp_path / STATE, "mine", policy.device).done == 7
+    assert course.Course(tmp_path / STATE, "yours", policy.device).done == 0
+    assert "begins anew" in caplog.text and "other settings" in caplog.text
+    (tmp_path / STATE).write_bytes(b"half")
+    assert course.Course(tmp_path / STATE, "mine", policy.device).done == 0
+    assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(("setting", "most"), [(64, 64), (100_000, imitation.TOKENS_PER_MICROBATCH)])
+def test_passes_are_bounded_by_the_setting(setting: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, seen, nll = tiny_policy(CFG), [], imitation.weighted_nll
+    rows = []
+    for length in (3, 30, 5, 31, 29) * 40:
+        rows.append(ImitationRow())
+        rows[-1].add(list(range(length)), 1.0)
+
+    def noted(policy: Any, together: Any) -> Any:
+        seen.append(len(together) * max(len(row.token_ids) for row in together))
+        return nll(policy, together)
+
+    monkeypatch.setattr(imitation, "weighted_nll", noted)
+    lessons = Lessons(lambda first: iter([rows]), steps=1)
+    imitation.imitate(policy, lessons, lr=1e-3, tokens_per_microbatch=setting)
+    assert most / 2 < max(seen) <= most
+
+
+def test_the_rate_of_a_short_warm_start_reaches_its_height() -> None:
+    """A tenth of the steps, a hundred at most."""
+    factor = imitation.learning_rate_factor
+    assert factor(0, 2000) == pytest.approx(0.01)
+    assert factor(99, 2000) == pytest.approx(1 - 0.9 * 99 / 2000)
+    assert factor(0, 20) == pytest.approx(0.5)
+    assert factor(1, 20) == pytest.approx(1 - 0.9 / 20)  # 1 after two steps, less the decay of one of twenty
+    assert factor(0, 1) == 1
+    assert factor(1000, 1000) == pytest.approx(0.1)
+
+
+def test_the_content_of_a_file_is_in_the_key_and_its_place_is_not(tmp_path: Path) -> None:
+    policy, benchmark = tiny_policy(CFG), make_benchmark(**CFG.benchmark.model_dump())
+    keys = []
+    for name, content in (("a", "one"), ("b", "one"), ("a", "two")):
+        (tmp_path / name).write_text(content)
+        cfg = tiny_config(f"trainer.warm_start.file={tmp_path / name}")
+        keys.append(warm_start_key(policy, benchmark, cfg))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_resumed_policy_keeps_checkpointing(tmp_path: Path) -> None:
@@ -254,6 +412,29 @@ def test_a_resumed_policy_keeps_checkpointing(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, policy, optimizer, TrainState(update=1), keep=1)
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     run: Any = type("Run", (), {"resume_from": checkpoint, "held": None})()
-    resumed, _, state = fresh_or_resumed(cfg, policy, run)
+    resumed, _, state = fresh_or_resumed(cfg, policy, run, ALONE)
     assert state.update == 1
     assert resumed.model.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize(("kl_coef", "times"), [(0.0, 1), (0.01, 2)])
+def test_a_run_that_goes_on_warm_starts_again_for_its_reference_alone(
+    kl_coef: float, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counted(*some: Any, **named: Any) -> Any:
+        made.append(1)
+        return warm_started(*some, **named)
+
+    monkeypatch.setattr(experiment, "warm_started", counted)
+    words = ("trainer.warm_start.steps=1", "trainer.warm_start.batch_size=2", "trainer.warm_start.keep_failed=true",
+             "trainer.checkpoint_every=1", "trainer.eval_before=false", "trainer.eval_every=0",
+             "benchmark.eval_tasks=2", "trainer.tasks_per_update=2", "algo.group_size=2",
+             "trainer.health.preflight=warn",
+             f"algo.loss.kl_coef={kl_coef}")  # fmt: skip
+    train(tiny_config(*words, "trainer.updates=1"), tmp_path / "run")
+    first = read_run_file(tmp_path / "run")
+    train(tiny_config(*words, "trainer.updates=2", "resume=auto"), tmp_path / "run")
+    assert len(made) == times
+    assert read_run_file(tmp_path / "run")["model"] == first["model"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from empg_cli.observe.watchdog import FILE, Watchdog
-from empg_cli.pulse import beat
+from empg_cli.pulse import beat, enter
 
 
 def hanging_here(seconds: float) -> None:
@@ -18,8 +18,8 @@ def hanging_here(seconds: float) -> None:
 
 
 def test_a_silence_names_the_phase_and_shows_where_it_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Watchdog(0.2, tmp_path) as watchdog:
-        watchdog.phase = "rollout"
+    with Watchdog(0.2, tmp_path):
+        enter("rollout")
         hanging_here(0.9)
     said = (tmp_path / FILE).read_text()
     assert said.count("in phase rollout") == 1, "once a silence"
@@ -28,6 +28,7 @@ def test_a_silence_names_the_phase_and_shows_where_it_hangs(tmp_path: Path, capl
 
 
 def test_each_silence_is_said(tmp_path: Path) -> None:
+    enter("loading")
     with Watchdog(0.2, tmp_path):
         for _ in range(2):
             hanging_here(0.4)

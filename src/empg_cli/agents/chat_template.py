@@ -34,6 +34,7 @@ class ChatTemplate:
         stop_ids: tokens that end a response: the one of the template, the tokenizer's, and those given.
         thought: what the template itself writes of an answer, from `<think>` on; empty for most.
         keeps_thoughts: earlier answers are shown with their thoughts.
+        trims: blanks around an answer are not shown.
     """
 
     def __init__(self, tokenizer: Any, *, end_ids: Iterable[int], today: date) -> None:
@@ -66,6 +67,8 @@ class ChatTemplate:
         start = before_answer.find("<think>")
         self.thought = before_answer[start:] if start >= 0 else ""
         self.keeps_thoughts = _THOUGHT in self.render([question, thinking, following], respond=True)
+        padded = {"role": "assistant", "content": f" {_ANSWER} "}
+        self.trims = f" {_ANSWER} " not in self.render([question, padded, following], respond=True)
 
     def opening(self, text: str) -> str:
         """A first user message, up to where the answer begins."""

@@ -129,12 +129,16 @@ class ChatCodec(_TokenCodec):
         self._control = self.template.control
         self.stop_ids, self.thought = self.template.stop_ids, self.template.thought
 
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text of template and `defused` messages."""
+        return self._control.encode(text)
+
     def opening(self, text: str) -> list[int]:
-        return self._control.encode(self.template.opening(self._control.defused(text)))
+        return self.encode(self.template.opening(self._control.defused(text)))
 
     def turn(self, text: str, *, ended: bool) -> list[int]:
         after = self.template.turn(self._control.defused(text))
-        return self._control.encode(after.removeprefix(self.template.end) if ended else after)
+        return self.encode(after.removeprefix(self.template.end) if ended else after)
 
     def decode(self, response_ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode([id_ for id_ in response_ids if id_ not in self._control.special])
@@ -156,9 +160,13 @@ class ChatCodec(_TokenCodec):
         return response_ids[:low] if self._tokenizer.decode(rest).strip() else response_ids
 
     def response(self, text: str) -> list[int]:
+        return self.encode(self.answer(text))
+
+    def answer(self, text: str) -> str:
+        """What a model would write to say this, as `encode` takes it: without `thought`, with the end of the turn."""
         begin, close = THOUGHT_TAGS
-        if close in self.thought:
-            text = text.partition(close)[2] if text.startswith(begin) else text
-        elif self.thought:
-            text = text.removeprefix(begin)
-        return self._control.encode(self._control.defused(text) + self.template.end)
+        if self.thought and text.startswith(begin):  # with the blank lines that the template has written too
+            text = (text.partition(close)[2] if close in self.thought else text.removeprefix(begin)).lstrip("\n")
+        if self.template.trims:
+            text = text.strip()
+        return self._control.defused(text) + self.template.end

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from empg_cli.agents.wording import Exchange, Parsed
 from empg_cli.benchmarks.base import Observation
-from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, parse_action, render_action
+from empg_cli.benchmarks.deepsearch.actions import TEMPLATES, parse_action, render_action, thought_in
 from empg_cli.benchmarks.deepsearch.rules import Reader
 
 _ROLE = "You answer a question with the help of a search engine; the facts are in its documents, not in your memory."
@@ -57,8 +57,13 @@ class DeepSearchChat:
         return Parsed(response, well_formed=reading.is_valid, surplus=surplus)
 
     def phrase(self, action: str) -> str:
+        """As tags. An expert's own thought stays (it has one with action_form=tag), since one that says what is wanted
+        gives a model something to imitate."""
         parsed = parse_action(action, "any")
-        return render_action(parsed.tool, parsed.argument, "tag", _THOUGHT) if parsed else action
+        if parsed is None:
+            return action
+        thought = thought_in(action) or _THOUGHT
+        return render_action(parsed.tool, parsed.argument, "tag", thought)
 
     def _act(self, response: str) -> str:
         """A past response without its reasoning."""

@@ -186,6 +186,33 @@ def diagnose(
         )
 
 
+@app.command(
+    cls=OverridesCommand,
+    epilog="Also: checkpoint=best|last|N  dtype=float32|bfloat16  adapter=true  model.path=DIR. More: docs/models.md",
+)
+def export(overrides: Overrides = None) -> None:
+    """Write a run's policy as a Hugging Face folder: [bold]empg export run=DIR out=FOLDER[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import export as command
+
+        command.run(overrides or [])
+
+
+@app.command(
+    cls=OverridesCommand,
+    epilog="plan.hardware=here, 1x24GB, 1x80GB, 8x80GB or cpu-8GB. What does not fit ends with exit code 2.",
+)
+def plan(
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON on stdout.")] = False,
+) -> None:
+    """What a run would take: [bold]empg plan model=qwen2.5-1.5b plan.hardware=1x80GB[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import plan as command
+
+        command.run(overrides or [], as_json=as_json)
+
+
 @app.command()
 def show(
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder, or that of an evaluation.")] = None,

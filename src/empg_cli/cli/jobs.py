@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
 from empg_cli.cli.interrupts import interruptible
 from empg_cli.cli.path_errors import path_border
 from empg_cli.cli.sweep import following, in_main_process
+from empg_cli.config.compose import INVALID
+from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed, UserError
 from empg_cli.observe.stop import AGAIN, Stopped
@@ -56,9 +58,34 @@ def _train(config: TrainConfig, run_dir: Path) -> float | None:
     with job_border(run_dir, "train"):
         names = config.algo.name, config.model.name, config.benchmark.name
         log.info("%s with %s on %s, seed %d -> %s", *names, config.seed, run_dir)
+        if config.dist.launch == "node":
+            from empg_cli.cli.rank_processes import processes_of, train_on_ranks
+
+            if (count := processes_of(config)) > 1:
+                return train_on_ranks(config, run_dir, count, job_logging=_job_logging(), command_line=COMMAND_LINE)
+        if config.dist.launch == "cluster":
+            if _is_sweep():
+                raise refused_sweep()
+            from empg_cli.cli.cluster_ranks import lead
+
+            return lead(config, run_dir)
         from empg_cli.loop import train  # brings torch and transformers: seconds
 
         return train(config, run_dir).success_rate
+
+
+def refused_sweep() -> ConfigError:
+    hint = "start each run by itself, or give its jobs dist=node"
+    return ConfigError(INVALID, [Problem("dist", "cannot be cluster in a sweep or a study", "cluster", hint)])
+
+
+def _job_logging() -> dict[str, Any]:
+    """Of this job, for whoever carries it out in another process."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    found: Any = OmegaConf.to_container(HydraConfig.get().job_logging, resolve=True)
+    return dict(found)
 
 
 def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
@@ -98,6 +125,8 @@ def job_border(run_dir: Path, name: str) -> Iterator[None]:
     except UserError as error:
         if _is_sweep():  # of a sweep, Hydra brings only the first error home
             log.error("%s", error)
+        raise
+    except JobFailed:  # of a rank, which has logged it
         raise
     except Exception as error:
         log.exception("%s failed", name)

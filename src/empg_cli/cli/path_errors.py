@@ -14,7 +14,9 @@ from empg_cli.disk import REFUSALS, free_bytes, in_bytes, refusal
 from empg_cli.errors import UserError
 from empg_cli.observe.terminal import STDOUT, Naming
 
-ELSEWHERE = "give a folder that you can write to (train, eval, ablate: run_dir=DIR; the others: --out DIR)"
+ELSEWHERE = (
+    "give a folder that you can write to (train, eval, ablate: run_dir=DIR; export: out=DIR; the others: --out DIR)"
+)
 AGAIN = "make room, then run the same command again"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 CLOSED = (errno.EACCES, errno.EPERM)

@@ -15,6 +15,8 @@ from torch import Tensor
 ROUNDS = 5
 BUDGET_S = 0.3
 """Measuring ends after the round that passes this, in CPU or in wall time; on a crowded machine that is the first."""
+LARGE = 1024
+"""Rows and columns of a product that tells a machine's speed."""
 WORTHWHILE = 1.25
 """How many times faster all threads must be to be advised."""
 
@@ -47,6 +49,27 @@ def measure_threads(threads: int) -> ThreadSpeed:
     finally:
         torch.set_num_threads(before)
     return ThreadSpeed(statistics.median(seconds[1]), statistics.median(seconds[threads]), threads)
+
+
+def measured_flops(threads: int) -> float:
+    """Of large float32 products, as fast as this machine makes them now.
+
+    Args:
+        threads: as in `trainer.threads`; 0 = torch's own choice.
+    """
+    before = torch.get_num_threads()
+    left, right = torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE)
+    seconds = []
+    try:
+        if threads:
+            torch.set_num_threads(threads)
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            left @ right
+            seconds.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    return 2 * LARGE**3 / min(seconds)
 
 
 def _step(weight: Tensor, sampled: Tensor, learned: Tensor) -> float:

@@ -26,6 +26,12 @@ def check_files(values: dict[str, Any]) -> list[Problem]:
     if isinstance(path, str) and _is_local(path) and not Path(path).expanduser().is_dir():
         hint = "give a Hugging Face model folder or a hub id like owner/name"
         problems.append(Problem("model.path", "no such folder", path, hint))
+    warm_start = _select(values, "trainer", "warm_start")
+    file = warm_start.get("file") if isinstance(warm_start, dict) else None
+    if isinstance(file, str) and not (path := Path(file).expanduser()).is_file():
+        hint = "give a file of demonstrations, a JSON object a line (docs/warm-start.md)"
+        what = "is no file" if path.exists() else "no such file"
+        problems.append(Problem("trainer.warm_start.file", what, file, hint))
     for key, words in (("resume", ("auto", "restart")), ("run", ())):
         folder = values.get(key)
         if isinstance(folder, str) and folder not in words and not Path(folder).expanduser().is_dir():

@@ -1,7 +1,8 @@
 """Every setting of a run: type, range, unit, and what 0 or null means. Defaults live in conf/, nowhere else.
 
 Frozen and closed: an unknown key is an error, and so is a knob that the chosen algorithm does not read. Settings of
-algorithms: config/algo.py; of benchmarks: config/benchmarks.py, config/deepsearch.py; of training: config/trainer.py.
+algorithms: config/algo.py; of benchmarks: config/benchmarks.py, config/deepsearch.py; of training: config/trainer.py;
+of several processes: config/dist.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pydantic import (
 
 from empg_cli.config.algo import Algo, SequenceLoss
 from empg_cli.config.benchmarks import Benchmark
+from empg_cli.config.deepsearch import Deepsearch, WebRetrieval
+from empg_cli.config.dist import Dist
 from empg_cli.config.endpoint import Endpoint
 from empg_cli.config.node import Node
 from empg_cli.config.trainer import Trainer
@@ -44,6 +47,25 @@ class Architecture(Node):
         return self
 
 
+class Lora(Node):
+    """A low-rank adapter on frozen weights (LoRA, arXiv 2106.09685); without dropout, which would make the gradient
+    depend on how a batch is split."""
+
+    rank: NonNegativeInt
+    """0 = none: all weights are trained. Otherwise `model.dtype` is what the frozen ones are kept in, and
+    `model.param_dtype` what the adapter is."""
+    alpha: PositiveFloat
+    """The adapter's product is multiplied by alpha / rank. Not read when rank=0."""
+    targets: Annotated[list[str], Field(min_length=1)] | None
+    """Names of the linear layers that get one, such as q_proj; null = all of attention and MLP."""
+
+    @model_validator(mode="after")
+    def targets_are_read(self) -> Lora:
+        if self.rank == 0 and self.targets is not None:
+            raise ValueError("targets is not read when rank=0; leave it null, or set model.lora.rank")
+        return self
+
+
 class Model(Node):
     name: str
     init: Literal["packaged", "pretrained", "scratch"]
@@ -61,11 +83,18 @@ class Model(Node):
     """Recompute activations in backward: less memory, about a third more time."""
     arch: Architecture | None
     """Shape of the model, read by init=scratch; null = the shape of the agent that ships for this benchmark."""
+    lora: Lora
 
     @model_validator(mode="after")
     def parameters_are_as_long_as_passes(self) -> Model:
         if self.dtype == "float32" and self.param_dtype == "bfloat16":
             raise ValueError("param_dtype must be float32 when dtype=float32: passes cannot make up for lost bits")
+        return self
+
+    @model_validator(mode="after")
+    def adapters_have_weights_below(self) -> Model:
+        if self.lora.rank and self.init == "scratch":
+            raise ValueError("lora.rank must be 0 when init=scratch: random weights would stay as they are")
         return self
 
     @model_validator(mode="after")
@@ -98,13 +127,20 @@ class Rollout(Node):
     eval_top_p: float = Field(gt=0, le=1)
     """Evaluation samples from the most likely tokens that together have this probability; 1 = all. Training always
     samples from all: log-probs of a cut distribution could not be reproduced by the training pass."""
-    max_concurrent: NonNegativeInt
+    max_concurrent: NonNegativeInt | Literal["auto"]
     """Episodes played at once: finished ones make room for waiting ones. Bounds memory; results do not depend on it
-    but for rounding. 0 = all of an update at once."""
+    but for rounding. 0 = all of an update at once; auto = as many as the memory left for their keys and values holds,
+    settled when a run begins, and kept when it goes on."""
     max_new_tokens: PositiveInt
     """Longest response of one step; a longer one is cut and ends there."""
     max_context_tokens: PositiveInt
     """A trajectory whose next prompt would not fit ends with status context_overflow."""
+
+    @property
+    def places(self) -> int:
+        """`max_concurrent` as a number: auto is settled before anything is played (`planning.auto`)."""
+        assert self.max_concurrent != "auto", "settled before anything is played"
+        return self.max_concurrent
 
     @model_validator(mode="after")
     def is_consistent(self) -> Rollout:
@@ -151,6 +187,7 @@ class TrainConfig(Node):
     rollout: Rollout
     trainer: Trainer
     logger: Logger
+    dist: Annotated[Dist, Field(discriminator="launch")]
 
     @model_validator(mode="after")
     def sequence_ratio_sees_whole_trajectories(self) -> TrainConfig:
@@ -179,6 +216,34 @@ class TrainConfig(Node):
                 f"trainer.minibatches ({self.trainer.minibatches}) must not exceed the trajectories of an update "
                 f"({trajectories} = {self.trainer.tasks_per_update} tasks x group of {self.algo.group_size})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def several_processes_can_do_it(self) -> TrainConfig:
+        if self.dist.launch == "none" or (self.dist.launch == "node" and self.dist.processes == 1):
+            return self
+        trainer, several = self.trainer, f"must be {{}} with several processes (dist.launch={self.dist.launch}): {{}}"
+        if trainer.oom != "stop":
+            why = "halving the micro-batches of one rank would leave the others waiting"
+            raise ValueError(f"trainer.oom ({trainer.oom}) {several.format('stop', why)}")
+        if trainer.device not in ("auto", "cpu", "cuda"):
+            why = "each takes a GPU of its own; CUDA_VISIBLE_DEVICES says which there are"
+            raise ValueError(f"trainer.device ({trainer.device}) {several.format('auto, cpu or cuda', why)}")
+        if trainer.optimizer != "adamw":
+            raise ValueError(
+                f"trainer.optimizer ({trainer.optimizer}) {several.format('adamw', 'no other is sharded')}"
+            )
+        if self.model.lora.rank:
+            raise ValueError(
+                f"model.lora.rank ({self.model.lora.rank}) {several.format('0', 'adapters are not sharded')}"
+            )
+        retrieval = self.benchmark.retrieval if isinstance(self.benchmark, Deepsearch) else None
+        if isinstance(retrieval, WebRetrieval) and retrieval.max_calls is not None:
+            why = "each would spend that many"
+            raise ValueError(f"benchmark.retrieval.max_calls ({retrieval.max_calls}) {several.format('null', why)}")
+        if isinstance(retrieval, WebRetrieval) and retrieval.mode == "record" and self.dist.launch == "cluster":
+            why = "several hosts would break its database; record with dist=none, then replay"
+            raise ValueError(f"benchmark.retrieval.mode (record) {several.format('live or replay', why)}")
         return self
 
 

@@ -10,19 +10,37 @@ from empg_cli.config.node import Node
 
 
 class WarmStart(Node):
-    """Imitation of the expert before RL."""
+    """Imitation before RL: of the benchmark's expert, or of the demonstrations in a file (docs/warm-start.md)."""
 
+    file: str | None
+    """Demonstrations, a JSON object a line: conversations, or episodes that `empg train` or `empg eval` has kept.
+    null = the benchmark's expert, anew for each step."""
     steps: NonNegativeInt
-    """Optimiser steps; 0 = off."""
+    """Optimiser steps; 0 = off, or with `file` what `epochs` passes take."""
+    epochs: PositiveInt
+    """Passes over `file`, read where `steps` is 0."""
+    held_out: float = Field(ge=0, lt=1)
+    """Share of the demonstrations in `file` that do not train: their loss is logged before and after."""
     batch_size: PositiveInt
-    """Demonstrations in a step, each a new task; one that fails is replaced."""
+    """Demonstrations in a step. Those of the expert are of a new task each; one that fails is replaced."""
     lr: PositiveFloat
     mistakes: float = Field(ge=0, le=1)
-    """Probability of a random admissible action in a demonstration; the expert recovers. Mistakes never train."""
+    """Probability of a random admissible action in a demonstration of the expert, who recovers. It never trains."""
     prompt_weight: float = Field(ge=0, le=1)
-    """Weight of the loss on observation tokens; 0 = actions only."""
+    """Weight of the loss on tokens that are no answer: prompts and observations; 0 = answers only."""
     keep_failed: bool
-    """Imitate episodes that the expert failed, too: a demonstrator with a habit to unlearn (benchmark.expert_haste)."""
+    """Imitate episodes that failed, too: a demonstrator with a habit to unlearn (benchmark.expert_haste)."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.steps > 0 or self.file is not None
+
+    @model_validator(mode="after")
+    def one_length(self) -> WarmStart:
+        if self.epochs > 1 and (self.file is None or self.steps):
+            why = "file=null" if self.file is None else f"steps={self.steps}"
+            raise ValueError(f"epochs ({self.epochs}) is not read when {why}; leave it 1")
+        return self
 
 
 class Health(Node):
@@ -76,13 +94,18 @@ class Trainer(Node):
     lr_schedule: Literal["constant", "linear", "cosine"]
     """After the warm-up: constant, or decaying to a tenth at the last update."""
     weight_decay: NonNegativeFloat
+    optimizer: Literal["adamw", "adamw8bit"]
+    """adamw8bit: both moments in 8 bits, in blocks of 256 with a scale each (arXiv 2110.02861): 2 bytes a parameter in
+    place of 8, and steps that differ a little (extra: bitsandbytes). The warm start's too."""
     max_grad_norm: PositiveFloat
     epochs: PositiveInt
     """Passes over each rollout batch."""
     minibatches: PositiveInt
     """Optimiser steps in a pass."""
-    tokens_per_microbatch: PositiveInt
-    """Padded tokens in one forward and backward; changes memory and speed, never the gradient."""
+    tokens_per_microbatch: PositiveInt | Literal["auto"]
+    """Tokens that one forward and backward computes at most, a longer row excepted: those of packed rows, shared
+    beginnings once, or padded ones; changes memory and speed, never the gradient. auto = as many as fit by the estimate
+    of `empg plan`, up to 4,096 on a CPU and 32,768 on a GPU, settled when a run begins, and kept when it goes on."""
     oom: Literal["stop", "halve"]
     """When memory runs out in scoring or update: stop, or go on with half the tokens_per_microbatch from there on; the
     gradient stays the same but for rounding."""
@@ -103,3 +126,9 @@ class Trainer(Node):
     """Seconds without a turn or a micro-batch before the stacks of all threads go into `hang.txt`; 0 = never."""
     warm_start: WarmStart
     health: Health
+
+    @property
+    def microbatch_tokens(self) -> int:
+        """`tokens_per_microbatch` as a number: auto is settled before anything is learned (`planning.auto`)."""
+        assert self.tokens_per_microbatch != "auto", "settled before anything is learned"
+        return self.tokens_per_microbatch

@@ -15,6 +15,7 @@ from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions,
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.schema import Rollout
 from empg_cli.errors import UserError
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import episode_rules
@@ -49,6 +50,7 @@ def evaluate(
     sample: int = 0,
     max_failed_calls: float = 1.0,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Play the first `eval_tasks` tasks of `settings.split` at `rollout.eval_temperature` (0 = greedy).
 
@@ -68,8 +70,8 @@ def evaluate(
     trajectories: list[Trajectory] = []
 
     def report(done: int, _: int) -> None:
-        if progress:
-            progress(len(trajectories) + done, len(tasks))
+        if progress:  # the other ranks are about as far
+            progress(min(len(trajectories) + done * ranks.size, len(tasks)), len(tasks))
 
     for start in range(0, len(tasks), TASKS_AT_ONCE):
         trajectories += collect(
@@ -81,8 +83,9 @@ def evaluate(
             rules=rules,
             stream=(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start),
             progress=report,
+            ranks=ranks,
         )
-        calls.check()
+        calls.check(ranks)
     refuse_if_nothing_fits(trajectories, rules)
     return summarise(trajectories, benchmark=benchmark.name, split=settings.split, temperature=rollout.eval_temperature)
 
@@ -113,10 +116,12 @@ def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Rand
     """said: failures that the log has already."""
     trajectory = Trajectory(task, group=number, index=0, status=Status.FAILED)
     try:
-        env, _ = begin(benchmark, task)
+        env, observation = begin(benchmark, task)
+        shown = observation.text
         for action in expert_actions(benchmark, env, rng):
-            trajectory.steps.append(step := Step([], [], [], [], action=action))
+            trajectory.steps.append(step := Step([], [], [], [], action=action, observation=shown))
             result = step_in_place(env, action)
+            shown = result.text
             step.admissible, step.reward = result.valid, result.reward
             trajectory.info = reported_numbers(result.info)
             if result.done:

@@ -26,9 +26,11 @@ from empg_cli.evaluation.head_to_head import PASSES
 from empg_cli.evaluation.kept import SETTINGS, kept_pass, settings_digest
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
 from empg_cli.files import check_writable, write_in_folder
-from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
+from empg_cli.model.loading import check_context, load_policy, load_to_play, model_fingerprint, pick_device
+from empg_cli.model.memory import hardware_of
 from empg_cli.model.policy import Policy
 from empg_cli.observe.dashboard import Dashboard
+from empg_cli.planning.auto import playing_within_memory, with_all_at_once
 from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.torch_engine.engine import TorchEngine
@@ -155,8 +157,9 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark, run_dir: Path) -> Iterator[Pl
             assert cfg.endpoint is not None, "checked by the schema"
             with EndpointEngine(cfg.endpoint) as engine:
                 engine.check()
-                yield _Endpoint(cfg, benchmark, engine)
+                yield _Endpoint(with_all_at_once(cfg), benchmark, engine)
         case "model":
+            cfg = playing_within_memory(cfg, hardware_of(pick_device(cfg.trainer.device)))
             policy, source, version = _policy(cfg, benchmark)
             check_context(policy, cfg.rollout.max_context_tokens)
             check_parity(policy)
@@ -205,7 +208,7 @@ class _Model:
     def play(self, which: Pass, progress: Progress) -> Evaluation:
         cfg, rollout = self.cfg, self.cfg.rollout
         make_agent = agents_of(cfg, self.policy, self.benchmark, today=self.today)
-        engine = TorchEngine(self.policy, make_agent().codec.stop_ids)
+        engine = TorchEngine(self.policy, make_agent().codec.stop_ids, most_tokens=rollout.max_context_tokens)
         engine.publish(self.version)
         return evaluate(
             engine,
@@ -268,7 +271,7 @@ def _policy(cfg: EvalConfig, benchmark: Benchmark) -> tuple[Policy, str, int]:
     else:
         with hold_checkpoint(Path(cfg.run), cfg.checkpoint) as held:
             checkpoint = held.checkpoint
-            policy = load_folder(str(checkpoint / MODEL), dtype=cfg.model.dtype, device=device)
+            policy = load_to_play(checkpoint / MODEL, cfg.model, cfg.benchmark.name, device)
             source, version = str(checkpoint), load_state(checkpoint).update
     return policy, source, version
 

@@ -32,8 +32,10 @@ from empg_cli.evaluation.diagnosis import (
 from empg_cli.learner.split import microbatches
 from empg_cli.model.batch import make_batch
 from empg_cli.model.decoder import hidden_states
-from empg_cli.model.loading import check_context, load_folder, load_policy, model_fingerprint, pick_device
+from empg_cli.model.loading import check_context, load_policy, load_to_play, model_fingerprint, pick_device
+from empg_cli.model.memory import hardware_of
 from empg_cli.model.policy import Policy
+from empg_cli.planning.auto import playing_within_memory
 from empg_cli.rollout.collect import collect
 from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.parity import check_parity
@@ -84,6 +86,7 @@ def diagnose(
     """
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
+    cfg = playing_within_memory(cfg, hardware_of(pick_device(cfg.trainer.device)))
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     with hold_checkpoint(run, cfg.checkpoint) as held:
         checkpoint = held.checkpoint
@@ -121,7 +124,7 @@ def play(
     """One episode on each of the first tasks of the split, sampled as in training."""
     make_agent = agents_of(cfg, policy, benchmark, today=prompt_date(cfg.run))
     trajectories = collect(
-        TorchEngine(policy, make_agent().codec.stop_ids),
+        TorchEngine(policy, make_agent().codec.stop_ids, most_tokens=cfg.rollout.max_context_tokens),
         benchmark,
         make_agent,
         benchmark.tasks(cfg.benchmark.split)[:episodes],
@@ -141,9 +144,17 @@ def token_statistics(cfg: EvalConfig, policy: Policy, batch: Batch) -> dict[str,
     """The fields of `LogitGradient` as float64 [S, T] under a policy, 0 where masked."""
     values: dict[str, Tensor] = {}
     chunk = max(1, LOGITS_AT_ONCE // len(policy.head.weight_VD))
-    for rows, steps_S in microbatches(batch, torch.arange(batch.num_steps), cfg.trainer.tokens_per_microbatch):
-        ids_BT, wanted, token_T = policy.before_samples(batch, rows, steps_S)
-        hidden_TD = hidden_states(policy.model, ids_BT, wanted=wanted)
+    everything_S = torch.arange(batch.num_steps)
+    budget = cfg.trainer.microbatch_tokens
+    for rows, steps_S in microbatches(batch, everything_S, budget, packs=policy.packs_rows):
+        reading, token_T = policy.before_samples(batch, rows, steps_S)
+        hidden_TD = hidden_states(
+            policy.model,
+            reading.ids_BT,
+            wanted=reading.wanted,
+            position_ids=reading.position_ids,
+            episodes=reading.attention,
+        )
         parts = [
             logit_gradient(policy.head.logits(hidden) / cfg.rollout.temperature, token)
             for hidden, token in zip(hidden_TD.split(chunk), token_T.split(chunk), strict=True)
@@ -285,4 +296,5 @@ def _earlier_policy(
 
 
 def _load(cfg: EvalConfig, checkpoint: Path) -> Policy:
-    return load_folder(str(checkpoint / MODEL), dtype=cfg.model.dtype, device=pick_device(cfg.trainer.device))
+    device = pick_device(cfg.trainer.device)
+    return load_to_play(checkpoint / MODEL, cfg.model, cfg.benchmark.name, device)

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class TokenBudget:
-    """Padded tokens of one forward and backward pass."""
+    """Tokens that one forward and backward pass computes at most, as `learner.split.microbatches` counts them."""
 
     def __init__(self, tokens: int, *, halves: bool = False) -> None:
         """halves: where memory runs out, the work is done again with half the tokens, and so is all that follows."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from empg_cli.agents.agent import Agent, AgentMaker
-from empg_cli.benchmarks.base import Benchmark, Observation, tallies_of
+from empg_cli.benchmarks.base import Benchmark, Env, Observation, tallies_of
 from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, reason_of, step_in_place
 from empg_cli.config.schema import Rollout
 from empg_cli.config.trainer import WarmStart
 from empg_cli.errors import UserError
 from empg_cli.services.tally import FailedCalls
+from empg_cli.signals import obey
 from empg_cli.types import Task
 
 MAX_FAILURES = 200
@@ -39,6 +41,17 @@ class ImitationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Lessons:
+    """What is imitated, step by step."""
+
+    batches: Callable[[int], Iterator[Sequence[ImitationRow]]]
+    """The rows of each optimiser step, from the one with this number (from 0) on; a step's are always the same."""
+    steps: int
+    held_out: Sequence[ImitationRow] = ()
+    """Never trained; their loss is taken before and after."""
+
+
+@dataclass(frozen=True, slots=True)
 class Demonstration:
     rows: list[ImitationRow]
     success: bool
@@ -46,6 +59,20 @@ class Demonstration:
     """Which limit of the rollout ended the episode, and what it needed; None when none did."""
     broke: str | None = None
     """What the environment or the expert raised; None when neither did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a demonstrator does at a step."""
+
+    action: str
+    response: str | None = None
+    """The text that says it; None = as the wording phrases the action."""
+    trains: bool = True
+
+
+Mover = Callable[[Env, Observation], Move | None]
+"""Asked at every step; None = it has nothing left to try."""
 
 
 def demonstrate(
@@ -59,34 +86,42 @@ def demonstrate(
     rollout: Rollout,
 ) -> Demonstration:
     """Play one task with the expert; with probability `mistakes` a step is a random admissible action, from which the
-    expert has to recover. Mistakes are shown to the learner but never trained.
+    expert has to recover. Mistakes are shown to the learner but never trained."""
+    expert: Iterator[str] | None = None
 
-    One whose environment or expert raises has nothing to imitate.
+    def move(env: Env, observation: Observation) -> Move | None:
+        nonlocal expert
+        expert = expert_actions(benchmark, env, rng) if expert is None else expert
+        if rng.random() < mistakes:
+            return Move(rng.choice(observation.actions), trains=False)
+        action = next(expert, None)
+        return None if action is None else Move(action)
 
-    A step that a rollout could not play (its prompt and `max_new_tokens` exceed the context, or the expert's response
-    exceeds `max_new_tokens`) ends the episode without success, as it would there.
+    return perform(benchmark, task, agent, move, prompt_weight=prompt_weight, rollout=rollout)
+
+
+def perform(
+    benchmark: Benchmark, task: Task, agent: Agent[int], move: Mover, *, prompt_weight: float, rollout: Rollout
+) -> Demonstration:
+    """Play one task by these moves. One whose environment or demonstrator raises has nothing to imitate.
+
+    A step that a rollout could not play (its prompt and `max_new_tokens` exceed the context, or the response exceeds
+    `max_new_tokens`) ends the episode without success, as it would there.
 
     Args:
         agent: in the context of `rollout`.
     """
     try:
-        return _play(benchmark, task, agent, rng, mistakes, prompt_weight, rollout)
+        return _perform(benchmark, task, agent, move, prompt_weight, rollout)
     except EnvironmentFailed as failed:
         return Demonstration([], False, broke=f"{task.task_id}: {reason_of(failed)}")
 
 
-def _play(
-    benchmark: Benchmark,
-    task: Task,
-    agent: Agent[int],
-    rng: random.Random,
-    mistakes: float,
-    prompt_weight: float,
-    rollout: Rollout,
+def _perform(
+    benchmark: Benchmark, task: Task, agent: Agent[int], move: Mover, prompt_weight: float, rollout: Rollout
 ) -> Demonstration:
     append_only = rollout.context == "transcript"
     env, observation = begin(benchmark, task)
-    expert = expert_actions(benchmark, env, rng)
     prompt = agent.start(observation)
     rows: list[ImitationRow] = []
     success = done = False
@@ -95,23 +130,43 @@ def _play(
         needed = used + len(prompt) + rollout.max_new_tokens
         if needed > rollout.max_context_tokens:
             return Demonstration(rows, False, f"rollout.max_context_tokens={rollout.max_context_tokens} ({needed})")
-        is_mistake = rng.random() < mistakes
-        action = rng.choice(observation.actions) if is_mistake else next(expert, None)
-        if action is None:  # the expert has nothing left to try
+        if (chosen := move(env, observation)) is None:
             break
-        response = agent.codec.response(agent.wording.phrase(action))
+        said = agent.wording.phrase(chosen.action) if chosen.response is None else chosen.response
+        response = agent.codec.response(said)
         if len(response) > rollout.max_new_tokens:
             return Demonstration(rows, False, f"rollout.max_new_tokens={rollout.max_new_tokens} ({len(response)})")
         if not (append_only and rows):
             rows.append(ImitationRow())
         rows[-1].add(prompt, prompt_weight)
-        rows[-1].add(response, 0.0 if is_mistake else 1.0)
-        result = step_in_place(env, action)
+        rows[-1].add(response, 1.0 if chosen.trains else 0.0)
+        result = step_in_place(env, chosen.action)
         done, success = result.done, result.success
         observation = Observation(result.text, result.actions)
         if not done:
-            prompt = agent.next_prompt(action, observation, ended=True)
+            prompt = agent.next_prompt(chosen.action, observation, ended=True)
     return Demonstration(rows, success)
+
+
+def expert_lessons(
+    benchmark: Benchmark,
+    make_agent: AgentMaker[int],
+    settings: WarmStart,
+    rollout: Rollout,
+    *,
+    seed: int,
+    max_failed_calls: float = 1.0,
+) -> Lessons:
+    """Fresh demonstrations of the train split for every step; arguments and errors as of `demonstrations`."""
+
+    def batches(first: int) -> Iterator[Sequence[ImitationRow]]:
+        limit = max_failed_calls
+        for batch in demonstrations(
+            benchmark, make_agent, settings, rollout, seed=seed, max_failed_calls=limit, first=first
+        ):
+            yield [row for shown in batch for row in shown.rows]
+
+    return Lessons(batches, settings.steps)
 
 
 def demonstrations(
@@ -122,9 +177,13 @@ def demonstrations(
     *,
     seed: int,
     max_failed_calls: float = 1.0,
+    first: int = 0,
 ) -> Iterator[list[Demonstration]]:
     """`batch_size` demonstrations of the train split for each optimiser step, without end. Failed ones are replaced by
     another task's, unless `settings.keep_failed`; so tasks that the expert finds hard are seen less often.
+
+    Args:
+        first: the step to begin with; each step draws by its own number.
 
     Raises:
         ExpertFails: `MAX_FAILURES` tasks in a row gave nothing to imitate.
@@ -132,12 +191,12 @@ def demonstrations(
     """
     tasks = benchmark.tasks("train")
     calls = FailedCalls(tallies_of(benchmark), max_failed_calls)
-    step = 0
-    while True:
+    for step in itertools.count(first):
         rng = random.Random(f"warm-start/{seed}/{step}")
         batch: list[Demonstration] = []
         failed: list[Demonstration] = []
         while len(batch) < settings.batch_size:
+            obey()
             task = tasks[rng.randrange(len(tasks))]
             demonstration = demonstrate(
                 benchmark,
@@ -159,7 +218,6 @@ def demonstrations(
                 raise ExpertFails(nothing_to_imitate(failed, settings))
         calls.check()
         yield batch
-        step += 1
 
 
 def trains(demonstration: Demonstration, settings: WarmStart) -> bool:

@@ -1,105 +1,128 @@
-"""Warm start: imitate the benchmark's expert, so that RL begins with a policy that sometimes succeeds."""
+"""Imitation: rows of demonstrations in, better weights out."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from datetime import date
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-import empg_cli
-from empg_cli.agents.agent import AgentMaker, agents_of
-from empg_cli.agents.chat_template import shows_date
-from empg_cli.benchmarks.base import Benchmark
-from empg_cli.config import outside
-from empg_cli.config.schema import Rollout, TrainConfig
-from empg_cli.config.trainer import WarmStart
-from empg_cli.disk import refusal
-from empg_cli.files import cache_root
-from empg_cli.learner.demonstrations import ImitationRow, demonstrations
-from empg_cli.model.loading import load_own, model_fingerprint
+from empg_cli.learner.buckets import length_groups
+from empg_cli.learner.course import Course
+from empg_cli.learner.demonstrations import ImitationRow, Lessons
+from empg_cli.learner.optim import adamw
 from empg_cli.model.policy import Policy
-from empg_cli.reading.seal import seal, unsealed
-from empg_cli.runs.facts import package_versions
+from empg_cli.pulse import beat
+from empg_cli.signals import Interrupted, held, obey
 
-log = logging.getLogger(__name__)
-
-SEAL = "seal.json"
-LR_WARMUP_STEPS = 100
+MOST_WARMUP = 100
+WARMUP_SHARE = 0.1
 FINAL_LR_FRACTION = 0.1
 TOKENS_PER_MICROBATCH = 2048
-"""Padded tokens in one forward pass; changes speed and memory only."""
-NOT_DEMONSTRATED = ("split", "eval_tasks", "invalid_action_penalty", "invalid_action_scope")
-"""Settings of a benchmark that say how policies are evaluated and penalised; demonstrations do not depend on them."""
+"""Padded tokens in one forward pass, at most; changes speed and memory only."""
 
 
 def imitate(
     policy: Policy,
-    benchmark: Benchmark,
-    make_agent: AgentMaker[int],
-    settings: WarmStart,
-    rollout: Rollout,
+    lessons: Lessons,
     *,
-    seed: int,
-    max_failed_calls: float = 1.0,
+    lr: float,
+    kind: Literal["adamw", "adamw8bit"] = "adamw",
+    tokens_per_microbatch: int = TOKENS_PER_MICROBATCH,
+    course: Course | None = None,
     on_step: Callable[[int, float], bool | None] | None = None,
 ) -> None:
-    """Train `policy` on fresh demonstrations of the train split, in place.
+    """Train `policy` on the lessons, in place.
+
+    A signal is obeyed between two passes. With a `course` the state is saved then, and now and then before.
 
     Args:
-        make_agent: makes agents in the context of `rollout`.
-        on_step: called after each optimiser step with (step, mean loss per weighted token); True stops early.
+        lr: the highest learning rate.
+        kind: of the optimiser.
+        course: where to go on; None = from the first step on.
+        on_step: called after each optimiser step with (steps done, mean loss per weighted token); True stops early.
 
     Raises:
         ExpertFails: the expert has nothing to show.
-        ServerDown: servers left more than the share `max_failed_calls` of its calls without an answer.
+        ServerDown: too many of the benchmark's servers' calls stayed without an answer.
     """
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)
-    policy.follow(optimizer)
+    optimizer = adamw(policy, kind, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
+    done = course.restore(policy, optimizer) if course else 0
+    budget = min(TOKENS_PER_MICROBATCH, tokens_per_microbatch)
     policy.model.train()
-    batches = demonstrations(benchmark, make_agent, settings, rollout, seed=seed, max_failed_calls=max_failed_calls)
-    for step, batch in zip(range(settings.steps), batches, strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * learning_rate_factor(step, settings.steps)
-        loss = accumulate_imitation_gradient(policy, [row for shown in batch for row in shown.rows])
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if on_step and on_step(step + 1, loss):
-            break
+    try:
+        with held():
+            for _, rows in zip(range(done, lessons.steps), lessons.batches(done), strict=False):
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * learning_rate_factor(done, lessons.steps)
+                loss = accumulate_imitation_gradient(policy, rows, budget)
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                done += 1
+                if on_step and on_step(done, loss):
+                    break
+                if course:
+                    course.save_if_due(policy, optimizer, done)
+    except Interrupted:
+        policy.drop_gradients()
+        if course:
+            course.save(policy, optimizer, done)
+        raise
     policy.model.eval()
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then linear decay to a tenth."""
-    warmup = min(1.0, (step + 1) / LR_WARMUP_STEPS)
-    return warmup * (1 - (1 - FINAL_LR_FRACTION) * step / max(steps, 1))
+    """Linear warm-up over a tenth of the steps, a hundred at most, then linear decay to a tenth."""
+    warmup = min(MOST_WARMUP, math.ceil(WARMUP_SHARE * steps))
+    return min(1.0, (step + 1) / warmup) * (1 - (1 - FINAL_LR_FRACTION) * step / steps)
 
 
-def accumulate_imitation_gradient(policy: Policy, rows: Sequence[ImitationRow]) -> float:
+def accumulate_imitation_gradient(
+    policy: Policy, rows: Sequence[ImitationRow], budget: int = TOKENS_PER_MICROBATCH
+) -> float:
     """Backward through the weighted mean negative log-likelihood of the rows' tokens; returns it.
 
     Rows of similar length share a forward pass; the denominator is the whole batch's, so the split does not change the
     gradient. A row's first token is never predicted, so its weight does not count.
     """
-    total_weight = sum(sum(row.weights[1:]) for row in rows)
-    ordered = sorted((row for row in rows if any(row.weights[1:])), key=lambda row: -len(row.token_ids))
-    total, start = 0.0, 0
-    while start < len(ordered):
-        size = max(1, TOKENS_PER_MICROBATCH // len(ordered[start].token_ids))
-        loss = weighted_nll(policy, ordered[start : start + size]) / total_weight
+    total_weight = weight_of(rows)
+    total = 0.0
+    for together in passes(rows, budget):
+        obey()
+        loss = weighted_nll(policy, together) / total_weight
         loss.backward()
         total += float(loss.detach())
-        start += size
+        beat()
     return total
+
+
+@torch.no_grad()
+def mean_loss(policy: Policy, rows: Sequence[ImitationRow], budget: int = TOKENS_PER_MICROBATCH) -> float:
+    """The weighted mean negative log-likelihood of the rows' tokens; nothing trains.
+
+    Raises:
+        Interrupted: a signal has asked to end, between two passes.
+    """
+    total = 0.0
+    for together in passes(rows, budget):
+        obey()
+        total += float(weighted_nll(policy, together))
+        beat()
+    return total / weight_of(rows)
+
+
+def weight_of(rows: Sequence[ImitationRow]) -> float:
+    return sum(sum(row.weights[1:]) for row in rows)
+
+
+def passes(rows: Sequence[ImitationRow], budget: int) -> Iterator[list[ImitationRow]]:
+    """The rows in which something trains, those of similar length together."""
+    trained = [row for row in rows if any(row.weights[1:])]
+    for group in length_groups([len(row.token_ids) for row in trained], budget):
+        yield [trained[number] for number in group]
 
 
 def weighted_nll(policy: Policy, rows: Sequence[ImitationRow]) -> Tensor:
@@ -113,96 +136,3 @@ def weighted_nll(policy: Policy, rows: Sequence[ImitationRow]) -> Tensor:
     logprob_T, _ = policy.lm(ids_BT, (row_T, column_T), target_T)
     loss: Tensor = -(weight_BT[trained_BT].to(policy.device) * logprob_T).sum()
     return loss
-
-
-def warm_started(
-    policy: Policy,
-    benchmark: Benchmark,
-    cfg: TrainConfig,
-    *,
-    today: date | None = None,
-    on_step: Callable[[int, float], bool | None] | None = None,
-) -> Policy:
-    """`policy` after `imitate` in the form that the run plays in, from the cache when it was made before.
-
-    Args:
-        today: the date that chat templates with a date show; None = the clock's.
-    """
-    folder = cache_root() / "warm-start" / warm_start_key(policy, benchmark, cfg, today=today)
-    if (folder / SEAL).is_file() and os.access(folder / "config.json", os.R_OK):
-        unsealed(folder, SEAL, "Delete that folder: it is made again")
-        log.info("warm start taken from %s", folder)
-        return load_own(folder, cfg.model, policy.device)
-    make_agent = agents_of(cfg, policy, benchmark, today=today)
-    imitate(
-        policy,
-        benchmark,
-        make_agent,
-        cfg.trainer.warm_start,
-        cfg.rollout,
-        seed=cfg.seed,
-        max_failed_calls=cfg.trainer.health.max_failed_calls,
-        on_step=on_step,
-    )
-    try:
-        _keep(policy, folder)
-    except Exception as error:  # only the next run with the same warm start would have been quicker
-        if not (isinstance(error, OSError) or refusal(error)):
-            raise
-        log.warning("the warm start is not kept for later runs in %s: %s", folder, error)
-    return policy
-
-
-def _keep(policy: Policy, folder: Path) -> None:
-    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
-    try:
-        policy.save(temporary)
-        seal(temporary, SEAL, {})
-        if not folder.exists():  # else another process was faster; its result is the same
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def warm_start_key(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, today: date | None = None) -> str:
-    """Digest of all that the weights after a warm start depend on, given the policy before it."""
-    rollout = cfg.rollout
-    identity: dict[str, Any] = {
-        "settings": cfg.trainer.warm_start.model_dump(),
-        "seed": cfg.seed,
-        "data": benchmark.fingerprint(),
-        "benchmark": cfg.benchmark.model_dump(exclude=set(NOT_DEMONSTRATED)),
-        "form": [cfg.model.prompt, rollout.context, rollout.history],
-        "limits": [rollout.max_context_tokens, rollout.max_new_tokens],
-        "model": model_fingerprint(policy),
-        "tokenizer": tokenizer_digest(policy.tokenizer),
-        "today": str(today) if shows_date(policy.tokenizer) else None,
-        "code": code_digest(cfg.benchmark.name),
-        "outside": outside.facts({"benchmark": cfg.benchmark.model_dump()}),
-        "versions": package_versions(),
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def code_digest(benchmark: str) -> str:
-    """Digest of the files that make demonstrations and imitate them: wordings, environments with their tables and
-    services, experts.
-
-    A version number stays the same while code is edited, and a commit differs when only a comment elsewhere does; the
-    files themselves are exact, and reading them takes milliseconds.
-    """
-    package = Path(empg_cli.__file__).parent
-    benchmarks, learner = package / "benchmarks", package / "learner"
-    code = (learner / "demonstrations.py", learner / "imitation.py")
-    digest = hashlib.sha256()
-    for path in (package / "agents", package / "services", benchmarks / "base.py", benchmarks / benchmark, *code):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and file.suffix != ".pyc":
-                digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Of the rules that make ids from text, chat template included."""
-    rules = [tokenizer.backend_tokenizer.to_str(), getattr(tokenizer, "chat_template", None)]
-    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()

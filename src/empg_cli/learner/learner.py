@@ -15,6 +15,7 @@ from empg_cli.learner.logprobs import logprob_gap, score_batch
 from empg_cli.learner.optim import learning_rate
 from empg_cli.learner.update import update_policy
 from empg_cli.model.policy import Policy
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.types import Batch
 
@@ -27,6 +28,7 @@ class Learner:
     reference: Policy | None
     """The policy before RL; None without a KL term."""
     budget: TokenBudget
+    ranks: Ranks = ALONE
     is_whole: bool = True
     """False while an update has changed the weights and is not done: no state that a run could go on from."""
 
@@ -40,9 +42,12 @@ class Learner:
             UserError: they are to stay, and the engine gave no entropies.
         """
         metrics: dict[str, float] = {}
+        for policy in (self.policy, self.reference):
+            if policy is not None and policy.sharding is not None:
+                policy.sharding.before_learning()
         if self.cfg.trainer.old_logprobs == "recompute":
             batch.rollout_logprob_ST = batch.old_logprob_ST
-            batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg, self.budget)
+            batch.old_logprob_ST, batch.entropy_ST = score_batch(self.policy, batch, self.cfg, self.budget, self.ranks)
             metrics = logprob_gap(batch)
         elif (
             batch.num_steps and batch.entropy_ST[batch.mask_ST].isnan().all() and batch.old_logprob_ST.isfinite().all()
@@ -51,7 +56,7 @@ class Learner:
                 "the rollout engine does not see the entropies of what it samples: set trainer.old_logprobs=recompute"
             )
         if self.reference is not None:
-            batch.ref_logprob_ST, _ = score_batch(self.reference, batch, self.cfg, self.budget)
+            batch.ref_logprob_ST, _ = score_batch(self.reference, batch, self.cfg, self.budget, self.ranks)
         return metrics
 
     def step(self, batch: Batch, update: int) -> dict[str, float]:
@@ -69,11 +74,14 @@ class Learner:
             update=update,
             budget=self.budget,
             before_step=before_step,
+            ranks=self.ranks,
         )
+        if self.policy.sharding is not None:
+            self.policy.sharding.gather()  # for the rollout to come
         self.is_whole = True
         return metrics
 
     def save(self, run_dir: Path, state: TrainState) -> bool:
         """Write a checkpoint into the run folder; False, and said, where the disk refuses: training goes on."""
         keep = self.cfg.trainer.keep_checkpoints
-        return save_checkpoint(run_dir, self.policy, self.optimizer, state, keep=keep) is not None
+        return save_checkpoint(run_dir, self.policy, self.optimizer, state, keep=keep, ranks=self.ranks) is not None

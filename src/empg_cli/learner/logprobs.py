@@ -7,18 +7,20 @@ from torch import Tensor
 
 from empg_cli.config.schema import TrainConfig
 from empg_cli.learner.budget import TokenBudget
-from empg_cli.learner.split import longest_row, microbatches
+from empg_cli.learner.split import dealt, longest_row
 from empg_cli.model.policy import Policy
 from empg_cli.pulse import beat
-from empg_cli.signals import obey
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.types import Batch
 
 
 @torch.no_grad()
 def score_batch(
-    policy: Policy, batch: Batch, cfg: TrainConfig, budget: TokenBudget | None = None
+    policy: Policy, batch: Batch, cfg: TrainConfig, budget: TokenBudget | None = None, ranks: Ranks = ALONE
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies of every sampled token under `policy`: two float [S, T] tensors on the CPU.
+
+    Each rank reads its share, and all return the whole.
 
     Args:
         budget: None = `trainer.tokens_per_microbatch`, whatever memory says.
@@ -27,18 +29,21 @@ def score_batch(
         Interrupted: a signal has asked to end, between two micro-batches.
     """
     everything_S = torch.arange(batch.num_steps)
-    logprob_ST = torch.zeros(batch.mask_ST.shape)
-    entropy_ST = torch.zeros(batch.mask_ST.shape)
+    found_2ST = torch.zeros(2, *batch.mask_ST.shape)
 
     def score(tokens: int) -> None:
-        for rows, steps_S in microbatches(batch, everything_S, tokens):
+        parts = dealt(batch, everything_S, tokens, packs=policy.packs_rows, ranks=ranks)
+        for number, (rows, steps_S) in enumerate(parts.own):
             beat()
-            obey()
-            logprob, entropy = policy.score(batch, rows, steps_S, temperature=cfg.rollout.temperature)
-            logprob_ST[steps_S], entropy_ST[steps_S] = logprob.cpu(), entropy.cpu()
+            ranks.obey()
+            scored = policy.score(batch, rows, steps_S, temperature=cfg.rollout.temperature)
+            if number < parts.counted:
+                found_2ST[:, steps_S] = torch.stack(scored).cpu()
 
     longest, rows = longest_row(batch, everything_S)
-    (budget or TokenBudget(cfg.trainer.tokens_per_microbatch)).spend(score, rows=rows, longest=longest)
+    (budget or TokenBudget(cfg.trainer.microbatch_tokens)).spend(score, rows=rows, longest=longest)
+    ranks.add_up(found_2ST)
+    logprob_ST, entropy_ST = found_2ST
     return logprob_ST, entropy_ST
 
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from empg_cli.algorithms.assemble import compute_loss, loss_weights
 from empg_cli.config.schema import TrainConfig
 from empg_cli.learner.budget import TokenBudget
-from empg_cli.learner.split import longest_row, microbatches, minibatches, padding_share
+from empg_cli.learner.split import dealt, longest_row, minibatches, reading_shares
+from empg_cli.model.memory import give_back_heap
 from empg_cli.model.policy import Policy
 from empg_cli.pulse import beat
-from empg_cli.signals import obey
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.types import Batch
 
 _STREAM = 2
@@ -34,11 +35,13 @@ def update_policy(
     update: int,
     budget: TokenBudget | None = None,
     before_step: Callable[[], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """`epochs` passes of `minibatches` optimiser steps each. Returns the metrics, averaged over optimiser steps.
 
     Every weight is fixed per mini-batch before its micro-batches run, so the gradient does not depend on the split. A
-    mini-batch with NaN or infinity in what it read or in what came out is left out: weights and optimiser stay.
+    mini-batch with NaN or infinity in what it read or in what came out is left out: weights and optimiser stay. Of
+    several ranks each reads its share of the micro-batches, and all take the same step.
 
     Args:
         budget: None = `trainer.tokens_per_microbatch`, whatever memory says.
@@ -49,7 +52,7 @@ def update_policy(
             on the whole update is the next state that a run can go on from.
     """
     trainer = cfg.trainer
-    budget = budget or TokenBudget(trainer.tokens_per_microbatch)
+    budget = budget or TokenBudget(trainer.microbatch_tokens)
     for group in optimizer.param_groups:
         group["lr"] = lr
     totals: dict[str, float] = defaultdict(float)
@@ -59,9 +62,8 @@ def update_policy(
     for epoch in range(trainer.epochs):
         order_N = _shuffled(batch.num_trajectories, cfg.seed, update, epoch)
         for steps_S in minibatches(batch, trainer.minibatches, order_N):
-            metrics = _whole_gradient(policy, batch, steps_S, cfg, budget, may_stop=not has_changed)
-            grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), trainer.max_grad_norm)
-            metrics["actor/grad_norm"] = float(grad_norm)
+            metrics = _whole_gradient(policy, batch, steps_S, cfg, budget, may_stop=not has_changed, ranks=ranks)
+            metrics["actor/grad_norm"] = policy.clip_gradients(trainer.max_grad_norm)
             if was_finite(batch, steps_S) and all(math.isfinite(metrics.get(name, 0.0)) for name in MUST_BE_FINITE):
                 if before_step:
                     before_step()
@@ -74,6 +76,7 @@ def update_policy(
             for name, value in metrics.items():
                 totals[name] += value
     policy.model.eval()
+    give_back_heap(policy.num_parameters)  # a rollout needs it for keys and values
     metrics = {"actor/lr": lr} | {name: value / max(optimizer_steps, 1) for name, value in totals.items()}
     return metrics | ({"perf/tokens_per_microbatch": float(budget.tokens)} if budget.was_halved else {})
 
@@ -92,13 +95,20 @@ def _shuffled(size: int, *key: int) -> Tensor:
 
 
 def _whole_gradient(
-    policy: Policy, batch: Batch, steps_S: Tensor, cfg: TrainConfig, budget: TokenBudget, *, may_stop: bool
+    policy: Policy,
+    batch: Batch,
+    steps_S: Tensor,
+    cfg: TrainConfig,
+    budget: TokenBudget,
+    *,
+    may_stop: bool,
+    ranks: Ranks,
 ) -> dict[str, float]:
     """`accumulate_gradient` within a budget: where memory runs out, it begins anew without what it has added up."""
 
     def accumulate(tokens: int) -> dict[str, float]:
         policy.drop_gradients()
-        return accumulate_gradient(policy, batch, steps_S, cfg, tokens=tokens, may_stop=may_stop)
+        return accumulate_gradient(policy, batch, steps_S, cfg, tokens=tokens, may_stop=may_stop, ranks=ranks)
 
     longest, rows = longest_row(batch, steps_S)
     return budget.spend(accumulate, rows=rows, longest=longest)
@@ -112,6 +122,7 @@ def accumulate_gradient(
     *,
     tokens: int | None = None,
     may_stop: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Backward through the loss of one mini-batch, micro-batch by micro-batch. Returns summed metrics.
 
@@ -124,9 +135,12 @@ def accumulate_gradient(
     # Sums over a constant are no means; everywhere else the weights sum to 1 but for rounding.
     total_weight = float(weight_ST.sum()) if cfg.algo.loss.weighting == "constant" else 1.0
     assert batch.credit_S is not None, "compute_credit comes before the update"
-    parts = microbatches(batch, steps_S, tokens or cfg.trainer.tokens_per_microbatch)
-    totals: dict[str, float] = defaultdict(float, {"perf/padding": padding_share(batch, parts)})
-    for rows, micro_S in parts:
+    packs = policy.packs_rows
+    parts = dealt(batch, steps_S, tokens or cfg.trainer.microbatch_tokens, packs=packs, ranks=ranks)
+    totals: dict[str, float] = defaultdict(float)
+    for number, (rows, micro_S) in enumerate(parts.own):
+        is_counted = number < parts.counted
+        policy.before_backward(is_last=number + 1 == len(parts.own))
         logprob_ST, entropy_ST = policy.score(batch, rows, micro_S, temperature=cfg.rollout.temperature)
 
         def part(values: Tensor | None, steps_S: Tensor = micro_S) -> Tensor | None:
@@ -140,15 +154,16 @@ def accumulate_gradient(
             ref_logprob_ST=part(batch.ref_logprob_ST),
             credit_S=batch.credit_S[micro_S].to(policy.device),
             mask_ST=batch.mask_ST[micro_S].to(policy.device),
-            weight_ST=weight_ST[micro_S].to(policy.device),
+            weight_ST=(weight_ST[micro_S] * is_counted).to(policy.device),
             trajectory_S=batch.trajectory_S[micro_S].to(policy.device),
             rollout_logprob_ST=part(batch.rollout_logprob_ST),
             total_weight=total_weight,
         )
         terms.loss.backward()
+        give_back_heap(policy.num_parameters)
         for name, value in terms.metrics.items():
-            totals[name] += float(value)
+            totals[name] += float(value) if is_counted else 0.0
         beat()
         if may_stop:
-            obey()
-    return totals
+            ranks.obey()
+    return ranks.add_up_numbers(totals) | reading_shares(batch, parts.all, packs=packs)

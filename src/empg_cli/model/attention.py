@@ -36,7 +36,9 @@ class AttentionRule:
 
 
 class EpisodeStore(Protocol):
-    """Where a rollout keeps keys and values (`rollout.torch_engine.cache.EpisodeCache`)."""
+    """What attends for the tokens of a packed row: a rollout's cache of keys and values
+    (`rollout.torch_engine.cache.EpisodeCache`), or the plan of a pass that scores or trains
+    (`model.packed_attention.PackedAttention`)."""
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule, *, ends_only: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,16 @@ def make_batch(trajectories: Sequence[Trajectory], *, append_only: bool) -> Batc
         penalty_S=torch.tensor([step.penalty for step in steps]),
         anchor_S=[step.observation for step in steps],
     )
+
+
+def tokens_read(batch: Batch, steps_S: Tensor) -> dict[int, np.ndarray]:
+    """Ids that a model reads to predict the sampled tokens of some steps: of each row that holds one of them, from its
+    beginning up to the last token but one of these; what comes after predicts nothing that is asked for."""
+    row_S = batch.step_row_S[steps_S].numpy()
+    stop_S = (batch.step_start_S[steps_S] + batch.mask_ST[steps_S].sum(1) - 1).numpy()
+    stop_B = np.zeros(len(batch.row_ids), dtype=np.int64)
+    np.maximum.at(stop_B, row_S, stop_S)
+    return {row: batch.row_ids[row][: max(1, stop_B[row])].numpy() for row in np.unique(row_S).tolist()}
 
 
 def won_steps(trajectories: Sequence[Trajectory]) -> Tensor:

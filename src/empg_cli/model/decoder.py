@@ -42,7 +42,8 @@ def hidden_states(
     Args:
         position_ids: long, broadcast to [B, T]; None counts from 0.
         wanted: None asks for all, in shape [B, T, D].
-        episodes: a rollout's cache, aimed at these tokens (B = 1); the places wanted must be the ends of its chunks.
+        episodes: where a packed row (B = 1) is attended: a rollout's cache, aimed at these tokens, of which the ends of
+            its chunks are wanted; or the plan of a pass that scores or trains, made for the places wanted.
 
     Returns:
         [W, D], in the order of `wanted`; [B, T, D] without it.

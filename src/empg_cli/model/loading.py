@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from empg_cli.config.schema import Architecture, Model
+from empg_cli.config.schema import Architecture, Lora, Model
 from empg_cli.errors import DataError, UserError
+from empg_cli.model import lora
 from empg_cli.model.attention import use_policy_attention
+from empg_cli.model.digest import weights_digest
 from empg_cli.model.head import head_of
+from empg_cli.model.norm import fuse_norms
 from empg_cli.model.policy import Policy
 from empg_cli.model.precision import MasterWeights
 from empg_cli.model.tiny import scratch_model, word_tokenizer
@@ -49,10 +52,22 @@ def _initial_policy(
     model: Model, benchmark: str, words: Sequence[str] | None, seed: int, device: torch.device
 ) -> Policy:
     match model.init:
-        case "packaged":
-            return load_folder(
-                str(_shipped(benchmark)), dtype=model.dtype, param_dtype=model.param_dtype, device=device
+        case "packaged" | "pretrained" if model.lora.rank:
+            policy = _adapted(
+                _path(model, benchmark),
+                model.lora,
+                dtype=model.dtype,
+                param_dtype=model.param_dtype,
+                seed=seed,
+                device=device,
             )
+            if policy.param_dtype == policy.dtype:
+                return policy
+            masters = MasterWeights(policy.model, policy.dtype)
+            return replace(policy, model=masters.computing, masters=masters)
+        case "packaged" | "pretrained":
+            path = _path(model, benchmark)
+            return load_folder(path, dtype=model.dtype, param_dtype=model.param_dtype, device=device)
         case "scratch":
             arch = model.arch or _shipped_shape(benchmark)
             if words is None:
@@ -62,22 +77,66 @@ def _initial_policy(
             for parameter in network.parameters():
                 parameter.data = parameter.data.to(getattr(torch, model.param_dtype))
             return _policy(network, tokenizer, device, getattr(torch, model.dtype))
-        case "pretrained":
-            assert model.path is not None, "checked by the schema"
-            return load_folder(model.path, dtype=model.dtype, param_dtype=model.param_dtype, device=device)
+
+
+def _path(model: Model, benchmark: str) -> str:
+    """Where the initial weights are."""
+    return model.path if model.path is not None else str(_shipped(benchmark))
+
+
+def _adapted(path: str, settings: Lora, *, dtype: str, param_dtype: str, seed: int, device: torch.device) -> Policy:
+    """A new adapter, kept in `param_dtype`, on the frozen weights in `path`."""
+    policy = load_folder(path, dtype=dtype, device=device)
+    base = lora.Base(path, dtype, weights_digest(policy.model))
+    lora.attach(policy.model, settings, seed=seed, dtype=getattr(torch, param_dtype))
+    return replace(policy, base=base)
 
 
 def with_gradient_checkpointing(policy: Policy, model: Model) -> Policy:
     """A policy that was read from files, with what the config asks for and no file keeps."""
     if model.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable()
+        # The other kind finds nothing to train in a layer whose input needs no gradient: the first one above frozen
+        # embeddings.
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
 
 
-def load_own(folder: Path, model: Model, device: torch.device) -> Policy:
-    """A policy that a run wrote: a checkpoint's, or the one after a warm start."""
-    policy = load_folder(str(folder), dtype=model.dtype, param_dtype=model.param_dtype, device=device)
-    return with_gradient_checkpointing(policy, model)
+def reloaded(policy: Policy, folder: Path, model: Model) -> Policy:
+    """The policy with weights that it, or one like it, has saved: a checkpoint's, or those after a warm start.
+
+    Two of them never exist at a time: those of `policy` are gone when others are read, and with them `policy`.
+    """
+    if policy.base is not None:
+        lora.load(policy.trained, policy.base, folder)
+        if policy.masters is not None:
+            policy.masters.refresh()
+        return policy
+    policy.release()
+    saved = load_folder(str(folder), dtype=model.dtype, param_dtype=model.param_dtype, device=policy.device)
+    return with_gradient_checkpointing(saved, model)
+
+
+def load_to_play(folder: Path, model: Model, benchmark: str, device: torch.device) -> Policy:
+    """A policy that a run wrote, in the compute type alone.
+
+    Raises:
+        ModelError: it cannot be read, or the weights below an adapter are not those that it was trained on.
+    """
+    if not lora.is_adapter(folder):
+        return load_folder(str(folder), dtype=model.dtype, device=device)
+    policy = load_adapter(folder, model, benchmark, device)
+    assert policy.base is not None, "it has an adapter"
+    lora.convert(policy.model, policy.base, getattr(torch, model.dtype))
+    return policy
+
+
+def load_adapter(folder: Path, model: Model, benchmark: str, device: torch.device) -> Policy:
+    """An adapter that a run wrote, in float32, on the weights that the config names, in the type that they had."""
+    settings, dtype = lora.saved_settings(folder), lora.saved_base(folder).dtype
+    policy = _adapted(_path(model, benchmark), settings, dtype=dtype, param_dtype="float32", seed=0, device=device)
+    assert policy.base is not None, "it has an adapter"
+    lora.load(policy.model, policy.base, folder)
+    return policy
 
 
 def _shipped(benchmark: str) -> Path:
@@ -161,6 +220,7 @@ def _policy(network: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
         head = head_of(network)
     except UserError as error:
         raise ModelError(f"{error}; choose another model") from error
+    fuse_norms(network)
     network = network.to(device).eval()
     for parameter in network.parameters():
         # Weights mapped from a safetensors file begin at any byte, and a CPU's product with a single row then rounds
@@ -195,15 +255,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_type(name: str) -> str:
+    """cpu or cuda, without a look at the device: the first look takes memory of the first GPU."""
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def model_fingerprint(policy: Policy) -> dict[str, Any]:
-    """Class, size and a digest of all weights, so that two runs can prove they started from the same policy."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(policy.trained.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    """Class, size and a digest of all weights, so that two runs can prove they started from the same policy.
+
+    `base`, where there is an adapter: the digest of the weights below.
+    """
+    base = policy.base
     return {
         "class": type(policy.model).__name__,
         "parameters": policy.num_parameters,
         "vocabulary": len(policy.tokenizer),
-        "digest": digest.hexdigest()[:16],
+        "digest": weights_digest(policy.trained) if base is None else lora.digest_of(policy.trained, base),
+        **({} if base is None else {"base": base.digest}),
     }

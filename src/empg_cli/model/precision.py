@@ -15,22 +15,32 @@ from torch import Tensor
 from torch.nn import Parameter
 
 
+def kept_long(network: Any) -> tuple[str, ...]:
+    """Parts of the names of parameters that transformers never reads in half precision: the routers of some mixtures of
+    experts."""
+    return tuple(getattr(network, "_keep_in_fp32_modules_strict", None) or ())
+
+
 class MasterWeights:
     """The parameters that are trained, behind a network that computes in a shorter type.
 
     network: the Hugging Face model that holds them; its forward pass is never run.
-    computing: its copy in the compute type; buffers, such as rotary frequencies, keep theirs.
+    computing: its copy in the compute type; buffers, such as rotary frequencies, keep theirs. Frozen parameters
+        that have it already are shared by both.
     """
 
     def __init__(self, network: Any, dtype: torch.dtype) -> None:
         self.network = network
-        kept = tuple(getattr(network, "_keep_in_fp32_modules_strict", None) or ())
+        kept = kept_long(network)
         memo: dict[int, Any] = {}
         self._pairs: list[tuple[Parameter, Parameter]] = []
         for name, master in network.named_parameters():  # tied ones once
-            # What transformers never reads in half precision, the routers of some mixtures of experts.
             is_kept = any(part in name for part in kept)
-            compute = Parameter(master.detach().to(master.dtype if is_kept else dtype, copy=True), master.requires_grad)
+            computed = master.dtype if is_kept else dtype
+            if master.dtype == computed and not master.requires_grad:
+                memo[id(master)] = master
+                continue
+            compute = Parameter(master.detach().to(computed, copy=True), master.requires_grad)
             memo[id(master)] = compute
             self._pairs.append((master, compute))
         self.computing = copy.deepcopy(network, memo)

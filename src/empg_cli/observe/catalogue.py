@@ -305,7 +305,13 @@ METRICS = (
     Metric(
         "perf/padding",
         "share",
-        "Padding / tokens that the model reads in the update's forward passes, mean over optimiser steps.",
+        "Padding / tokens that the update's forward passes compute, mean over optimiser steps; 0 for packed rows.",
+    ),
+    Metric(
+        "perf/shared",
+        "share",
+        "Tokens of rows that the update does not compute, since another row of the micro-batch begins with the same, / "
+        "tokens of rows, mean over optimiser steps; 0 where rows are padded.",
     ),
     Metric(
         "perf/tokens_per_microbatch",

@@ -29,7 +29,8 @@ from empg_cli.observe.step_histograms import step_histograms
 from empg_cli.observe.stop import Stopped
 from empg_cli.observe.summary import RunReport, print_run_summary
 from empg_cli.observe.watchdog import Watchdog
-from empg_cli.pulse import beat
+from empg_cli.pulse import beat, enter
+from empg_cli.pulse import phase as phase_now
 from empg_cli.runs.abandoned import branches
 from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, is_saved, load_state, not_saved
 from empg_cli.runs.evaluations import (
@@ -48,7 +49,7 @@ from empg_cli.runs.patience import Patience
 from empg_cli.runs.rows import Row, drop_rows_from, read_rows
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories
-from empg_cli.signals import Interrupted, asked, exit_code, hand_over, obey
+from empg_cli.signals import Interrupted, asked, exit_code, hand_over
 from empg_cli.types import Batch, Progress, Trajectory
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,6 @@ class Observer:
         folder: OpenFolder,
         sinks: Fan,
         dashboard: Dashboard,
-        watchdog: Watchdog,
         history: Mapping[int, Row],
     ) -> None:
         """history: the rows of a resumed run."""
@@ -79,7 +79,6 @@ class Observer:
         )
         self._cfg, self._folder, self._sinks, self._dashboard = cfg, folder, sinks, dashboard
         self._files = Patience("evaluations and trajectories", str(folder.path))
-        self._watchdog = watchdog
         self._clocks = Clocks()
         self._last_row: dict[str, float] = {}
         self._text_of: TextOf | None = None
@@ -94,7 +93,8 @@ class Observer:
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Around a part of an update: its wall time stands in the next row, its name in what is said about trouble."""
-        self._watchdog.phase = phase
+        enter(phase)
+        beat()
         with self._clocks.timed(phase):
             yield
 
@@ -103,23 +103,26 @@ class Observer:
 
         def report(done: int, total: int) -> None:
             beat()
-            self._watchdog.phase = phase
+            enter(phase)
             self._dashboard.phase(phase, done, total)
 
         return report
 
-    def record_policy(self, fingerprint: Mapping[str, Any], text_of: TextOf) -> None:
-        """Note the initial weights in run.json. From now on the texts of trajectories are kept too.
+    def keep_texts(self, text_of: TextOf) -> None:
+        """From now on the texts of trajectories are kept too."""
+        self._text_of = text_of
+
+    def record_policy(self, fingerprint: Mapping[str, Any]) -> None:
+        """Note the initial weights in run.json.
 
         Raises:
             UserError: a run that goes on began with other weights.
         """
-        self._text_of = text_of
         earlier = read_run_file(self._folder.path).get(MODEL)
         if self._folder.resume_from is not None and earlier and earlier["digest"] != fingerprint["digest"]:
             said = f"the initial policy is not the one that the run began with: digest {earlier['digest']}, " \
                    f"now {fingerprint['digest']}"  # fmt: skip
-            if not self._cfg.trainer.warm_start.steps and self._cfg.model.init != "scratch":
+            if not self._cfg.trainer.warm_start.is_on and self._cfg.model.init != "scratch":
                 raise UserError(f"{said}; give the weights that it began with, or start a new run")
             log.warning("%s: made anew, it was rounded differently, and the KL reference with it", said)
             return
@@ -195,7 +198,7 @@ class Observer:
         return self.health.stop_reason is not None
 
     def raise_if_stopped(self, state: TrainState) -> None:
-        """Leave the loop when a signal or a health check asked for it. Call after a checkpoint."""
+        """Leave the loop when a health check asked for it. Call after a checkpoint."""
         if self.health.stop_reason is not None and state.update < self._cfg.trainer.updates:
             self.finish(state)
             has_one = is_saved(self._folder.path, state.update)
@@ -204,7 +207,6 @@ class Observer:
                              f"  {self.health.stop_reason}\n  To go on all the same:  {self.again}")  # fmt: skip
         if self.health.stop_reason is not None:
             log.warning("the last update is done all the same: %s", self.health.stop_reason)
-        obey()
 
     def raise_gone(self, state: TrainState, reason: str) -> NoReturn:
         """Leave the loop since what the run plays with, such as a server, is gone. Call after a checkpoint."""
@@ -297,13 +299,14 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
     if begun and begun.unlogged:
         history[begun.update] = {**begun.unlogged}
     status = 1
+    enter("loading")  # a sweep may have run another job in this process
     with ExitStack() as stack:
         title = title_of(cfg, folder)
         dashboard = stack.enter_context(Dashboard(cfg.logger.console, title, cfg.trainer.updates, done=folder.done))
-        watchdog = stack.enter_context(Watchdog(cfg.trainer.watchdog, folder.path))
+        stack.enter_context(Watchdog(cfg.trainer.watchdog, folder.path))
         if folder.resume_from:
             dashboard.message(f"resumed from {folder.resume_from}, update {folder.done}")
-        observer = Observer(cfg, folder, sinks, dashboard, watchdog, history)
+        observer = Observer(cfg, folder, sinks, dashboard, history)
         try:
             yield observer
             status = 0
@@ -318,7 +321,7 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
             if not is_out_of_memory(error):
                 raise
             status = 2
-            raise out_of_memory(error, watchdog.phase, cfg, observer.again, may_change=may_change) from error
+            raise out_of_memory(error, phase_now(), cfg, observer.again, may_change=may_change) from error
         finally:
             sinks.close(exit_code(asked()) if asked() else status)
     if sinks.unwritten:

@@ -82,6 +82,8 @@ class RunState:
     _finished: list[float] = field(default_factory=list)
     """Times at which the last updates were done, the first one's start before them."""
     _pace_known: bool = False
+    _phase_began: tuple[int, float] = (0, 0.0)
+    """Units that were done when the phase was first heard of, and the time."""
 
     def __post_init__(self) -> None:
         self.title = printable(self.title)
@@ -94,6 +96,8 @@ class RunState:
         if phase == PACE_STARTS_WITH and not self._pace_known:
             self._pace_known = True
             self._finished = [self.clock()]
+        if self.phase is None or self.phase[0] != printable(phase):
+            self._phase_began = (done, self.clock())
         self.phase = (printable(phase), done, total)
 
     def record(self, update: int, row: Mapping[str, float]) -> None:
@@ -124,6 +128,16 @@ class RunState:
         since = self.clock() - self._finished[-1]
         return max(0.0, (self.total_updates - self.update) * mean - since)
 
+    @property
+    def phase_eta_s(self) -> float | None:
+        """Seconds to the end of a phase before the first update, such as a warm start; None later, and before it moves:
+        the updates have their own forecast."""
+        began, at = self._phase_began
+        if self._pace_known or self.phase is None or self.phase[1] <= began:
+            return None
+        _, done, total = self.phase
+        return (self.clock() - at) / (done - began) * (total - done)
+
     def trend(self, metric: str) -> int:
         """+1 rising, -1 falling, 0 flat or not yet known."""
         values = self.history.get(metric, [])[-2 * TREND_WINDOW :]
@@ -146,7 +160,9 @@ def plain_update(state: RunState) -> str:
 
 def plain_phase(state: RunState) -> str:
     name, done, total = state.phase or ("", 0, 0)
-    return f"update {state.update + 1}/{state.total_updates} {name} {done}/{total} elapsed={duration(state.elapsed_s)}"
+    eta = "" if state.phase_eta_s is None else f" eta={duration(state.phase_eta_s)}"
+    elapsed = duration(state.elapsed_s)
+    return f"update {state.update + 1}/{state.total_updates} {name} {done}/{total} elapsed={elapsed}{eta}"
 
 
 def plain_evaluation(state: RunState) -> str:
@@ -221,6 +237,8 @@ def _progress(state: RunState, width: int) -> RenderableType:
         grid.add_column(no_wrap=True)
     for number, (name, done, total) in enumerate(rows):
         times = f"{duration(state.elapsed_s)} eta {_eta(state)}" if number == 0 else ""
+        if number == 1 and state.phase_eta_s is not None:
+            times = f"eta {duration(state.phase_eta_s)}"
         bar = ProgressBar(total=max(1, total), completed=done, width=bar_width) if bar_width >= 8 else ""
         grid.add_row(Text(name), bar, f"{done}/{total} {times}")
     return grid

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Self, TextIO
 
-from empg_cli.pulse import beat, silence_s
+from empg_cli.pulse import beat, is_waiting, phase, silence_s
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ class Watchdog:
 
     def __init__(self, seconds: float, folder: Path) -> None:
         """seconds: of silence before it speaks, once each time; 0 = never."""
-        self.phase = "loading"
-        """What the run is doing, under the names of `timing_s/`."""
         self._seconds, self._path = seconds, folder / FILE
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -49,7 +47,7 @@ class Watchdog:
         has_spoken = False
         while not self._over.wait(self._seconds / LOOKS):
             faulthandler.dump_traceback_later(2 * self._seconds, file=STDERR)
-            if silence_s() < self._seconds:
+            if silence_s() < self._seconds or is_waiting():  # whoever is waited for speaks
                 has_spoken = False
             elif not has_spoken:
                 has_spoken = True
@@ -57,7 +55,7 @@ class Watchdog:
 
     def _speak(self) -> None:
         """Into the file alone where there are many lines; the log says where they are."""
-        said = f"no turn and no micro-batch for {silence_s():.0f} s in phase {self.phase}"
+        said = f"no turn and no micro-batch for {silence_s():.0f} s in phase {phase()}"
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 _dump(said, file)

@@ -17,8 +17,12 @@ class Axis:
     name: str = ""
 
 
+ROUNDING = 1e-9
+"""Of the larger end: ends that are nearer are one number."""
+
+
 def number_axis(low: float, high: float, name: str = "", *, count: int = 4, is_share: bool = False) -> Axis:
-    values = ticks(low, high, count) if low < high else [low]
+    values = ticks(low, high, count) if high - low > ROUNDING * max(abs(low), abs(high)) else [low]
     return Axis(low, high, tuple(zip(values, tick_labels(values, is_share=is_share), strict=True)), name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,16 @@ from empg_cli.agents.agent import AgentMaker
 from empg_cli.agents.codec import P
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.errors import UserError
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import EpisodeRules, play
 from empg_cli.rollout.stepping import Stepper
-from empg_cli.signals import asked, held, obey
+from empg_cli.signals import Interrupted, asked, held
 from empg_cli.types import Progress, Status, Task, Trajectory
 
 SIGNALS_EVERY_S = 0.05
 """Between two looks at whether a signal asks to end."""
+NO_TASK = Task("", "", "")
 
 
 def collect(
@@ -34,8 +37,11 @@ def collect(
     stream: Sequence[int],
     first_group: int = 0,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Trajectory]:
     """Play `group_size` episodes of every task; a finished episode leaves its place to the next one waiting.
+
+    Of several ranks each plays whole groups, and all return all of them.
 
     Args:
         stream: integers that name the source of randomness (seed, update, ...). Each episode draws from its own
@@ -52,6 +58,7 @@ def collect(
     trajectories = [
         Trajectory(task, group, index) for group, task in enumerate(tasks, first_group) for index in range(group_size)
     ]
+    mine = [trajectory for trajectory in trajectories if (trajectory.group - first_group) % ranks.size == ranks.rank]
     finished = 0
 
     async def play_in_its_place(trajectory: Trajectory, places: asyncio.Semaphore, stepper: Stepper) -> None:
@@ -63,22 +70,36 @@ def collect(
                 await play(trajectory, make_agent(), engine, stepper, rules, rng)
         finished += 1
         if progress:
-            progress(finished, len(trajectories))
+            progress(finished, len(mine))
 
     async def play_all() -> None:
         if progress:
-            progress(0, len(trajectories))
-        places = asyncio.Semaphore(rules.max_concurrent or len(trajectories) or 1)
+            progress(0, len(mine))
+        places = asyncio.Semaphore(rules.max_concurrent or len(mine) or 1)
         stepper = Stepper(benchmark, in_order=engine.is_deterministic)
-        await _until_asked(
-            _all_or_none([play_in_its_place(trajectory, places, stepper) for trajectory in trajectories])
-        )
+        await _until_asked(_all_or_none([play_in_its_place(trajectory, places, stepper) for trajectory in mine]))
 
-    obey()
-    run(play_all())
-    if finished < len(trajectories):
-        obey()
-    return trajectories
+    ranks.obey()
+    try:
+        run(play_all())
+    except Interrupted:
+        if ranks.size == 1:
+            raise
+    if ranks.size > 1 or finished < len(mine):
+        ranks.obey()
+    return shared(trajectories, mine, ranks)
+
+
+def shared(trajectories: list[Trajectory], mine: Sequence[Trajectory], ranks: Ranks) -> list[Trajectory]:
+    """What each rank has played, in the places of all; the tasks, which every rank has, do not travel."""
+    if ranks.size == 1:
+        return trajectories
+    played = {
+        (one.group, one.index): one
+        for part in ranks.of_all([replace(one, task=NO_TASK) for one in mine])
+        for one in part
+    }
+    return [replace(played[one.group, one.index], task=one.task) for one in trajectories]
 
 
 async def _until_asked(work: Coroutine[Any, Any, None]) -> None:
@@ -89,6 +110,8 @@ async def _until_asked(work: Coroutine[Any, Any, None]) -> None:
         if asked():
             working.cancel()
             await asyncio.wait([working])
+            if not working.cancelled():
+                working.exception()  # looked at: it is the signal's, and whoever waits for this obeys it
             return
     await working
 
@@ -138,12 +161,19 @@ def _run_in(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None
 
 
 def _run_to_the_end(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+    loop.set_exception_handler(_but_for_signals)
     try:
         loop.run_until_complete(loop.create_task(coroutine))
     finally:
         if left := _cancel_all(loop):
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
+
+
+def _but_for_signals(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A signal comes out of the loop itself; the tasks that it ended on its way are asked by nobody."""
+    if not isinstance(context.get("exception"), Interrupted):
+        loop.default_exception_handler(context)
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:

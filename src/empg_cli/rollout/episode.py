@@ -55,7 +55,7 @@ def episode_rules(
         invalid_action_penalty=benchmark.invalid_action_penalty,
         penalise_refused=benchmark.invalid_action_scope == "admissible",
         top_p=top_p,
-        max_concurrent=rollout.max_concurrent,
+        max_concurrent=rollout.places,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from empg_cli.errors import UserError
+from empg_cli.model import lora
 from empg_cli.model.attention import use_policy_attention
 from empg_cli.model.batch import make_batch
 from empg_cli.model.loading import ModelError
@@ -40,12 +41,18 @@ def check_parity(policy: Policy) -> None:
     """Two turns of two episodes through rollout and scoring, against the model's forward pass with its own attention.
 
     Where the parameters are kept in a longer type than passes compute in, they are read in that type as well, which
-    shows what rounding would hide. Draws nothing from any stream of random numbers, and leaves the policy as it was.
+    shows what rounding would hide. A policy with an adapter is read with another one on the same weights as well: a new
+    adapter adds nothing, which would hide that it is not computed. Draws nothing from any stream of random numbers, and
+    leaves the policy as it was.
 
     Raises:
         ModelError: they differ, or the model cannot be read this way. Nothing has been played yet.
     """
-    if policy.masters is not None:
+    if policy.base is not None:
+        probe = policy.frozen_copy()
+        lora.fill(probe.model)
+        check_parity(probe)
+    elif policy.masters is not None:
         check_parity(Policy(policy.masters.network, policy.tokenizer, policy.device))
     name = type(policy.model).__name__
     try:

@@ -10,6 +10,7 @@ from empg_cli.agents.agent import AgentMaker
 from empg_cli.algorithms.filtering import informative
 from empg_cli.benchmarks.base import Benchmark, tallies_of
 from empg_cli.config.schema import TrainConfig
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import episode_rules
@@ -36,10 +37,11 @@ class Source:
         benchmark: Benchmark,
         make_agent: AgentMaker[int],
         progress: Progress | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """progress: told how many episodes of a batch have ended."""
+        """progress: told how many episodes of a batch have ended, of those that this rank plays."""
         self._cfg, self._engine, self._benchmark = cfg, engine, benchmark
-        self._make_agent, self._progress = make_agent, progress
+        self._make_agent, self._progress, self._ranks = make_agent, progress, ranks
         self._tasks = benchmark.tasks("train")
         self._rules = episode_rules(cfg.rollout, cfg.benchmark, temperature=cfg.rollout.temperature)
 
@@ -67,7 +69,7 @@ class Source:
         while True:
             played = self._play(state, batches)
             batches += 1
-            calls.check()
+            calls.check(self._ranks)
             masked += count_masked(played)
             all_played += played
             if not sampling.drop_uniform_groups:
@@ -106,6 +108,7 @@ class Source:
             stream=(_STREAM, cfg.seed, state.update, batch),
             first_group=batch * wanted,
             progress=self._progress,
+            ranks=self._ranks,
         )
         state.count(played)
         return played

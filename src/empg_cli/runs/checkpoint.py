@@ -1,8 +1,9 @@
 """Checkpoints appear whole or not at all, and are checked before they are trusted.
 
-`<run>/checkpoints/step-000120/` holds a Hugging Face model folder, `optimizer.pt`, `state.json`, `history.json` (what
-the run had recorded until then, `runs.history`), and `manifest.json` with size and SHA-256 of every file. It is written
-under a temporary name and renamed when complete. Whoever reads one holds it, so that no run deletes it meanwhile.
+`<run>/checkpoints/step-000120/` holds a Hugging Face model folder, `optimizer.pt` or the folder `optimizer`,
+`state.json`, `history.json` (what the run had recorded until then, `runs.history`), and `manifest.json` with size and
+SHA-256 of every file. It is written under a temporary name and renamed when complete. Whoever reads one holds it, so
+that no run deletes it meanwhile.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ FOLDER = "checkpoints"
 MODEL = "model"
 """Folder of the weights in a checkpoint."""
 OPTIMIZER = "optimizer.pt"
+PARTS = "optimizer"
+"""In its place where several ranks wrote the checkpoint: a folder of their parts."""
 
 
 class NotSaved(UserError):  # noqa: N818 (a sentence for the user)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from empg_cli.config import outside
 from empg_cli.runs.config_file import find_run_folder
+from empg_cli.runs.demonstrations import file_digest
 from empg_cli.runs.format import FORMAT, KEY, without_new_keys
-from empg_cli.runs.provenance import CODE, code_digest
+from empg_cli.runs.provenance import CODE, DEMONSTRATIONS, code_digest
 from empg_cli.runs.run_file import read_run_file
 
 if TYPE_CHECKING:
@@ -27,20 +28,34 @@ OUTSIDE = "outside"
 """Key of run.json: the code from outside the package that the run is made by."""
 MODEL = "model"
 """Key of run.json: the fingerprint of the initial weights."""
+SETTLED = "settled"
+"""Key of run.json: the numbers that auto stands for, or that were given, by key."""
 DATA = "data"
 """Key of run.json: the fingerprint of the data."""
-PACKAGES = ("empg-cli", "torch", "transformers", "tokenizers", "hydra-core", "pydantic", "numpy", "wandb")
+PACKAGES = (
+    "empg-cli",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "hydra-core",
+    "pydantic",
+    "numpy",
+    "wandb",
+    "peft",
+    "bitsandbytes",
+)
 
-WATCHING = ("health", "watchdog", "oom")
-"""Settings of the trainer that change no number."""
+WATCHING = {"trainer": ("health", "watchdog", "oom"), "dist": ("restarts", "timeout_s")}
+"""Settings that change no number, by their section."""
 
 
 def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that shape a result, seed apart. Health checks and what is done when memory runs out are left out:
-    they watch, and a run that they stop has not finished."""
+    """The settings that shape a result, seed apart. Health checks and what is done when memory runs out or a process is
+    lost are left out: they watch, and a run that they stop has not finished."""
     shaped = {key: value for key, value in values.items() if key not in ("seed", "run_dir", "resume", "logger")}
-    if isinstance(trainer := shaped.get("trainer"), Mapping):
-        shaped["trainer"] = {key: value for key, value in trainer.items() if key not in WATCHING}
+    for section, watching in WATCHING.items():
+        if isinstance(node := shaped.get(section), Mapping):
+            shaped[section] = {key: value for key, value in node.items() if key not in watching}
     return shaped
 
 
@@ -113,6 +128,12 @@ def are_other_data(trained: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     return before is not None and after is not None and before != after
 
 
+def demonstrations_digest(cfg: TrainConfig) -> str | None:
+    """Of the file that the warm start imitates."""
+    file = cfg.trainer.warm_start.file
+    return None if file is None else file_digest(Path(file).expanduser())
+
+
 def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
     """
     Args:
@@ -133,4 +154,5 @@ def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[i
         "advantage": cfg.algo.advantage.model_dump(),
         "old_logprobs": cfg.trainer.old_logprobs,
         "context": cfg.rollout.context,
+        DEMONSTRATIONS: demonstrations_digest(cfg),
     }

@@ -20,14 +20,23 @@ from empg_cli.runs.abandoned import EVERYTHING, finish_leaving, leave_branch
 from empg_cli.runs.checkpoint import all_checkpoints, drop_expendable, load_state, remove_leftovers, updates_of
 from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, saved_values
 from empg_cli.runs.evaluations import drop_evaluations
-from empg_cli.runs.facts import DATA, MODEL, OUTSIDE, PROMPT_DATE, prompt_date, run_facts
+from empg_cli.runs.facts import (
+    DATA,
+    MODEL,
+    OUTSIDE,
+    PROMPT_DATE,
+    SETTLED,
+    demonstrations_digest,
+    prompt_date,
+    run_facts,
+)
 from empg_cli.runs.format import lookup
 from empg_cli.runs.history import BEGAN, METRICS, HistoryError, check_history, first_update, history_faults
 from empg_cli.runs.hold import Hold
 from empg_cli.runs.identity import Change, bends_of, differences, other_data
 from empg_cli.runs.manifest import CheckpointError
 from empg_cli.runs.mixture import refuse_unlike
-from empg_cli.runs.provenance import CODE_BEFORE, WEIGHTS, code_before
+from empg_cli.runs.provenance import CODE_BEFORE, DEMONSTRATIONS, WEIGHTS, code_before
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
 from empg_cli.runs.trajectories import drop_trajectories
@@ -45,7 +54,7 @@ class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
     """A new run was to begin in a folder that holds one."""
 
 
-OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL)
+OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, SETTLED)
 """Keys of run.json that a run which begins anew does not take over."""
 
 
@@ -145,6 +154,7 @@ def _opened(
         facts |= code_before(before)
     if start and origin != run_dir.resolve():
         facts |= {BEGAN: {"run": str(origin), "update": done}, MODEL: before.get(MODEL)}
+        facts |= {SETTLED: before[SETTLED]} if SETTLED in before else {}
     text = config.as_yaml(cfg)
     digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
     facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))
@@ -233,6 +243,12 @@ def _refuse_another_run(
             hint = f"this empg makes others of the same settings; go on with that of commit {before.get('commit')}"
         title = f"{from_here(origin)} cannot be resumed like this"
         raise ConfigError(title, [Problem("benchmark.data_dir", what, hint=hint)])
+    imitated, now = before.get(DEMONSTRATIONS), demonstrations_digest(cfg)
+    if imitated != now:
+        what = f"is not the file that the warm start imitated: digest {imitated}, now {now}"
+        hint = "give that file, or start a new run"
+        title = f"{from_here(origin)} cannot be resumed like this"
+        raise ConfigError(title, [Problem("trainer.warm_start.file", what, hint=hint)])
     first = first_update(before)
     try:
         check_history(origin, start, first=first, done=done)

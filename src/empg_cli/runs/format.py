@@ -68,10 +68,16 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
         ),
     ),
     3: (
+        Added("model.lora", {"rank": 0, "alpha": 32.0, "targets": None}),
+        Added("trainer.optimizer", "adamw"),
         Added("trainer.oom", "stop"),
         Added("trainer.watchdog", 0.0),
         Added("trainer.health.max_failed_calls", 1.0),
         Added("trainer.health.max_bad_updates", 0),
+        Added("trainer.warm_start.file", None),
+        Added("trainer.warm_start.epochs", 1),
+        Added("trainer.warm_start.held_out", 0.05),  # not read without a file
+        Added("dist", {"launch": "none"}),
     ),
 }
 """Format -> the keys that its configurations have and those of the format before do not."""
@@ -137,8 +143,8 @@ def without_new_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lookup(values: Mapping[str, Any], key: str) -> Any:
-    """The value under a dotted key; None where there is none."""
+    """The value under a dotted key, all of them under an empty one; None where there is none."""
     found: Any = values
-    for part in key.split("."):
+    for part in key.split(".") if key else ():
         found = found.get(part) if isinstance(found, Mapping) else None
     return found

@@ -72,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     "trainer.lr_warmup": R.STAYS,
     "trainer.lr_schedule": R.STAYS,
     "trainer.weight_decay": R.STAYS,
+    "trainer.optimizer": R.STAYS,
     "trainer.max_grad_norm": R.STAYS,
     "trainer.epochs": R.STAYS,
     "trainer.minibatches": R.STAYS,
@@ -86,8 +87,10 @@ RULES: Mapping[str, Rule] = {
     "trainer.oom": R.MAY_CHANGE,
     "trainer.watchdog": R.MAY_CHANGE,
     "trainer.warm_start": R.STAYS,
+    "trainer.warm_start.file": R.CONTENT,
     "trainer.health": R.MAY_CHANGE,
     "logger": R.MAY_CHANGE,
+    "dist": R.MAY_CHANGE,
 }
 """Key -> its rule, which holds below it too where no longer key has one."""
 

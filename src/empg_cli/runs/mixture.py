@@ -31,7 +31,7 @@ class Mixture:
     """One part of the runs that is not the same in all of them."""
 
     part: str
-    """code, packages, code from outside, data or weights."""
+    """code, packages, code from outside, data, demonstrations or weights."""
     kinds: Mapping[str, tuple[str, ...]]
     """What it was -> the cells, by their folders."""
 

@@ -16,7 +16,7 @@ from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.runs.config_file import saved_run
 
 SECTIONS = {
-    "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger"),
+    "train": ("model", "benchmark", "algo", "rollout", "trainer", "logger", "dist"),
     "eval": ("model", "benchmark", "rollout", "trainer", "logger"),
 }
 
@@ -30,6 +30,17 @@ def run_given(overrides: Sequence[str]) -> Path | None:
         raise ConfigError(INVALID, [Problem("run", "cannot be swept", hint="call `empg eval` once for each run")])
     value = given[-1].value() if given else None
     return None if value is None else Path(str(value))
+
+
+def words_for(key: str, overrides: Sequence[str]) -> list[str]:
+    """The texts that a command line gives a key of `empg train`, all of them in a sweep."""
+    with hydra_session("train") as session:
+        words, _ = parse(overrides, session.loader)
+    given: list[object] = []
+    for word in words:
+        if word.key_or_group == key:
+            given += list(word.sweep_string_iterator()) if word.is_sweep_override() else [word.value()]
+    return [text for text in given if isinstance(text, str)]
 
 
 def used_folders(overrides: Sequence[str]) -> list[Path]:

@@ -13,6 +13,8 @@ import empg_cli
 
 CODE, CODE_BEFORE = "code", "code_before"
 """Keys of run.json: the digest of the code, and those of the code that made the run before it went on."""
+DEMONSTRATIONS = "demonstrations"
+"""Key of run.json: the digest of the file that a warm start imitates, where there is one."""
 WEIGHTS = "weights"
 """Key of run.json: the digest of the weights before a warm start, where there was one."""
 NOT_IN_A_RUN = ("cli", "reports", "studies")
@@ -72,6 +74,9 @@ def parts(facts: Mapping[str, Any], settings: Mapping[str, Any] | None, *, name:
     benchmark = _text(settings["benchmark"]) if settings else name
     if data := facts.get("data"):
         found[Part("data", benchmark)] = _data([*facts.get("data_before", []), data])
+    if demonstrations := facts.get(DEMONSTRATIONS):
+        named = _text(settings["trainer"]["warm_start"]) if settings else name
+        found[Part("demonstrations", named)] = Made(demonstrations, f"digest {demonstrations}")
     drawn = f"seed {seed}" if settings and settings["model"]["init"] == "scratch" else ""
     if weights := _weights(facts, settings):
         model = _text(settings["model"]) if settings else name
@@ -113,7 +118,8 @@ def _weights(facts: Mapping[str, Any], settings: Mapping[str, Any] | None) -> st
     """Before a warm start: what comes after it depends on seed and settings, and on the machine by its rounding."""
     if WEIGHTS in facts:
         return str(facts[WEIGHTS])
-    had_warm_start = settings is None or settings["trainer"]["warm_start"]["steps"] > 0
+    imitated = settings["trainer"]["warm_start"] if settings else {}
+    had_warm_start = settings is None or imitated["steps"] > 0 or imitated.get("file") is not None
     return None if had_warm_start else facts.get("model", {}).get("digest")
 
 

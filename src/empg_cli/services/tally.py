@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from empg_cli.ranks import ALONE, Ranks
 from empg_cli.services.errors import ServerDown
 
 
@@ -40,15 +41,20 @@ class FailedCalls:
         self._most = most
         self._before = [(tally, tally.asked, tally.failed) for tally in tallies]
 
-    def check(self) -> None:
+    def check(self, ranks: Ranks = ALONE) -> None:
         """
+        Args:
+            ranks: that have asked, each of its own; they all come to the same end.
+
         Raises:
             ServerDown: one of the servers left more of them without an answer.
         """
-        for tally, asked_before, failed_before in self._before:
-            asked, failed = tally.asked - asked_before, tally.failed - failed_before
+        own = [(one.asked - asked, one.failed - failed, one.last_failure) for one, asked, failed in self._before]
+        for (tally, _, _), *counts in zip(self._before, *(ranks.of_all(own) if own else []), strict=True):
+            asked, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
             if failed > self._most * asked:
+                last = next(text for _, failures, text in counts if failures)
                 raise ServerDown(
                     f"{failed} of {asked} calls of {tally.server} stayed without an answer, which is more than "
-                    f"trainer.health.max_failed_calls={self._most:g} of them; the last: {tally.last_failure}"
+                    f"trainer.health.max_failed_calls={self._most:g} of them; the last: {last}"
                 )

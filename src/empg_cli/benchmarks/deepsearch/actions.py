@@ -75,6 +75,13 @@ def render_action(tool: ToolName, argument: str, form: ActionForm, thought: str 
             return (f"Thought: {thought}\nAction: " if thought else "") + f"{tool}[{argument}]"
 
 
+def thought_in(text: str) -> str:
+    """What stands in the first complete `<think>`; empty when there is none."""
+    _, opened, rest = text.partition("<think>")
+    inside, closed, _ = rest.partition("</think>")
+    return inside.strip() if opened and closed else ""
+
+
 def first_tag(text: str, tools: Sequence[ToolName] = _TOOLS) -> Action | None:
     """The leftmost `<tool>...</tool>`, wherever it stands.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from empg_cli.cli.commands.train import check_demonstrations
 from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import COMMAND_LINE, run_training
 from empg_cli.cli.launch import check_flags, run_hydra
@@ -89,6 +90,7 @@ def run(
 
         print_plan(asked, forecast(asked, Wish(*wish), jobs=jobs))
         return
+    check_demonstrations(words)
     entered(asked)
     folder, again = f"hydra.sweep.dir={as_value(asked.folder)}", command(*COMMAND_LINE[1:])
     try:

@@ -15,36 +15,31 @@ import torch
 from torch import Tensor
 
 from empg_cli.model.attention import AttentionRule
-from empg_cli.rollout.torch_engine.reading import Chunk, Run, plan_runs
+from empg_cli.rollout.torch_engine.reading import Chunk
+from empg_cli.rollout.torch_engine.runs import Run, plan_runs
 
 EXTRA_CALLS = 10
-"""What the second part and the mixing cost, in calls of the attention kernel."""
-LEADER_READS = 3
-"""A family's beginning is read from its leader's slot, written beside those of the other families, and read again."""
+"""What the second part and the mixing cost, in calls of the attention kernel, beside one for each family."""
 
 
 class PrefixReading:
     """Attention of one token per episode; the chunks come in the order of their slots, each with a shared beginning."""
 
     def __init__(self, chunks: Sequence[Chunk], overhead: int, dtype: torch.dtype) -> None:
-        members: dict[int, list[int]] = defaultdict(list)
-        for number, chunk in enumerate(chunks):
-            members[chunk.family].append(number)
-        shared_F = np.array([min(chunks[number].shared for number in numbers) for numbers in members.values()])
-        self._families, self._width = len(members), max(map(len, members.values()))
-        # Chunk n stands at place_N[n] of a [families, width] table; chunk_at names the chunk of a place.
-        chunk_at = np.zeros((self._families, self._width), dtype=np.int64)
-        place_N, shared_N = np.empty(len(chunks), dtype=np.int64), np.empty(len(chunks), dtype=np.int64)
-        for family, numbers in enumerate(members.values()):
-            chunk_at[family, : len(numbers)] = numbers
-            place_N[numbers] = family * self._width + np.arange(len(numbers))
-            shared_N[numbers] = shared_F[family]
-        identity = np.arange(len(chunks))
-        self._is_table = len(chunks) == chunk_at.size and bool((place_N == identity).all())
-        self._chunk_at, self._place_N = torch.from_numpy(chunk_at.ravel()), torch.from_numpy(place_N)
-        self._leaders = torch.tensor([chunks[numbers[0]].slot for numbers in members.values()])
-        self._columns = int(shared_F.max())
-        self._bias = _bias(np.zeros_like(shared_F), shared_F, 0, self._columns, dtype)
+        members = _members(chunks)
+        shared_N = np.empty(len(chunks), dtype=np.int64)
+        self._families: list[tuple[slice, slice, int]] = []
+        begin = 0
+        for numbers in members:
+            shared = min(chunks[number].shared for number in numbers)
+            shared_N[numbers] = shared
+            leader = chunks[numbers[0]].slot
+            self._families.append((slice(begin, begin + len(numbers)), slice(leader, leader + 1), shared))
+            begin += len(numbers)
+        order_N = np.concatenate(members)
+        is_ordered = bool((order_N == np.arange(len(chunks))).all())
+        self._order_N = None if is_ordered else torch.from_numpy(order_N)
+        self._place_N = None if is_ordered else torch.from_numpy(np.argsort(order_N))
         self._own = [_OwnRun(run, chunks, shared_N, dtype) for run in plan_runs(chunks, overhead)]
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, rule: AttentionRule) -> Tensor:
@@ -52,29 +47,30 @@ class PrefixReading:
         _, heads, _, head_dim = query.shape
         key_heads = keys.shape[1]
         packed_NKGD = query[0].transpose(0, 1).reshape(-1, key_heads, heads // key_heads, head_dim)
-        table = packed_NKGD if self._is_table else packed_NKGD[self._chunk_at]
-        table = table.unflatten(0, (self._families, self._width)).transpose(1, 2).flatten(2, 3)
-        shared, shared_lse = _attention(
-            table,
-            keys[:, :, : self._columns][self._leaders],
-            values[:, :, : self._columns][self._leaders],
-            self._bias,
-            rule.scale,
-        )
-
-        def rows(part: Tensor) -> Tensor:
-            """[families, key heads, width * group, x] -> [N, key heads, group, x]"""
-            of_families = part.reshape(self._families, key_heads, self._width, -1, part.shape[-1]).transpose(1, 2)
-            of_places = of_families.reshape(-1, *of_families.shape[2:])
-            return of_places if self._is_table else of_places[self._place_N]
-
+        shared, shared_lse = self._of_families(packed_NKGD, keys, values, rule.scale)
         own = [run.attend(packed_NKGD, keys, values, rule.scale) for run in self._own]
         out = own[0][0] if len(own) == 1 else torch.cat([part for part, _ in own])
         lse = own[0][1] if len(own) == 1 else torch.cat([part for _, part in own])
-        weight = torch.sigmoid(rows(shared_lse[..., None]) - lse[..., None])
+        weight = torch.sigmoid(shared_lse - lse)[..., None]
         # Half precision has its log-sum-exp in float32, so the mixture is made there.
-        mixed: Tensor = torch.lerp(out.to(weight.dtype), rows(shared).to(weight.dtype), weight)
+        mixed: Tensor = torch.lerp(out.to(weight.dtype), shared.to(weight.dtype), weight)
         return mixed.to(query.dtype).reshape(1, -1, heads, head_dim)
+
+    def _of_families(
+        self, packed_NKGD: Tensor, keys: Tensor, values: Tensor, scale: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """What each chunk takes from its family's beginning, and the log-sum-exp [N, key heads, group]."""
+        ordered = packed_NKGD if self._order_N is None else packed_NKGD[self._order_N]
+        outs, lses = [], []
+        for part, leader, shared in self._families:
+            query = (
+                ordered[part].transpose(0, 1).flatten(1, 2)[None]
+            )  # the members' queries stand as rows of a key head
+            out, lse = _attention(query, keys[leader, :, :shared], values[leader, :, :shared], None, scale)
+            outs.append(out[0].unflatten(1, (-1, ordered.shape[2])).transpose(0, 1))
+            lses.append(lse[0].unflatten(1, (-1, ordered.shape[2])).transpose(0, 1))
+        out, lse = torch.cat(outs), torch.cat(lses)
+        return (out, lse) if self._place_N is None else (out[self._place_N], lse[self._place_N])
 
 
 class _OwnRun:
@@ -110,7 +106,9 @@ def _bias(begin_P: np.ndarray, end_P: np.ndarray, start: int, stop: int, dtype: 
     return torch.zeros(hidden_PC.shape, dtype=dtype).masked_fill_(hidden_PC, float("-inf"))[:, None, None]
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float | None
+) -> tuple[Tensor, Tensor]:
     """Result [B, heads, rows, head_dim] and log-sum-exp of the scores [B, heads, rows].
 
     This is the kernel behind torch's scaled_dot_product_attention on a CPU, which keeps the log-sum-exp to itself.
@@ -120,13 +118,22 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: f
     return out, lse
 
 
-def saved_columns(chunks: Sequence[Chunk]) -> int:
-    """Columns that are spared if the beginnings are read for whole families; 0 or less where that does not pay, and 0
-    if any episode has no beginning of a family."""
-    if min(chunk.shared for chunk in chunks) < 1:
+def saved_columns(chunks: Sequence[Chunk], overhead: int) -> int:
+    """Columns that are spared if the beginnings are read for whole families, less what that costs; 0 or less where it
+    does not pay, or if any episode has no beginning of a family.
+
+    overhead: columns that are read in the time of a call of the kernel.
+    """
+    shared = [chunk.shared for chunk in chunks]
+    if min(shared) < 1 or sum(shared) <= EXTRA_CALLS * overhead:  # without looking at the families
         return 0
-    shared: dict[int, int] = {}
-    for chunk in chunks:
-        shared[chunk.family] = min(chunk.shared, shared.get(chunk.family, chunk.shared))
-    # The leaders' beginnings are padded to the longest.
-    return sum(shared[chunk.family] for chunk in chunks) - LEADER_READS * len(shared) * max(shared.values())
+    beginnings = [(len(numbers) - 1) * min(chunks[number].shared for number in numbers) for numbers in _members(chunks)]
+    return sum(beginnings) - (EXTRA_CALLS + len(beginnings)) * overhead
+
+
+def _members(chunks: Sequence[Chunk]) -> list[list[int]]:
+    """The numbers of each family's chunks."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for number, chunk in enumerate(chunks):
+        members[chunk.family].append(number)
+    return list(members.values())

@@ -12,11 +12,16 @@ from torch import Tensor
 from empg_cli.model.policy import Policy
 from empg_cli.model.windows import windows_of
 from empg_cli.rollout.torch_engine.cache import EpisodeCache
+from empg_cli.rollout.torch_engine.decoding import Decoder, capture_of
+from empg_cli.rollout.torch_engine.plans import ChunkPlan
 from empg_cli.rollout.torch_engine.reading import Chunk, positions
 
 TOKENS_AT_ONCE = 2048
-"""Tokens in one forward pass, but for a single longer prompt: bounds memory, and activations stay in the CPU's
-caches."""
+"""Tokens in one forward pass, but for a single longer prompt: bounds memory."""
+CPU_ACTIVATIONS = 2**22
+"""Bytes, four times hidden states in float32: more fall out of a CPU's caches between two layers. Takes tokens ..."""
+CPU_TOKENS_AT_LEAST = 256
+"""... but no more than down to these, since every pass reads the weights."""
 SHARED_AT_LEAST = 16
 """A common beginning of different prompts that is shorter is not worth a forward pass of its own."""
 
@@ -50,13 +55,18 @@ class Row:
 
 class Reader:
     """share: keys and values that the cache holds already are copied, not computed again: the first prompt of a group,
-    the beginning that all first prompts have in common, and the beginning of a window that the episode has read."""
+    the beginning that all first prompts have in common, and the beginning of a window that the episode has read.
+    most_columns: tokens of the longest episode there can be; None = not known.
+    burst: tokens that `decode` draws at most before anybody looks at them."""
 
-    def __init__(self, policy: Policy, *, share: bool) -> None:
-        self._policy, self._share = policy, share
+    def __init__(self, policy: Policy, *, share: bool, most_columns: int | None = None, burst: int = 0) -> None:
+        self._policy, self._share, self._most_columns = policy, share, most_columns
+        self._burst = burst
+        self._decoder: Decoder | None = None
         self._rows: dict[Hashable, Row] = {}
         self._cache = self._empty_cache()
         self._families = 0
+        self._at_once = _tokens_at_once(policy)
 
     def __len__(self) -> int:
         """Open episodes."""
@@ -69,7 +79,8 @@ class Reader:
         if gone is None:
             return
         if not self._rows:
-            self._cache = self._empty_cache()  # an update needs the memory, and makes what it held wrong
+            # An update needs the memory, and makes what it held wrong.
+            self._cache, self._decoder = self._empty_cache(), None
             return
         last = max(self._rows.values(), key=lambda row: row.slot)
         if last.slot > gone.slot:
@@ -116,6 +127,47 @@ class Reader:
             logit_BV = logit_BV[[place[leader] for leader in leaders]]
         return logit_BV
 
+    def decode(
+        self,
+        rows: Sequence[Row],
+        contexts: Sequence[list[int]],
+        uniform_KN: np.ndarray,
+        temperature: float,
+        top_p: float,
+    ) -> np.ndarray:
+        """Read the last token of each context, draw one, read that, and so on: K tokens for each of N rows, whatever
+        they say. How many of them count is said by `keep`.
+
+        Args:
+            rows: all has been read of each context but its last token, and there is room for K more.
+
+        Returns:
+            Token, log-prob and entropy of each draw: float64 [3, K, N].
+        """
+        decoder = self._decoder_of_cache()
+        slot_N = np.array([row.slot for row in rows])
+        slots = decoder.slots(int(slot_N.max()))
+        token_P, position_P, moves_P = np.zeros((3, slots), dtype=np.int64)
+        for row in self._rows.values():
+            if row.slot < slots:
+                position_P[row.slot] = len(row.read)
+        token_P[slot_N], moves_P[slot_N] = [context[-1] for context in contexts], 1
+        uniform_KP = np.zeros((len(uniform_KN), slots))
+        uniform_KP[:, slot_N] = uniform_KN
+        drawn_3KP = decoder.burst(token_P, position_P, moves_P, uniform_KP, temperature, top_p)
+        return drawn_3KP[:, :, slot_N]
+
+    def keep(self, row: Row, context: Sequence[int]) -> None:
+        """After `decode`: this is what counts, its last token not yet read."""
+        row.read += context[len(row.read) : -1]
+
+    def _decoder_of_cache(self) -> Decoder:
+        """Made anew with the cache and when it grows, for its tensors are others then."""
+        cache = self._cache
+        if self._decoder is None or self._decoder.shape != (cache.slots, cache.columns):
+            self._decoder = Decoder(self._policy, cache, most_passes=self._burst, capture=capture_of(self._policy))
+        return self._decoder
+
     def _read_beginnings(self, fresh: Sequence[tuple[Row, list[int]]]) -> None:
         """Fill fresh rows with the longest beginning that another row holds, or that all of them have in common."""
         donors = [row for row in self._rows.values() if row.read]
@@ -144,7 +196,7 @@ class Reader:
         """Read the rest of each context; returns the logits [B, V] after it."""
         chunks = [row.chunk(len(context)) for row, context in zip(rows, contexts, strict=True)]
         new = [context[len(row.read) :] for row, context in zip(rows, contexts, strict=True)]
-        logits = [self._pass(chunks[part], new[part]) for part in _parts([len(ids) for ids in new])]
+        logits = [self._pass(chunks[part], new[part]) for part in _parts([len(ids) for ids in new], self._at_once)]
         for row, ids in zip(rows, new, strict=True):
             row.read += ids
         return torch.cat(logits) if len(logits) > 1 else logits[0]
@@ -152,7 +204,7 @@ class Reader:
     def _pass(self, chunks: Sequence[Chunk], ids: Sequence[Sequence[int]]) -> Tensor:
         """One forward pass over packed chunks; returns the logits [B, V] after each."""
         device = self._policy.device
-        self._cache.aim(chunks)
+        self._cache.aim(ChunkPlan(chunks))
         end_B = torch.from_numpy(np.cumsum([len(part) for part in ids]) - 1).to(device)
         logit_BV: Tensor = self._policy.lm(
             torch.tensor([[token for part in ids for token in part]], device=device),
@@ -163,7 +215,7 @@ class Reader:
         return logit_BV
 
     def _empty_cache(self) -> EpisodeCache:
-        return EpisodeCache(0, windows_of(self._policy.model.config))
+        return EpisodeCache(0, windows_of(self._policy.model.config), most_columns=self._most_columns)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -174,11 +226,18 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return next(number for number in range(length) if left[number] != right[number])
 
 
-def _parts(sizes: Sequence[int]) -> Iterator[slice]:
-    """Consecutive chunks of at most TOKENS_AT_ONCE tokens together, or a single longer one."""
+def _tokens_at_once(policy: Policy) -> int:
+    if policy.device.type != "cpu":
+        return TOKENS_AT_ONCE
+    in_caches = CPU_ACTIVATIONS // (16 * policy.head.weight_VD.shape[1])
+    return min(TOKENS_AT_ONCE, max(CPU_TOKENS_AT_LEAST, in_caches))
+
+
+def _parts(sizes: Sequence[int], at_once: int) -> Iterator[slice]:
+    """Consecutive chunks of at most `at_once` tokens together, or a single longer one."""
     start = total = 0
     for number, size in enumerate(sizes):
-        if number > start and total + size > TOKENS_AT_ONCE:
+        if number > start and total + size > at_once:
             yield slice(start, number)
             start, total = number, 0
         total += size

@@ -11,7 +11,12 @@ def sample(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw one token per row by inverting the cumulative distribution; temperature 0 takes the most likely one.
 
+    With z = logit - max and w = exp z: p = w / sum w, log p = z - log sum w, entropy = log sum w - sum p z. Passes over
+    a long vocabulary wait for memory, so there are few, and the logits' own memory is used again. (torch's log_softmax
+    is off by up to 4e-5 on a CPU with 150,000 words in float32, and an entropy of its results by 2e-4.)
+
     Args:
+        logit_BV: overwritten.
         uniform_B: numbers in [0, 1), one per row.
         top_p: draw only from the most likely tokens that together have at least this probability.
 
@@ -19,21 +24,26 @@ def sample(
         token_B (long), its log-probability and the entropy (nats) of the distribution it was drawn from; with `top_p`
         below 1 that is the cut and renormalised one, with temperature 0 the one at temperature 1.
     """
-    if temperature == 0:
-        logprob_BV = torch.log_softmax(logit_BV, -1)
-        return _described(logit_BV.argmax(-1), logprob_BV, logprob_BV.exp())
-    logprob_BV = torch.log_softmax(logit_BV if temperature == 1 else logit_BV / temperature, -1)
-    if top_p < 1:
-        # Not -inf: a token that is cut has p log p = 0.
-        lowest = torch.finfo(logprob_BV.dtype).min
-        logprob_BV = torch.log_softmax(logprob_BV.masked_fill(~nucleus(logprob_BV.exp(), top_p), lowest), -1)
-    prob_BV = logprob_BV.exp()
-    cumulative_BV = prob_BV.cumsum(-1)
-    total_B = cumulative_BV[:, -1]  # 1 but for rounding; staying below it keeps every draw on a possible token
+    if temperature not in (0, 1):
+        logit_BV.div_(temperature)
+    logit_BV.sub_(logit_BV.amax(-1, keepdim=True))
+    weight_BV = logit_BV.exp()
+    if temperature != 0 and top_p < 1:
+        weight_BV.masked_fill_(~nucleus(weight_BV / weight_BV.sum(-1, keepdim=True), top_p), 0)
+    total_B = weight_BV.sum(-1)
+    log_total_B = total_B.log()
+    entropy_B = log_total_B - torch.linalg.vecdot(weight_BV, logit_BV) / total_B
+    token_B = logit_BV.argmax(-1) if temperature == 0 else _drawn(weight_BV, uniform_B)
+    return token_B, logit_BV.gather(1, token_B[:, None])[:, 0] - log_total_B, entropy_B
+
+
+def _drawn(weight_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """The token in whose part of the cumulative weight the number falls. Overwrites the weights."""
+    cumulative_BV = weight_BV.cumsum_(-1)
+    total_B = cumulative_BV[:, -1]  # staying below it keeps every draw on a possible token
     threshold_B = torch.minimum(uniform_B.to(total_B.dtype) * total_B, torch.nextafter(total_B, total_B * 0))
     token_B = torch.searchsorted(cumulative_BV, threshold_B[:, None], right=True)[:, 0]
-    token_B.clamp_(max=logit_BV.shape[1] - 1)  # NaN lies behind every token; its log-prob tells that it is one
-    return _described(token_B, logprob_BV, prob_BV)
+    return token_B.clamp_(max=weight_BV.shape[1] - 1)  # NaN lies behind every token; its log-prob tells that it is one
 
 
 def nucleus(prob_BV: Tensor, top_p: float) -> Tensor:
@@ -42,8 +52,3 @@ def nucleus(prob_BV: Tensor, top_p: float) -> Tensor:
     sorted_BV, order_BV = prob_BV.sort(dim=-1, descending=True, stable=True)
     before_BV = sorted_BV.cumsum(-1) - sorted_BV
     return torch.zeros_like(prob_BV, dtype=torch.bool).scatter_(1, order_BV, before_BV < top_p)
-
-
-def _described(token_B: Tensor, logprob_BV: Tensor, prob_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    entropy_B = -torch.linalg.vecdot(prob_BV, logprob_BV)  # one kernel, and no third [B, V] tensor
-    return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0], entropy_B
