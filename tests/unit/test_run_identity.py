@@ -21,7 +21,16 @@ from empg_cli.runs.identity import RULES, Change, Rule, bends_of, differences, o
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from tests.support.tiny import tiny_config
 
-WHOLE_SECTIONS = {"model", "benchmark", "algo", "trainer.warm_start", "trainer.health", "logger", "dist"}
+WHOLE_SECTIONS = {
+    "model",
+    "benchmark",
+    "algo",
+    "trainer.warm_start",
+    "trainer.health",
+    "rollout.vllm",
+    "logger",
+    "dist",
+}
 """Below these a new key gets the rule of its section; elsewhere somebody has to think about it."""
 
 

@@ -19,7 +19,7 @@ from empg_cli.agents.alfworld_compact import AlfworldCompact, vocabulary
 from empg_cli.agents.codec import CompactCodec
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Observation, StepResult
-from empg_cli.config.schema import Rollout
+from empg_cli.config.rollout import Rollout
 from empg_cli.config.trainer import WarmStart
 from empg_cli.evaluation.evaluate import evaluate_expert
 from empg_cli.experiment import fresh_or_resumed

@@ -1,8 +1,8 @@
 """Every setting of a run: type, range, unit, and what 0 or null means. Defaults live in conf/, nowhere else.
 
 Frozen and closed: an unknown key is an error, and so is a knob that the chosen algorithm does not read. Settings of
-algorithms: config/algo.py; of benchmarks: config/benchmarks.py, config/deepsearch.py; of training: config/trainer.py;
-of several processes: config/dist.py.
+algorithms: config/algo.py; of benchmarks: config/benchmarks.py, config/deepsearch.py; of playing: config/rollout.py; of
+training: config/trainer.py; of several processes: config/dist.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from empg_cli.config.deepsearch import Deepsearch, WebRetrieval
 from empg_cli.config.dist import Dist
 from empg_cli.config.endpoint import Endpoint
 from empg_cli.config.node import Node
+from empg_cli.config.rollout import Rollout
 from empg_cli.config.trainer import Trainer
 
 # --- model ---------------------------------------------------------------------------------------
@@ -112,47 +113,7 @@ class Model(Node):
         return self
 
 
-# --- rollout, logger --------------------------------------------------------------------
-
-
-class Rollout(Node):
-    engine: Literal["torch"]
-    context: Literal["window", "transcript"]
-    """transcript: append-only, one row per trajectory; window: a new prompt each step with the last `history` pairs."""
-    history: NonNegativeInt
-    """Observation-action pairs that a window prompt repeats; 0 with transcript, which does not read it."""
-    temperature: PositiveFloat
-    eval_temperature: NonNegativeFloat
-    """0 = greedy."""
-    eval_top_p: float = Field(gt=0, le=1)
-    """Evaluation samples from the most likely tokens that together have this probability; 1 = all. Training always
-    samples from all: log-probs of a cut distribution could not be reproduced by the training pass."""
-    max_concurrent: NonNegativeInt | Literal["auto"]
-    """Episodes played at once: finished ones make room for waiting ones. Bounds memory; results do not depend on it
-    but for rounding. 0 = all of an update at once; auto = as many as the memory left for their keys and values holds,
-    settled when a run begins, and kept when it goes on."""
-    max_new_tokens: PositiveInt
-    """Longest response of one step; a longer one is cut and ends there."""
-    max_context_tokens: PositiveInt
-    """A trajectory whose next prompt would not fit ends with status context_overflow."""
-
-    @property
-    def places(self) -> int:
-        """`max_concurrent` as a number: auto is settled before anything is played (`planning.auto`)."""
-        assert self.max_concurrent != "auto", "settled before anything is played"
-        return self.max_concurrent
-
-    @model_validator(mode="after")
-    def is_consistent(self) -> Rollout:
-        if self.context == "transcript" and self.history != 0:
-            raise ValueError(
-                f"history ({self.history}) is not read when context=transcript; leave it 0, or choose rollout=window"
-            )
-        if self.max_new_tokens >= self.max_context_tokens:
-            raise ValueError(
-                f"max_new_tokens ({self.max_new_tokens}) must be below max_context_tokens ({self.max_context_tokens})"
-            )
-        return self
+# --- logger -----------------------------------------------------------------------------
 
 
 class Wandb(Node):
@@ -205,6 +166,15 @@ class TrainConfig(Node):
             raise ValueError(
                 "algo.loss.importance_cap is not read when trainer.old_logprobs=rollout: the sampler's log-probs are "
                 "the old ones, so every importance weight is 1; set trainer.old_logprobs=recompute, or leave it null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def entropies_are_seen(self) -> TrainConfig:
+        if self.rollout.engine == "vllm" and self.trainer.old_logprobs == "rollout":
+            raise ValueError(
+                "trainer.old_logprobs (rollout) must be recompute when rollout.engine=vllm: servers see no entropies; "
+                "set trainer.old_logprobs=recompute"
             )
         return self
 

@@ -13,7 +13,7 @@ from empg_cli.agents.codec import P
 from empg_cli.benchmarks.base import Benchmark, tallies_of
 from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, step_in_place
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
-from empg_cli.config.schema import Rollout
+from empg_cli.config.rollout import Rollout
 from empg_cli.errors import UserError
 from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.collect import collect, refuse_if_nothing_fits

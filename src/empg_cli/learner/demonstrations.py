@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.benchmarks.base import Benchmark, Env, Observation, tallies_of
 from empg_cli.benchmarks.border import EnvironmentFailed, begin, expert_actions, reason_of, step_in_place
-from empg_cli.config.schema import Rollout
+from empg_cli.config.rollout import Rollout
 from empg_cli.config.trainer import WarmStart
 from empg_cli.errors import UserError
 from empg_cli.services.tally import FailedCalls

@@ -13,7 +13,7 @@ from typing import Final
 from empg_cli.agents.agent import Agent, AgentMaker
 from empg_cli.agents.control_tokens import THOUGHT_TAGS
 from empg_cli.benchmarks.base import Benchmark, Env, Observation
-from empg_cli.config.schema import Rollout
+from empg_cli.config.rollout import Rollout
 from empg_cli.errors import DataError
 from empg_cli.learner.demonstrations import Demonstration, Move, perform
 from empg_cli.runs.demonstrations import KeptEpisode, KeptMove

@@ -45,6 +45,11 @@ class NoCompletion(Exception):  # noqa: N818 (an answer that says why there is n
         self.status, self.reason = status, reason
 
 
+class EngineLost(Exception):  # noqa: N818 (what has happened to another process)
+    """Nobody is left who answers, or who has the weights that were published; `LearnersEngine.revive` waits for them.
+    What was being played is lost."""
+
+
 class Engine(Protocol[P]):
     is_deterministic: bool
     """Answers come in an order that depends on the prompts alone. Where they do not, nothing is gained by waiting in
@@ -68,4 +73,32 @@ class Engine(Protocol[P]):
 
     def close(self, episode: Hashable) -> None:
         """The episode is over: what is held for it may go."""
+        ...
+
+
+class LearnersEngine(Engine[int], Protocol):
+    """An engine that plays with a policy that learns. Its own methods are common points of all ranks."""
+
+    policy_version: int
+    """Updates that the policy had seen when it was last published."""
+
+    def publish(self, version: int) -> None:
+        """The policy has changed: what is sampled from now on is of this version. Where episodes go on meanwhile, the
+        answers under way go on with the new weights.
+
+        Raises:
+            UserError: what the engine samples from is not the policy that learns.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Nothing is asked before the next `publish`: what is held on the device of the learner may go."""
+        ...
+
+    def revive(self) -> None:
+        """After `EngineLost` on one rank: returns when the last published policy can be asked again.
+
+        Raises:
+            UserError: it does not come back.
+        """
         ...

@@ -11,7 +11,7 @@ from empg_cli.agents.codec import P
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.benchmarks.border import EnvironmentFailed
 from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
-from empg_cli.config.schema import Rollout
+from empg_cli.config.rollout import Rollout
 from empg_cli.pulse import beat
 from empg_cli.rollout.engine import Completion, Engine, NoCompletion, Sampling
 from empg_cli.rollout.outcomes import reported_numbers

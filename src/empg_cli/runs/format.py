@@ -78,6 +78,23 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
         Added("trainer.warm_start.epochs", 1),
         Added("trainer.warm_start.held_out", 0.05),  # not read without a file
         Added("dist", {"launch": "none"}),
+        Added("rollout.max_staleness", 0),
+        Added(
+            "rollout.vllm",
+            {
+                "urls": None,
+                "servers": None,
+                "gpus_per_server": 1,
+                "colocate": True,
+                "gpu_memory": 0.5,
+                "python": None,
+                "args": [],
+                "max_gap": None,
+                "timeout_s": 600.0,
+                "attempts": 5,
+                "start_timeout_s": 900.0,
+            },
+        ),
     ),
 }
 """Format -> the keys that its configurations have and those of the format before do not."""

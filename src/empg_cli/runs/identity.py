@@ -66,6 +66,8 @@ RULES: Mapping[str, Rule] = {
     "rollout.max_concurrent": R.MAY_CHANGE,
     "rollout.max_new_tokens": R.STAYS,
     "rollout.max_context_tokens": R.STAYS,
+    "rollout.max_staleness": R.STAYS,
+    "rollout.vllm": R.MAY_CHANGE,
     "trainer.updates": R.UPDATES,
     "trainer.tasks_per_update": R.STAYS,
     "trainer.lr": R.STAYS,
