@@ -109,7 +109,7 @@ TRAINING = (
     Mutant(
         "updates-not-published",
         "src/empg_cli/loop.py",
-        "            engine.publish(state.update)\n",
+        "            metrics |= engine.publish(state.update)\n",
         "",
         "every step says that the initial policy sampled it",
         _LOOP,

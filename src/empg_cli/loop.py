@@ -50,6 +50,7 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
             after = replace(state)
             with observer.timed("rollout"):
                 trajectories, metrics = source.next(after)
+                engine.rest()
             trajectories = trainable(trajectories)
             metrics |= describe_batch(trajectories)
             batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
@@ -71,7 +72,7 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
                 metrics |= learner.step(batch, state.update)
             after.update += 1
             state.become(after)
-            engine.publish(state.update)
+            metrics |= engine.publish(state.update)
 
             # Log, evaluate, save. A signal may end the evaluation; then the row waits with the checkpoint for the next.
             observer.log_histograms(state.update, batch, parts, was_won_S)

@@ -82,12 +82,15 @@ class LearnersEngine(Engine[int], Protocol):
     policy_version: int
     """Updates that the policy had seen when it was last published."""
 
-    def publish(self, version: int) -> None:
+    def publish(self, version: int) -> dict[str, float]:
         """The policy has changed: what is sampled from now on is of this version. Where episodes go on meanwhile, the
         answers under way go on with the new weights.
 
+        Returns:
+            What to log about it.
+
         Raises:
-            UserError: what the engine samples from is not the policy that learns.
+            ServerDown: what the engine samples from is gone, or is not the policy that learns.
         """
         ...
 
@@ -99,6 +102,6 @@ class LearnersEngine(Engine[int], Protocol):
         """After `EngineLost` on one rank: returns when the last published policy can be asked again.
 
         Raises:
-            UserError: it does not come back.
+            ServerDown: it does not come back.
         """
         ...
