@@ -34,7 +34,7 @@ from empg_cli.owner import owning
 from empg_cli.planning.auto import within_memory
 from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.engine import LearnersEngine
-from empg_cli.rollout.engines import opened_engine
+from empg_cli.rollout.engines import SERVERS, opened_engine
 from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
@@ -50,9 +50,6 @@ from empg_cli.services.errors import ServerDown
 from empg_cli.signals import Interrupted, caught, held
 
 log = logging.getLogger(__name__)
-
-SERVERS = "servers"
-"""Folder of a run, for what its servers of vLLM say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class NoCompletion(Exception):  # noqa: N818 (an answer that says why there is n
 
 
 class EngineLost(Exception):  # noqa: N818 (what has happened to another process)
-    """Nobody is left who answers, or who has the weights that were published; `LearnersEngine.revive` waits for them.
+    """Nobody is left who answers, or who has the weights that were published; `Engine.revive` waits for them.
     What was being played is lost."""
 
 
@@ -75,6 +75,14 @@ class Engine(Protocol[P]):
         """The episode is over: what is held for it may go."""
         ...
 
+    def revive(self) -> None:
+        """After `EngineLost` on one rank: returns when the engine can be asked again. A common point of all ranks.
+
+        Raises:
+            ServerDown: it does not come back.
+        """
+        ...
+
 
 class LearnersEngine(Engine[int], Protocol):
     """An engine that plays with a policy that learns. Its own methods are common points of all ranks."""
@@ -96,12 +104,4 @@ class LearnersEngine(Engine[int], Protocol):
 
     def rest(self) -> None:
         """Nothing is asked before the next `publish`: what is held on the device of the learner may go."""
-        ...
-
-    def revive(self) -> None:
-        """After `EngineLost` on one rank: returns when the last published policy can be asked again.
-
-        Raises:
-            ServerDown: it does not come back.
-        """
         ...

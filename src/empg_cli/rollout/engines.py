@@ -13,6 +13,9 @@ from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.engine import LearnersEngine
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 
+SERVERS = "servers"
+"""Folder, in that of a run, for what servers of its own say."""
+
 
 @contextmanager
 def opened_engine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ def opened_servers(
             if weights is None:
                 weights = str(folder / "model")
                 _write(policy, Path(weights), ranks)
+                stack.callback(shutil.rmtree, weights, ignore_errors=True)
             wanted = Wanted(
                 model=weights,
                 dtype=str(policy.dtype).removeprefix("torch."),
