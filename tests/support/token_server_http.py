@@ -59,7 +59,8 @@ class Call:
 
 def until_done(filled: Future[None], connection: socket.socket) -> None:
     """Until it is done; a client that has gone away cancels it, as at vLLM."""
-    while not wait([filled], timeout=0.05).done:
+    while not filled.done():
+        wait([filled], timeout=0.05)  # does not see a cancelled one
         if select.select([connection], [], [], 0)[0] and not connection.recv(1, socket.MSG_PEEK):
             filled.cancel()
             raise ConnectionAbortedError

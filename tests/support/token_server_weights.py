@@ -11,8 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import TCPStore
 
 JOINING, RECEIVING = timedelta(seconds=60), timedelta(seconds=120)
 
@@ -51,8 +49,8 @@ class WeightTransfer:
             info = InitInfo(**init_info)
         except TypeError as error:
             raise TransferError(f"Invalid init_info for GlooEngine: {error}") from error
-        store = TCPStore(info.master_address, info.master_port, info.world_size, False, timeout=JOINING)
-        prefixed = PrefixStore("wt", store)
+        store = dist.TCPStore(info.master_address, info.master_port, info.world_size, False, timeout=JOINING)
+        prefixed = dist.PrefixStore("wt", store)
         self._group = dist.ProcessGroupGloo(prefixed, info.rank_offset, info.world_size, RECEIVING)
         self._store = store
 
