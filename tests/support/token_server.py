@@ -29,6 +29,7 @@ DEV_ROUTES = {
     "/shutdown_weight_transfer_engine", "/update_weight_version", "/sleep", "/wake_up",
 }  # fmt: skip
 """There with VLLM_SERVER_DEV_MODE=1 alone."""
+OTHER_ROUTES = {"/health", "/version", "/v1/models", "/inference/v1/generate"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Options:
     scale_out: bool = True
     """Without it generate calls are forbidden."""
     tokens_only: bool = True
-    """The server has no tokenizer, so no end-of-text token ends an answer unless the request names it."""
+    """The server has no tokenizer."""
     prompt_tokens_details: bool = True
 
 
@@ -79,7 +80,7 @@ class TokenServer:
         self._labels, self._transfer = [FIRST_LABEL], WeightTransfer(self.options.backend)
         config = self.host.policy.model.config
         self._max_model_len: int = self.options.max_model_len or config.max_position_embeddings
-        self._eos = None if self.options.tokens_only else self.host.policy.tokenizer.eos_token_id
+        self._eos = protocol.Ends.of(self.host.policy, tokens_only=self.options.tokens_only)
         self._stopping.clear()
         self._http = Listener((self.options.host, self.port), self.answer)
         self.port = self._http.server_address[1]
@@ -111,7 +112,10 @@ class TokenServer:
         try:
             return self._routed(call)
         except TransferError as error:
-            message = f"Call to collective_rpc method failed: {error}"
+            message = (
+                f"Call to collective_rpc method failed: Worker failed with error '{error}', please check the stack "
+                "trace above for the root cause"
+            )
             raise protocol.error(500, message, "InternalServerError") from error
 
     def _routed(self, call: Call) -> tuple[int, Any]:
@@ -172,6 +176,8 @@ class TokenServer:
             case "POST", "/wake_up":
                 tags = call.query.get("tags")
                 return 200, {"status": "awake" if host.wake_up(tags) else "sleeping", "tags": tags}
+            case _, path if path in DEV_ROUTES | OTHER_ROUTES:
+                raise Refused(405, {"detail": "Method Not Allowed"})
         raise Refused(404, {"detail": "Not Found"})
 
     def _update(self, info: dict[str, Any]) -> None:
@@ -226,8 +232,7 @@ class TokenServer:
             max_model_len=self._max_model_len,
         )
         cached = host.tokens_cached(asked.prompt, asked.salt) if self.options.prompt_tokens_details else None
-        ends = asked.stop_ids | ({self._eos} if self._eos is not None and not asked.ignores_eos else set())
-        answer = Answer(ends)
+        answer = Answer(asked.stop_ids if asked.ignores_eos else asked.stop_ids | self._eos.all)
         filled = host.submit(answer, asked.prompt, asked.draws, asked.sampling)
         until_done(filled, call.connection)
         if not answer.was_aborted:

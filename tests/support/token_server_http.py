@@ -40,10 +40,11 @@ class Call:
     def field(self, name: str, kind: type, *, default: Any = ...) -> Any:
         body = self.json() if self.body else {}
         if not isinstance(body, dict) or (name not in body and default is ...):
-            raise protocol.invalid("missing", f"body.{name}", "Field required", "<dict>")
+            raise protocol.invalid("missing", f"body.{name}", "Field required", None)
         value = body.get(name, default)
         if value is not default and not isinstance(value, kind):
-            raise protocol.invalid(f"{kind.__name__}_type", f"body.{name}", f"Input should be a {kind.__name__}", value)
+            word, long = ("string", "string") if kind is str else ("dict", "dictionary")
+            raise protocol.invalid(f"{word}_type", f"body.{name}", f"Input should be a valid {long}", value)
         return value
 
     def flag(self, name: str, default: bool) -> bool:

@@ -15,6 +15,20 @@ import numpy as np
 from empg_cli.rollout.engine import Sampling
 from tests.support.token_server_engine import Answer
 
+PERMISSION = {
+    "id": "modelperm-0123456789abcdef",
+    "object": "model_permission",
+    "created": 0,
+    "allow_create_engine": False,
+    "allow_sampling": True,
+    "allow_logprobs": True,
+    "allow_search_indices": False,
+    "allow_view": True,
+    "allow_fine_tuning": False,
+    "organization": "*",
+    "group": None,
+    "is_blocking": False,
+}
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "presence_penalty": (0,),
@@ -57,9 +71,30 @@ def bad(message: str, param: str | None = None) -> Refused:
 
 def invalid(kind: str, loc: str, message: str, value: Any) -> Refused:
     """What FastAPI's checks say, in vLLM's words."""
-    shown = f"<list of {len(value)} items>" if isinstance(value, list) else value
+    shown = f"<{type(value).__name__} of {len(value)} items>" if isinstance(value, list | dict) else str(value)
     details = {"type": kind, "loc": loc, "msg": message, "input": shown}
     return error(400, f"1 validation error:\n  {details}", HTTPStatus.BAD_REQUEST.phrase, loc)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Tokens that end every answer whose request does not ignore them."""
+
+    unnamed: int | None
+    """The tokenizer's, which is no `stop_reason`; None = the server has no tokenizer."""
+    named: frozenset[int]
+    """Others of the folder's generation_config.json, which vLLM reads with --generation-config vllm, too."""
+
+    @classmethod
+    def of(cls, policy: Any, *, tokens_only: bool) -> Ends:
+        eos = policy.model.generation_config.eos_token_id
+        named = {eos} if isinstance(eos, int) else set(eos or ())
+        unnamed = None if tokens_only else policy.tokenizer.eos_token_id
+        return cls(unnamed, frozenset(named - {unnamed}))
+
+    @property
+    def all(self) -> frozenset[int]:
+        return self.named if self.unnamed is None else self.named | {self.unnamed}
 
 
 @dataclass
@@ -89,7 +124,7 @@ def generate_call(
         raise bad(f"the fake does not know the field {unknown[0]}")
     prompt, params = _prompt(body), body.get("sampling_params")
     if not isinstance(params, dict):
-        raise invalid("missing", "body.sampling_params", "Field required", "<dict>")
+        raise invalid("missing", "body.sampling_params", "Field required", body)
     if body.get("stream") or body.get("output_mode", "tokens") != "tokens" or body.get("priority", 0) != 0:
         raise bad("the fake answers whole, in tokens, in the order of arrival")
     sampling = _sampling(params, max_model_len - len(prompt))
@@ -125,7 +160,7 @@ def generate_call(
 def _prompt(body: dict[str, Any]) -> list[int]:
     where = "body.token_ids"
     if "token_ids" not in body:
-        raise invalid("missing", where, "Field required", "<dict>")
+        raise invalid("missing", where, "Field required", body)
     ids = body["token_ids"]
     if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids):
         raise invalid("list_type", where, "Input should be a valid list", ids)
@@ -151,7 +186,7 @@ def _sampling(params: dict[str, Any], room: int) -> Sampling:
             raise invalid("float_type", f"body.sampling_params.{name}", "Input should be a valid number", value)
     seed = params.get("seed")
     if seed is not None and not (isinstance(seed, int) and -(2**63) <= seed < 2**64):
-        raise bad("Integer value out of range")
+        raise bad("can't serialize ints < -2**63 or > 2**64 - 1")
     if not math.isfinite(temperature):
         raise _out_of_range("temperature", "must be a finite number", temperature)
     if temperature < 0:
@@ -159,7 +194,7 @@ def _sampling(params: dict[str, Any], room: int) -> Sampling:
     if temperature > 2:
         raise _out_of_range("temperature", "must be in [0, 2]", float(temperature))
     if not 0 < top_p <= 1:
-        raise _out_of_range("top_p", "must be in (0, 1]", top_p)
+        raise _out_of_range("top_p", "must be in (0, 1]", float(top_p))
     if most < 1 and "max_tokens" in params:
         raise _out_of_range("max_tokens", "must be at least 1", most)
     if temperature:
@@ -186,21 +221,20 @@ def _check_length(length: int, most: int) -> None:
 
 
 def generate_answer(
-    call: GenerateCall, answer: Answer, *, model: str, eos: int | None, tokens_cached: int | None
+    call: GenerateCall, answer: Answer, *, model: str, eos: Ends, tokens_cached: int | None
 ) -> dict[str, Any]:
     """GenerateTokensResponse.
 
     Args:
-        eos: ends an answer without being named as its reason; None = the server knows none.
         tokens_cached: None = the server does not say.
     """
     last = answer.token_ids[-1] if answer.token_ids else None
     reason, stop_id = "length", None
     if answer.was_aborted:
         reason = "abort"
-    elif last is not None and last == eos and not call.ignores_eos:
+    elif last == eos.unnamed and last is not None and not call.ignores_eos:
         reason = "stop"
-    elif last in call.stop_ids:
+    elif last in call.stop_ids or (last in eos.named and not call.ignores_eos):
         reason, stop_id = "stop", last
     content = [
         {"token_id": token, "logprob": logprob, "rank": None, "top_logprobs": [_candidate(token, logprob)]}
@@ -260,7 +294,7 @@ def models(names: list[str], root: str, max_model_len: int) -> dict[str, Any]:
             "root": root,
             "parent": None,
             "max_model_len": max_model_len,
-            "permission": [],
+            "permission": [PERMISSION],
         }
         for name in names
     ]

@@ -49,8 +49,10 @@ class WeightTransfer:
             info = InitInfo(**init_info)
         except TypeError as error:
             raise TransferError(f"Invalid init_info for GlooEngine: {error}") from error
-        store = dist.TCPStore(info.master_address, info.master_port, info.world_size, False, timeout=JOINING)
-        prefixed = dist.PrefixStore("wt", store)
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            info.master_address, info.master_port, info.world_size, False, timeout=JOINING
+        )
+        prefixed = dist.PrefixStore("wt", store)  # type: ignore[attr-defined]
         self._group = dist.ProcessGroupGloo(prefixed, info.rank_offset, info.world_size, RECEIVING)
         self._store = store
 

@@ -11,40 +11,31 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from empg_cli.config.schema import Architecture
 from empg_cli.model.loading import load_folder
-from empg_cli.model.tiny import scratch_model, word_tokenizer
 from tests.support.token_server import TokenServer, token_server
+from tests.support.token_server_client import (
+    PROMPT,
+    Trainer,
+    ask,
+    body_of,
+    error_against,
+    generate,
+    get,
+    is_up,
+    logprobs,
+    refusal,
+    saved_model,
+    until,
+)  # fmt: skip
 from tests.support.token_server_process import fake_vllm_package, options_of
-
-WORDS = [f"w{number}" for number in range(60)]
-PROMPT = [7, 9, 11, 40, 5, 6, 33]
-HALF_TIME = timedelta(seconds=20)
-
-
-def saved_model(folder: Path, *, seed: int) -> Path:
-    """Random weights, far enough from uniform that others are told apart."""
-    tokenizer = word_tokenizer(WORDS)
-    shape = Architecture(hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, mlp_size=48)
-    network = scratch_model(shape, tokenizer, seed=seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -63,103 +54,6 @@ def networks(folders: tuple[Path, Path]) -> tuple[Any, Any]:
 def server(folders: tuple[Path, Path]) -> Iterator[TokenServer]:
     with token_server(folders[0]) as server:
         yield server
-
-
-def ask(url: str, path: str, body: Any = None, *, method: str = "POST", timeout: float = 30) -> tuple[int, Any]:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as reply:
-            return reply.status, json.loads(reply.read() or "null")
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
-def get(url: str, path: str) -> Any:
-    status, body = ask(url, path, method="GET")
-    assert status == 200
-    return body
-
-
-def body_of(seed: int = 3, *, prompt: Sequence[int] = PROMPT, tokens: int = 12, **sampling: Any) -> dict[str, Any]:
-    own = {"seed": seed, "max_tokens": tokens, "logprobs": 1, "temperature": 1.0, "top_p": 1.0, "top_k": -1, **sampling}
-    return {"model": "policy", "request_id": f"r{seed}", "token_ids": list(prompt), "sampling_params": own}
-
-
-def generate(server: TokenServer, seed: int = 3, **options: Any) -> Any:
-    status, body = ask(server.url, "/inference/v1/generate", body_of(seed, **options))
-    assert status == 200, body
-    return body
-
-
-def refusal(server: TokenServer, **changes: Any) -> tuple[int, Any]:
-    status, body = ask(server.url, "/inference/v1/generate", {**body_of(), **changes})
-    return status, body["error"]
-
-
-def logprobs(choice: Any) -> list[float]:
-    return [entry["logprob"] for entry in choice["logprobs"]["content"]]
-
-
-def error_against(
-    network: Any, choice: Any, *, prompt: Sequence[int] = PROMPT, temperature: float = 1.0, span: Any = None
-) -> float:
-    """Largest difference to a plain forward pass over everything."""
-    ids = choice["token_ids"]
-    with torch.no_grad():
-        logit_TV = network(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
-    logp_T = torch.log_softmax(logit_TV.double() / temperature, -1).gather(1, torch.tensor(ids)[:, None])[:, 0]
-    places = slice(None) if span is None else slice(span["start"], span["end"])
-    return float((logp_T - torch.tensor(logprobs(choice), dtype=torch.float64)).abs()[places].max())
-
-
-class Trainer:
-    """Rank 0 of a gloo group whose other members are servers."""
-
-    def __init__(self, *servers: TokenServer) -> None:
-        self.servers, self._size = servers, 1 + len(servers)
-        self._store = dist.TCPStore("127.0.0.1", 0, self._size, True, wait_for_workers=False, timeout=HALF_TIME)
-        with ThreadPoolExecutor() as pool:
-            joined = [pool.submit(self._join, server, rank) for rank, server in enumerate(servers, 1)]
-            prefixed = dist.PrefixStore("wt", self._store)
-            self._group = dist.ProcessGroupGloo(prefixed, 0, self._size, HALF_TIME)  # type: ignore[call-arg]
-            assert [one.result()[0] for one in joined] == [200] * len(servers)
-
-    def _join(self, server: TokenServer, rank: int) -> tuple[int, Any]:
-        info = {"master_address": "127.0.0.1", "master_port": self._store.port, "world_size": self._size}
-        return ask(server.url, "/init_weight_transfer_engine", {"init_info": {**info, "rank_offset": rank}})
-
-    def push(self, network: Any, version: str) -> None:
-        self._all("/pause?mode=keep")
-        self._all("/start_weight_update")
-        named = list(network.named_parameters())
-        info = {
-            "names": [name for name, _ in named],
-            "dtype_names": [str(value.dtype).removeprefix("torch.") for _, value in named],
-            "shapes": [list(value.shape) for _, value in named],
-        }
-        with ThreadPoolExecutor() as pool:
-            updates = [pool.submit(ask, one.url, "/update_weights", {"update_info": info}) for one in self.servers]
-            for _, value in named:
-                options = dist.BroadcastOptions()
-                options.rootRank = 0
-                self._group.broadcast([value.detach().contiguous()], options).wait()
-            assert [one.result()[0] for one in updates] == [200] * len(self.servers)
-        self._all("/finish_weight_update", {"weight_version": version})
-        self._all("/reset_prefix_cache")
-        self._all("/resume")
-
-    def _all(self, path: str, body: Any = None) -> None:
-        for server in self.servers:
-            status, answer = ask(server.url, path, body)
-            assert status == 200, answer
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 def test_the_same_request_has_the_same_answer_alone_and_among_eight(server):
@@ -202,6 +96,19 @@ def test_a_stop_token_ends_the_answer_and_is_kept(server):
     assert cut["weight_versions"] == [{"version": "default", "start": 0, "end": first + 1}]
 
 
+def test_the_end_of_text_ends_an_answer_that_does_not_ignore_it(folders, server):
+    body = body_of(temperature=2.0, tokens=200, ignore_eos=True)
+    whole = ask(server.url, "/inference/v1/generate", body)[1]["choices"][0]
+    eos = server.host.policy.tokenizer.eos_token_id
+    end = whole["token_ids"].index(eos) + 1
+    assert len(whole["token_ids"]) == 200
+    choice = generate(server, temperature=2.0, tokens=200, ignore_eos=False)["choices"][0]
+    assert (choice["token_ids"], choice["stop_reason"]) == (whole["token_ids"][:end], eos)
+    with token_server(folders[0], tokens_only=False) as reader:
+        choice = generate(reader, temperature=2.0, tokens=200, ignore_eos=False)["choices"][0]
+    assert (choice["token_ids"], choice["stop_reason"]) == (whole["token_ids"][:end], None)
+
+
 def test_an_answer_has_the_fields_of_vllm(server):
     body = generate(server, prompt=PROMPT * 5, tokens=6)
     assert set(body) == {
@@ -234,6 +141,7 @@ def test_what_vllm_refuses_is_refused(server):
     for name, value in (("temperature", -1), ("top_p", 0), ("max_tokens", 0), ("stop_token_ids", [64]), ("typo", 1)):
         assert refusal(server, sampling_params={name: value})[0] == 400, name
     assert ask(server.url, "/v1/load_lora_adapter", {"lora_name": "a", "lora_path": "b"})[0] == 404
+    assert ask(server.url, "/pause", method="GET") == (405, {"detail": "Method Not Allowed"})
 
 
 def test_an_answer_ends_where_the_model_has_no_more_room(folders):
@@ -415,7 +323,7 @@ def test_it_runs_as_a_process_in_the_place_of_vllm(folders, tmp_path):
     process = subprocess.Popen([sys.executable, *command, '{"backend":"gloo"}'], env=environment, cwd=tmp_path)
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: _is_up(url) or process.poll() is not None)
+        until(lambda: is_up(url) or process.poll() is not None, limit_s=100)
         status, body = ask(url, "/inference/v1/generate", body_of())
         assert status == 200
         with token_server(folders[0]) as here:
@@ -425,10 +333,3 @@ def test_it_runs_as_a_process_in_the_place_of_vllm(folders, tmp_path):
         assert process.wait(5) == 0
     finally:
         process.kill()
-
-
-def _is_up(url: str) -> bool:
-    try:
-        return ask(url, "/health", method="GET")[0] == 200
-    except OSError:
-        return False
