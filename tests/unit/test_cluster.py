@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from empg_cli.cli.cluster import FIRST_PORT, Place, is_not_first, place_of, slurm_hosts
-from empg_cli.cli.cluster_ranks import ClusterJob, _said, _sees, _tell
 from empg_cli.cli.commands.train import run
 from empg_cli.cli.flags import HydraFlags
+from empg_cli.cli.ranks.cluster import FIRST_PORT, Place, is_not_first, place_of, slurm_hosts
+from empg_cli.cli.ranks.cluster_ranks import ClusterJob, _said, _sees, _tell
 from empg_cli.config import load
 from empg_cli.config.problems import ConfigError
 from empg_cli.errors import UserError
@@ -135,7 +136,7 @@ def test_a_machine_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None
 
 
 def test_another_disk_is_not_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("empg_cli.cli.cluster_ranks.SEEN_WITHIN_S", 0.1)
+    monkeypatch.setattr("empg_cli.cli.ranks.cluster_ranks.SEEN_WITHIN_S", 0.1)
     assert not _sees(ClusterJob({}, tmp_path, ".seen-abc"))
 
 
@@ -152,6 +153,7 @@ def test_another_disk_is_not_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
 def test_how_a_rank_that_is_not_the_first_ends(
     error: BaseException, code: int, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     assert _said(error, load(["dist=cluster"]), Place(1, 2, 1, "one", 1)) == code
     assert [record.getMessage() for record in caplog.records] == ([said] if said else [])
     assert all(bool(record.exc_info) == isinstance(error, ValueError) for record in caplog.records)

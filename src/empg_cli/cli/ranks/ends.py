@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from empg_cli.cli.rank_job import RankEnd
+from empg_cli.cli.ranks.job import RankEnd
 from empg_cli.errors import UserError
 from empg_cli.pulse import phase
 from empg_cli.signals import Interrupted, asked

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from empg_cli.cli.cluster import Place, place_of
-from empg_cli.cli.rank_ends import end_of, plain_lines
+from empg_cli.cli.ranks.cluster import Place, place_of
+from empg_cli.cli.ranks.ends import end_of, plain_lines
 from empg_cli.config.compose import INVALID
 from empg_cli.config.dist import ClusterDist
 from empg_cli.config.problems import ConfigError, Problem

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from empg_cli.cli.rank_children import Pace
-from empg_cli.cli.rank_job import RankEnd, RankJob
-from empg_cli.cli.rank_watch import Loss, attended
+from empg_cli.cli.ranks.children import Pace
+from empg_cli.cli.ranks.job import RankEnd, RankJob
+from empg_cli.cli.ranks.watch import Loss, attended
 from empg_cli.config.compose import INVALID
 from empg_cli.config.dist import NodeDist
 from empg_cli.config.problems import ConfigError, Problem
