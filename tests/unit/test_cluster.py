@@ -17,7 +17,7 @@ from empg_cli.cli.ranks.cluster_ranks import ClusterJob, _said, _sees, _tell
 from empg_cli.config import load
 from empg_cli.config.problems import ConfigError
 from empg_cli.errors import UserError
-from empg_cli.ranks import RankLost
+from empg_cli.ranks import Ended, RankLost
 from empg_cli.signals import Interrupted
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "one", "MASTER_PORT": "29500"}
@@ -146,6 +146,7 @@ def test_another_disk_is_not_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
         (Interrupted(10), 138, None),
         (SystemExit(2), 2, None),
         (UserError("no such file"), 2, "rank 1: no such file"),
+        (Ended("stopped by trainer.health", 3), 3, None),
         (RankLost("another rank is gone"), 1, "rank 1: another rank is gone"),
         (ValueError("a bug"), 1, "rank 1: train failed"),
     ],

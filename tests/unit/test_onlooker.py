@@ -12,6 +12,7 @@ from empg_cli.observe.health_watch import HealthWatch
 from empg_cli.observe.observer import Observer
 from empg_cli.observe.onlooker import Onlooker, onlooking
 from empg_cli.pulse import phase, silence_s
+from empg_cli.ranks import Ended
 from empg_cli.runs.checkpoint import TrainState
 
 
@@ -43,6 +44,7 @@ def test_it_says_where_the_rank_is_and_writes_nothing(tmp_path: Path, monkeypatc
         observer.raise_if_unsaved(state, is_saved=False)
         assert observer.sync(state)
         assert not observer.must_stop
-        with pytest.raises(HealthStop, match="after update 3: no server"):
+        with pytest.raises(Ended, match="after update 3: no server") as ended:
             observer.raise_gone(state, "no server")
+        assert ended.value.exit_code == HealthStop.exit_code
     assert list(tmp_path.iterdir()) == []

@@ -19,12 +19,13 @@ import pytest
 from empg_cli.cli.interrupts import interruptible
 from empg_cli.cli.ranks import processes
 from empg_cli.cli.ranks.children import Pace
-from empg_cli.cli.ranks.processes import Ended, RankDied, processes_of, resume_after, train_on_ranks
+from empg_cli.cli.ranks.processes import RankDied, processes_of, resume_after, train_on_ranks
 from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed
 from empg_cli.observe.stop import Stopped
 from empg_cli.owner import FolderOwned, owning
+from empg_cli.ranks import Ended
 from empg_cli.runs.checkpoint import TrainState, write_checkpoint
 from tests.support.tiny import tiny_config
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.observe.health import HealthStop
 from empg_cli.pulse import beat, enter
+from empg_cli.ranks import Ended
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.trajectories import TextOf
@@ -76,7 +77,7 @@ class Onlooker:
 
     def raise_gone(self, state: TrainState, reason: str) -> NoReturn:
         """Leave the loop with the first rank, which says what there is to say."""
-        raise HealthStop(f"stopped after update {state.update}: {reason}")
+        raise Ended(f"stopped after update {state.update}: {reason}", HealthStop.exit_code)
 
     def finish(self, state: TrainState) -> None: ...
 

@@ -14,7 +14,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from empg_cli.cli.ranks.cluster import Place, place_of
 from empg_cli.cli.ranks.ends import end_of, plain_lines
@@ -26,11 +26,9 @@ from empg_cli.errors import UserError
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.observe.stop import AGAIN
 from empg_cli.owner import owning
+from empg_cli.ranks import Ended, Ranks
 from empg_cli.runs.config_file import is_run
 from empg_cli.signals import asked, caught, exit_code
-
-if TYPE_CHECKING:
-    from empg_cli.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +174,8 @@ def _said(error: BaseException, cfg: TrainConfig, place: Place) -> int:
     """The exit code; a line of log unless it is the first rank's to speak."""
     if isinstance(error, SystemExit):
         return int(error.code or 0)
+    if isinstance(error, Ended):
+        return error.exit_code
     end = end_of(error, cfg.model_dump(mode="json"), Path(cfg.run_dir))
     match end.kind:
         case "stopped":
