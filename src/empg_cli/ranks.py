@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+LOGS = "ranks"
+"""Folder of the run's: what ranks other than the first say, and the stacks of one that crashed or hung."""
 
 
 class RankLost(RuntimeError):  # noqa: N818 (what has happened to another process)

@@ -17,6 +17,7 @@ from empg_cli.cli.ranks.cluster_ranks import ClusterJob, _said, _sees, _tell
 from empg_cli.config import load
 from empg_cli.config.problems import ConfigError
 from empg_cli.errors import UserError
+from empg_cli.invocation import CALLED_IN
 from empg_cli.ranks import Ended, RankLost
 from empg_cli.signals import Interrupted
 
@@ -144,7 +145,6 @@ def test_another_disk_is_not_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
     ("error", "code", "said"),
     [
         (Interrupted(10), 138, None),
-        (SystemExit(2), 2, None),
         (UserError("no such file"), 2, "rank 1: no such file"),
         (Ended("stopped by trainer.health", 3), 3, None),
         (RankLost("another rank is gone"), 1, "rank 1: another rank is gone"),
@@ -155,9 +155,23 @@ def test_how_a_rank_that_is_not_the_first_ends(
     error: BaseException, code: int, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    assert _said(error, load(["dist=cluster"]), Place(1, 2, 1, "one", 1)) == code
+    assert _said(error, load(["dist=cluster"]), Path("run"), Place(1, 2, 1, "one", 1)) == code
     assert [record.getMessage() for record in caplog.records] == ([said] if said else [])
     assert all(bool(record.exc_info) == isinstance(error, ValueError) for record in caplog.records)
+
+
+def test_a_rank_whose_memory_ends_says_it_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first notices no more than that it is gone. The folder is the first's, whatever the own command line says."""
+    monkeypatch.delenv(CALLED_IN, raising=False)
+    cfg, run_dir = load(["dist=cluster", "run_dir=elsewhere"]), tmp_path / "run"
+    assert _said(MemoryError("no room"), cfg, run_dir, Place(1, 2, 1, "one", 1)) == 2
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and not record.exc_info
+    first, *_, last = record.getMessage().splitlines()
+    assert first.startswith(f"rank 1: out of memory on rank 1 ({socket.gethostname()}) in phase ")
+    assert last.endswith(f"train --resume {run_dir} KEY=VALUE")
 
 
 @pytest.fixture

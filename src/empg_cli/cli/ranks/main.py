@@ -106,7 +106,7 @@ def _prepared(job: RankJob, rank: int) -> TrainConfig:
 
 
 def _end_of(error: BaseException, job: RankJob, rank: int) -> RankEnd:
-    end = end_of(error, job.config, Path(job.run_dir))
+    end = end_of(error, job.config, Path(job.run_dir), rank)
     if end.kind == "lost" and rank:  # the first leaves it to the command, which knows more
         log.error("%s", end.text)
     if end.kind != "failed":
