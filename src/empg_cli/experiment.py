@@ -125,12 +125,14 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         bitsandbytes()
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     folder = None
-    if ranks.is_first:
-        kinds = sorted({task.kind for task in benchmark.tasks("train")})
-        folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
-        cfg = fitted(cfg, folder, ranks)
+    with ranks.first_decides():
+        if ranks.is_first:
+            kinds = sorted({task.kind for task in benchmark.tasks("train")})
+            folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
+            cfg = fitted(cfg, folder, ranks)
     cfg, folder = together(cfg, folder, ranks)
-    with caught(), observing(cfg, folder) if ranks.is_first else onlooking() as observer, ExitStack() as stack:
+    watching = observing(cfg, folder) if ranks.is_first else onlooking(cfg, folder.path, ranks.rank)
+    with caught(), watching as observer, ExitStack() as stack:
         initial = initial_policy(cfg, benchmark, folder, observer, ranks)
         observer.keep_texts(text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
