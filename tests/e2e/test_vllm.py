@@ -46,7 +46,7 @@ PARITY = 1e-5
 """Nats, in float32."""
 
 
-def settings(*words: str) -> TrainConfig:
+def settings(*words: str, model: Sequence[str] = HEADS_OF_32) -> TrainConfig:
     python = os.environ.get("EMPG_VLLM_PYTHON")
     if not python:
         pytest.skip("EMPG_VLLM_PYTHON names no interpreter with vLLM: make test-vllm")
@@ -57,7 +57,7 @@ def settings(*words: str) -> TrainConfig:
         f"rollout.temperature={TEMPERATURE}",
         "rollout.max_context_tokens=1024",
         *words,
-        model=HEADS_OF_32,
+        model=model,
     )
 
 
@@ -246,3 +246,25 @@ def test_batches_hold_what_servers_said(policy: Policy, engine: VllmEngine) -> N
     with torch.no_grad():
         logprob_ST, _ = policy.score(batch, range(2), torch.arange(2), temperature=TEMPERATURE)
     assert float(((logprob_ST - batch.old_logprob_ST) * batch.mask_ST).abs().max()) < PARITY
+
+
+def test_an_adapter_is_swapped_with_each_publication(tmp_path: Path) -> None:
+    """The base weights stay; the server answers with the adapter of today, and says its version."""
+    base = fresh_policy(settings(), tied=True)
+    base.save(tmp_path / "base")
+    words = ("model=local", f"model.path={tmp_path / 'base'}", "model.prompt=compact", "model.lora.rank=4")
+    words += ("rollout.max_concurrent=0", "rollout=transcript")
+    cfg = settings(model=words)
+    policy = tiny_policy(cfg)
+    prompt = prompt_of(33)
+    with opened(cfg.rollout, policy, cfg, tmp_path / "servers") as engine:
+        for version in range(3):
+            published = engine.publish(version)
+            assert published["rollout/probe_gap"] < PARITY
+            (answer,) = generated(engine, [prompt], seeds=[version])
+            assert answer.policy_version == version
+            assert largest_gap(policy, prompt, answer) < PARITY
+            with torch.no_grad():
+                for parameter in policy.parameters():
+                    parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(version))
+            assert largest_gap(policy, prompt, answer) > 1e-3, "the next adapter is another"

@@ -48,9 +48,20 @@ def score_batch(
 
 
 def logprob_gap(batch: Batch) -> dict[str, float]:
-    """Distance of the sampler's log-probs from the training model's; more than rounding is a bug."""
+    """How far the policy that sampled is from the one before the update, over sampled tokens: where both are one, more
+    than rounding is a bug.
+
+    With r = pi_old / pi_rollout of a token: |log r|, the estimate r - 1 - log r of KL(rollout || old), which is never
+    negative, and the effective sample size (sum r)^2 / (n sum r^2) of importance sampling, 1 where all r are equal.
+    """
     assert batch.rollout_logprob_ST is not None, "asked for after scoring"
     if not batch.num_steps:
         return {}
-    gap_T = (batch.old_logprob_ST - batch.rollout_logprob_ST).abs()[batch.mask_ST]
-    return {"rollout/logprob_gap/max": float(gap_T.max()), "rollout/logprob_gap/mean": float(gap_T.mean())}
+    log_ratio_T = (batch.old_logprob_ST - batch.rollout_logprob_ST)[batch.mask_ST].double()
+    ratio_T = log_ratio_T.exp()
+    return {
+        "rollout/logprob_gap/max": float(log_ratio_T.abs().max()),
+        "rollout/logprob_gap/mean": float(log_ratio_T.abs().mean()),
+        "rollout/logprob_gap/kl": float((torch.expm1(log_ratio_T) - log_ratio_T).mean()),
+        "rollout/logprob_gap/ess": float(ratio_T.sum() ** 2 / (len(ratio_T) * (ratio_T**2).sum())),
+    }

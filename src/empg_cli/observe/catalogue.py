@@ -149,6 +149,23 @@ METRICS = (
     ),
     Metric("rollout/logprob_gap/mean", "nats", "Mean of the same over sampled tokens."),
     Metric(
+        "rollout/logprob_gap/kl",
+        "nats",
+        "Estimate of KL(sampler || training model) over sampled tokens: mean of r - 1 - log r, r = training / sampling "
+        "probability.",
+    ),
+    Metric(
+        "rollout/logprob_gap/ess",
+        "share",
+        "Effective sample size of importance sampling with these r: (sum r)^2 / (n sum r^2); 1 when both agree.",
+    ),
+    Metric(
+        "rollout/probe_gap",
+        "nats",
+        "After the update's weights went to the servers of vLLM: mean absolute difference of log-probs of a few tokens, "
+        "of the server where it is largest (`rollout.vllm.max_gap`).",
+    ),
+    Metric(
         "rollout/importance/mean",
         "1",
         "Token mean of min(training / sampling probability, `algo.loss.importance_cap`); 1 when both agree.",
@@ -291,7 +308,11 @@ METRICS = (
     Metric("last/hi", "share", "Upper end of its 95 % Wilson interval."),
     Metric("last/n", "tasks", "Tasks it judged."),
     # --- wall clock ---
-    Metric("timing_s/<phase>", "s", "Seconds spent in a phase: rollout, logprob, update, eval, save, warm_start."),
+    Metric(
+        "timing_s/<phase>",
+        "s",
+        "Seconds spent in a phase: rollout, logprob, update, publish (weights to servers), eval, save, warm_start.",
+    ),
     Metric(
         "perf/throughput",
         "tokens/s",
