@@ -151,7 +151,7 @@ METRICS = (
     Metric(
         "rollout/logprob_gap/kl",
         "nats",
-        "Estimate of KL(sampler || training model) over sampled tokens: mean of r - 1 - log r, r = training / sampling "
+        "Estimate of KL from the sampler to the training model over sampled tokens: mean of r - 1 - log r, r = training / sampling "
         "probability.",
     ),
     Metric(
@@ -162,8 +162,8 @@ METRICS = (
     Metric(
         "rollout/probe_gap",
         "nats",
-        "After the update's weights went to the servers of vLLM: mean absolute difference of log-probs of a few tokens, "
-        "of the server where it is largest (`rollout.vllm.max_gap`).",
+        "After the update's weights went to the servers of vLLM: mean absolute difference of log-probs of a few "
+        "tokens, of the server where it is largest (`rollout.vllm.max_gap`).",
     ),
     Metric(
         "rollout/importance/mean",
