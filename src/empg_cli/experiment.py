@@ -33,6 +33,7 @@ from empg_cli.observe.onlooker import Onlooker, onlooking
 from empg_cli.owner import owning
 from empg_cli.planning.auto import within_memory
 from empg_cli.ranks import ALONE, Ranks
+from empg_cli.rollout.ahead_source import AheadSource, open_source
 from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    source: Source
+    source: Source | AheadSource
     learner: Learner
     engine: TorchEngine
     """Plays with the learner's policy, whose weights it shares; told of every update by `publish`."""
@@ -70,7 +71,7 @@ class Experiment:
     def evaluate(self) -> Evaluation:
         """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
         cfg = self.cfg
-        with self.observer.timed("eval"):
+        with self.observer.timed("eval"), self.source.paused():
             progress = self.observer.progress("evaluation")
             return evaluate(
                 self.engine,
@@ -129,7 +130,7 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
         cfg = fitted(cfg, folder, ranks)
     cfg, folder = together(cfg, folder, ranks)
-    with caught(), observing(cfg, folder) if ranks.is_first else onlooking() as observer:
+    with caught(), observing(cfg, folder) if ranks.is_first else onlooking() as observer, ExitStack() as stack:
         initial = initial_policy(cfg, benchmark, folder, observer, ranks)
         observer.keep_texts(text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
@@ -143,8 +144,10 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         engine = TorchEngine(policy, make_agent().codec.stop_ids, most_tokens=cfg.rollout.max_context_tokens)
         engine.publish(state.update)
         budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
+        progress = observer.progress("rollout")
+        source = stack.enter_context(open_source(cfg, engine, benchmark, make_agent, progress, ranks))
         experiment = Experiment(
-            source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout"), ranks),
+            source=source,
             learner=Learner(cfg, policy, optimizer, reference, budget, ranks),
             engine=engine,
             observer=observer,
