@@ -120,6 +120,12 @@ class Run:
     def __init__(self, source: AheadSource, engine: SlowEngine, state: TrainState) -> None:
         self.source, self.engine, self.state = source, engine, state
         self.metrics: dict[str, float] = {}
+        self._end, self._wait = time.monotonic() + LIMIT_S, source._ahead.wait
+        source._ahead.wait = self._wait_no_longer  # type: ignore[method-assign]
+
+    def _wait_no_longer(self, seconds: float) -> None:
+        assert time.monotonic() < self._end, "the update waits for ever"
+        self._wait(seconds)
 
     def update(self, *, settles: bool = True) -> list[int]:
         """The groups that train."""
@@ -128,7 +134,7 @@ class Run:
 
     def play(self, *, settles: bool = True) -> list[Trajectory]:
         """settles: the update looks when all that can go on has ended, so that nothing depends on a clock."""
-        after = replace(self.state)
+        after, self._end = replace(self.state), time.monotonic() + LIMIT_S
         if settles:
             self.settle()
         trajectories, self.metrics = self.source.next(after)
