@@ -195,11 +195,11 @@ AHEAD = (
         _UNIT,
     ),
     Mutant(
-        "a-thread-that-stays",
+        "episodes-without-an-end",
         _PLAYER,
-        "            self._loop.call_soon_threadsafe(self._loop.stop)\n",
-        "",
-        "a run that has ended plays on",
+        "self._loop.run_until_complete(_over(asyncio.all_tasks(self._loop)))",
+        "pass",
+        "episodes that are under way at the end of a run are not closed",
         _UNIT,
     ),
     Mutant(

@@ -292,18 +292,13 @@ def test_no_group_begins_during_a_pause_and_those_that_have_begun_go_on() -> Non
 
 
 def test_an_evaluation_pauses_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, noted = SlowEngine(), []
-    with ahead(engine) as run:
-        cfg: Any = run.source._cfg
-        monkeypatch.setattr(
-            experiment, "evaluate", lambda *_, **__: noted.append(run.source._ahead._may_begin.is_set())
-        )
-        observer: Any = SimpleNamespace(timed=lambda _: held(), progress=lambda _: None)
-        nothing: Any = None
-        some = Experiment(run.source, nothing, nothing, observer, run.state, cfg, nothing, nothing, nothing, ALONE)
-        some.evaluate()
-        until(lambda: run.source._ahead._may_begin.is_set())
-    assert len(noted) == 1
+    with ahead(SlowEngine()) as run:
+        source, nothing, observer = run.source, None, SimpleNamespace(timed=lambda _: held(), progress=lambda _: None)
+        may_begin = source._ahead._may_begin.is_set
+        monkeypatch.setattr(experiment, "evaluate", lambda *_, **__: until(lambda: not may_begin()))
+        some: Any = (source, nothing, nothing, observer, run.state, source._cfg, nothing, nothing, nothing, ALONE)
+        Experiment(*some).evaluate()
+        until(may_begin)
 
 
 def test_episodes_of_others_have_other_names() -> None:
