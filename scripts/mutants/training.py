@@ -99,6 +99,14 @@ TRAINING = (
         _LOOP,
     ),
     Mutant(
+        "others-go-on-without-the-first",
+        "src/empg_cli/ranks.py",
+        "if said is not None:",
+        "if said is not None and self.is_first:",
+        "a health stop ends the first rank alone",
+        ("unit/test_first_decides.py",),
+    ),
+    Mutant(
         "reference-that-learns",
         "src/empg_cli/experiment.py",
         "reference = initial.frozen_copy() if",
@@ -109,7 +117,7 @@ TRAINING = (
     Mutant(
         "updates-not-published",
         "src/empg_cli/loop.py",
-        "            engine.publish(state.update)\n",
+        "            metrics |= engine.publish(state.update)\n",
         "",
         "every step says that the initial policy sampled it",
         _LOOP,

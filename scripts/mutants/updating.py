@@ -77,8 +77,8 @@ UPDATING = (
     Mutant(
         "first-row-of-a-pass-counts-as-shared",
         "src/empg_cli/learner/buckets.py",
-        "tokens = new_from[start + 1 :] - new_from[start] + shared[start]",
-        "tokens = new_from[start + 1 :] - new_from[start]",
+        "new_from[start + 1 :] - new_from[start] + shared[start]",
+        "new_from[start + 1 :] - new_from[start]",
         "a pass is larger than trainer.tokens_per_microbatch",
         _PACKED,
     ),

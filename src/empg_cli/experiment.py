@@ -34,10 +34,11 @@ from empg_cli.owner import owning
 from empg_cli.planning.auto import within_memory
 from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.ahead_source import AheadSource, open_source
+from empg_cli.rollout.engine import LearnersEngine
+from empg_cli.rollout.engines import SERVERS, opened_engine
 from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
-from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state, warn_of_little_room
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import SETTLED
@@ -56,8 +57,8 @@ log = logging.getLogger(__name__)
 class Experiment:
     source: Source | AheadSource
     learner: Learner
-    engine: TorchEngine
-    """Plays with the learner's policy, whose weights it shares; told of every update by `publish`."""
+    engine: LearnersEngine
+    """Plays with the learner's policy; told of every update by `publish`."""
     observer: Observer | Onlooker
     """The first rank's, which writes; an onlooker on the others."""
     state: TrainState
@@ -125,12 +126,14 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         bitsandbytes()
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     folder = None
-    if ranks.is_first:
-        kinds = sorted({task.kind for task in benchmark.tasks("train")})
-        folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
-        cfg = fitted(cfg, folder, ranks)
+    with ranks.first_decides():
+        if ranks.is_first:
+            kinds = sorted({task.kind for task in benchmark.tasks("train")})
+            folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
+            cfg = fitted(cfg, folder, ranks)
     cfg, folder = together(cfg, folder, ranks)
-    with caught(), observing(cfg, folder) if ranks.is_first else onlooking() as observer, ExitStack() as stack:
+    watching = observing(cfg, folder) if ranks.is_first else onlooking(cfg, folder.path, ranks.rank)
+    with caught(), watching as observer, ExitStack() as stack:
         initial = initial_policy(cfg, benchmark, folder, observer, ranks)
         observer.keep_texts(text_with_special_tokens(initial.tokenizer))
         reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
@@ -141,7 +144,16 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         if ranks.is_first:
             warn_of_little_room(folder.path, checkpoint_bytes(policy, optimizer), keep=cfg.trainer.keep_checkpoints)
         make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
-        engine = TorchEngine(policy, make_agent().codec.stop_ids, most_tokens=cfg.rollout.max_context_tokens)
+        engine = stack.enter_context(
+            opened_engine(
+                cfg.rollout,
+                policy,
+                make_agent().codec.stop_ids,
+                model=cfg.model,
+                folder=run_dir / SERVERS,
+                ranks=ranks,
+            )
+        )
         engine.publish(state.update)
         budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
         progress = observer.progress("rollout")
@@ -300,6 +312,4 @@ def fresh_or_resumed(
         ranks.meet()
         if folder.held is not None:
             folder.held.release()
-    if policy.sharding is not None:
-        policy.sharding.gather()
     return policy, optimizer, state

@@ -34,6 +34,7 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
         NotSaved: the disk did not take the last checkpoint, or a part of what was logged.
         OutOfMemory: the memory of the device or the machine ran out; the exception says which settings help.
         HealthStop: the first batch holds nothing to learn from, a health check asked to stop, or a server is gone.
+        Ended: on ranks other than the first, in the place of what the first alone has decided.
     """
     with open_experiment(cfg, run_dir, ranks) as experiment:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
@@ -50,6 +51,7 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
             after = replace(state)
             with observer.timed("rollout"):
                 trajectories, metrics = source.next(after)
+                engine.rest()
             trajectories = trainable(trajectories)
             metrics |= describe_batch(trajectories)
             batch = make_batch(trajectories, append_only=cfg.rollout.context == "transcript")
@@ -64,14 +66,15 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
             was_won_S = won_steps(trajectories)
             metrics |= credit_metrics | outcome_entropies(parts.entropy_S, was_won_S)
             if state.update == 0:
-                observer.health.judge_first_batch(metrics, trajectories, played=after.episodes)
+                with ranks.first_decides():
+                    observer.health.judge_first_batch(metrics, trajectories, played=after.episodes)
 
             # Update, and publish: what is sampled from now on is the new policy's.
             with observer.timed("update"):
                 metrics |= learner.step(batch, state.update)
             after.update += 1
             state.become(after)
-            engine.publish(state.update)
+            metrics |= engine.publish(state.update)
 
             # Log, evaluate, save. A signal may end the evaluation; then the row waits with the checkpoint for the next.
             observer.log_histograms(state.update, batch, parts, was_won_S)
@@ -89,11 +92,13 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
             if ranks.of_first(is_due or (evaluates and is_best_yet(run_dir, state.update))):
                 with observer.timed("save"):
                     is_saved = experiment.save()
-            observer.raise_if_stopped(state)
+            with ranks.first_decides():
+                observer.raise_if_stopped(state)
             ranks.obey()
 
         observer.finish(state)
-        observer.raise_if_unsaved(state, is_saved=is_saved)
+        with ranks.first_decides():
+            observer.raise_if_unsaved(state, is_saved=is_saved)
         return RunSummary(run_dir, state.update, evaluation.success_rate if evaluation else None)
 
 

@@ -8,10 +8,11 @@ here does any work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from empg_cli.errors import UserError
 from empg_cli.pulse import waiting
 from empg_cli.signals import Interrupted, asked, obey
 
@@ -19,10 +20,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+LOGS = "ranks"
+"""Folder of the run's: what ranks other than the first say, and the stacks of one that crashed or hung."""
 
 
 class RankLost(RuntimeError):  # noqa: N818 (what has happened to another process)
     """Another rank has died, or has not come to a common point in time."""
+
+
+class Ended(UserError):  # noqa: N818 (a sentence for the user)
+    """The error that the first rank has ended with, of whatever class it was there. The first says it."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,26 @@ class Ranks:
         total = torch.tensor([float(value) for value in values.values()], dtype=torch.float64)
         self.add_up(total)
         return dict(zip(values, total.tolist(), strict=True))
+
+    @contextmanager
+    def first_decides(self) -> Iterator[None]:
+        """Around what the first rank alone does, and may end the run by: a common point at its end.
+
+        Raises:
+            Ended: on the others, where the first has left the block with a UserError, which it raises itself.
+        """
+        if self.size == 1:
+            yield
+            return
+        try:
+            yield
+        except UserError as error:
+            with suppress(RankLost):  # what there is to say comes first
+                self.of_first((str(error), error.exit_code))
+            raise
+        said: tuple[str, int] | None = self.of_first(None)
+        if said is not None:
+            raise Ended(*said)
 
     def obey(self) -> None:
         """A safe point: a signal that has reached any of them is obeyed by all.

@@ -17,8 +17,6 @@ from empg_cli.loop import train
 from tests.e2e.test_ranks import LIMIT_S, SMALL
 from tests.support.same_rows import assert_same_rows, rows_of
 
-pytestmark = pytest.mark.long
-
 WORDS = (*SMALL, "dist=cluster", "dist.timeout_s=120", "run_dir=run")
 
 
@@ -33,7 +31,7 @@ def variables_of(launcher: str, rank: int, port: int) -> dict[str, str]:
 class Two:
     """Ranks with a working directory each: only that of the first has the folder that the command names."""
 
-    def __init__(self, launcher: str, folder: Path) -> None:
+    def __init__(self, launcher: str, folder: Path, *words: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.run = folder / "0" / "run"
@@ -42,7 +40,7 @@ class Two:
             (folder / str(rank)).mkdir(exist_ok=True)
             self.ranks.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "empg_cli", "train", *WORDS],
+                    [sys.executable, "-m", "empg_cli", "train", *WORDS, *words],
                     cwd=folder / str(rank),
                     env={**os.environ, **variables_of(launcher, rank, port), "GLOO_SOCKET_IFNAME": "lo"},
                     stdout=subprocess.PIPE,
@@ -66,6 +64,17 @@ class Two:
         return [(rank.returncode, output) for rank, output in zip(self.ranks, outputs, strict=True)]
 
 
+def test_a_health_stop_ends_all_ranks_alike(tmp_path: Path) -> None:
+    two = Two("torchrun", tmp_path, "benchmark.max_steps=1", "trainer.health.stop=true",
+              "trainer.health.no_signal_updates=1")  # fmt: skip
+    (code, output), (code_of_second, output_of_second) = two.ended()
+    assert (code, code_of_second) == (3, 3), output + output_of_second
+    assert "stopped by trainer.health after update 1, with a checkpoint" in output and "Traceback" not in output
+    assert "trainer.health" not in output_of_second and "ERROR" not in output_of_second
+    assert "Traceback" not in output_of_second
+
+
+@pytest.mark.long
 def test_a_run_by_any_launcher_is_the_run_of_one_process(tmp_path: Path) -> None:
     """Killed under torchrun, queued again by Slurm and stopped at its time limit, ended by one process."""
     two = Two("torchrun", tmp_path)

@@ -1,4 +1,7 @@
-"""`empg train dist=node` as a user runs it: the numbers of one process, and what happens when a rank dies or hangs."""
+"""`empg train dist=node` as a user runs it: the numbers of one process, and what happens when a rank dies or hangs.
+
+One whole run is a part of `make test`; those that are disturbed are long.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,6 @@ import pytest
 from empg_cli.config import load
 from empg_cli.loop import train
 from tests.support.same_rows import assert_same_rows, rows_of
-
-pytestmark = pytest.mark.long
 
 UPDATES = 6
 SMALL = (
@@ -84,6 +85,19 @@ def once(condition: Callable[[], bool], command: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+def test_a_run_of_two_ranks_is_that_of_one_process(folder: Path, one: Path) -> None:
+    place = folder / "two"
+    running = started(*SMALL, *NODE, f"run_dir={place}")
+    output = ended(running)
+    assert running.returncode == 0, output
+    assert "Traceback" not in output
+    assert_same_rows(one, place)
+    parts = sorted(path.name for path in place.glob("checkpoints/step-000006/optimizer/shard-*"))
+    assert [part.partition("-model")[0] for part in parts] == ["shard-00001", "shard-00002"]
+    assert (place / "ranks" / "rank-1.log").read_text().startswith("--- rank 1, ")
+
+
+@pytest.mark.long
 def test_a_rank_that_dies_or_hangs_costs_what_came_after_the_last_checkpoint(folder: Path, one: Path) -> None:
     place = folder / "disturbed"
     running = started(*SMALL, *NODE, "dist.restarts=2", "dist.timeout_s=15", f"run_dir={place}")
@@ -103,6 +117,7 @@ def test_a_rank_that_dies_or_hangs_costs_what_came_after_the_last_checkpoint(fol
     assert (place / "checkpoints" / "step-000006" / "optimizer").is_dir()
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, one: Path) -> None:
     place = folder / "stopped"
     running = started(*SMALL, *NODE, f"run_dir={place}")

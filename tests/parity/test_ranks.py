@@ -11,7 +11,7 @@ from torch import Tensor
 from empg_cli.config import load
 from empg_cli.loop import train
 from empg_cli.ranks import ALONE
-from tests.support.rank_jobs import ALGORITHMS, JOBS, resumed, run_words, together
+from tests.support.rank_jobs import ALGORITHMS, ENDS, JOBS, resumed, run_words, together
 from tests.support.same_rows import assert_same_rows
 
 Found = dict[str, dict[str, Tensor]]
@@ -34,7 +34,7 @@ def alone(folder: Path) -> Found:
 @pytest.fixture(scope="module")
 def two(folder: Path, alone: Found) -> Found:
     """Of two ranks, but for the job of four. `alone` comes first: its checkpoint is read."""
-    of_two = (*UPDATES, "bf16", "saved", "resumed", "from_one", "ahead", *RUNS)
+    of_two = (*UPDATES, "bf16", "saved", "resumed", "from_one", "ahead", *RUNS, *ENDS)
     return together(folder, {2: of_two, 4: ("two_by_two",)})
 
 
@@ -86,6 +86,15 @@ def test_a_run_on_another_benchmark_is_that_of_one_process(folder: Path, two: Fo
     alone = folder / f"{benchmark}-alone"
     train(load(run_words(benchmark)), alone)
     assert_same_rows(alone, folder / benchmark)
+
+
+@pytest.mark.parametrize(("job", "code"), [("refused", 2), ("first_batch", 3), ("health_stop", 3)])
+def test_what_the_first_ends_by_ends_all_with_its_exit_code(folder: Path, two: Found, job: str, code: int) -> None:
+    """And is said once. A rank that raised alone would leave the other waiting."""
+    assert two[job]["code"].tolist() == [code, code]
+    assert two[job]["is_silent"].tolist() == [False, True]
+    saved = [path.name for path in (folder / job).glob("checkpoints/*")]
+    assert saved == (["step-000001"] if job == "health_stop" else [])
 
 
 def test_four_ranks_in_two_copies(alone: Found, two: Found) -> None:

@@ -21,6 +21,7 @@ from torch import distributed as dist
 from empg_cli import config
 from empg_cli.algorithms.assemble import credit_parts
 from empg_cli.config.schema import TrainConfig
+from empg_cli.errors import UserError
 from empg_cli.learner.budget import TokenBudget
 from empg_cli.learner.checkpoint import load_optimizer
 from empg_cli.learner.learner import Learner
@@ -29,7 +30,7 @@ from empg_cli.loop import train
 from empg_cli.model.batch import make_batch
 from empg_cli.model.loading import reloaded
 from empg_cli.model.sharding import mesh_of, whole
-from empg_cli.ranks import Ranks
+from empg_cli.ranks import Ended, Ranks
 from empg_cli.runs.checkpoint import MODEL, TrainState, all_checkpoints
 from empg_cli.types import Batch
 from tests.support.ahead_ranks import played_ahead
@@ -159,6 +160,23 @@ def run_of(benchmark: str, ranks: Ranks, out: Path) -> dict[str, Tensor]:
     return {}
 
 
+def ended(words: Sequence[str], ranks: Ranks, folder: Path) -> dict[str, Tensor]:
+    """A run on ALFWorld that the first rank ends: exit codes, and who leaves the words to the first."""
+    settings = ["experiment=smoke", "trainer.device=cpu", "logger.wandb.mode=disabled", "logger.console=quiet", *words]
+    try:
+        train(config.load([*settings, "dist=node", f"dist.processes={ranks.size}"]), folder, ranks)
+    except UserError as error:
+        code, is_silent = ranks.of_all(error.exit_code), ranks.of_all(isinstance(error, Ended))
+    return {"code": torch.tensor(code), "is_silent": torch.tensor(is_silent)}
+
+
+NO_SIGNAL = ("benchmark.max_steps=1", "trainer.health.no_signal_updates=1")
+"""Nothing is solved in one step."""
+ENDS: Mapping[str, Sequence[str]] = {
+    "refused": ("rollout.max_context_tokens=400000000",),
+    "first_batch": (*NO_SIGNAL, "trainer.health.preflight_episodes=1", "trainer.health.preflight=stop"),
+    "health_stop": (*NO_SIGNAL, "trainer.health.stop=true"),
+}
 BF16 = ("model.dtype=bfloat16", "model.param_dtype=float32", "model.gradient_checkpointing=true")
 JOBS: Mapping[str, Callable[[Ranks, Path], dict[str, Tensor]]] = {
     **{algo: (lambda ranks, _, algo=algo: updated(algorithm_config(algo), ranks)) for algo in ALGORITHMS},
@@ -173,6 +191,7 @@ JOBS: Mapping[str, Callable[[Ranks, Path], dict[str, Tensor]]] = {
     "webshop": lambda ranks, out: run_of("webshop", ranks, out),
     "deepsearch": lambda ranks, out: run_of("deepsearch", ranks, out),
     "ahead": lambda ranks, _: played_ahead(ranks),
+    **{name: (lambda ranks, out, name=name: ended(ENDS[name], ranks, out / name)) for name in ENDS},
     "two_by_two": lambda ranks, out: saved(ranks, out, shard=2),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from empg_cli.cli.cluster import FIRST_PORT, Place, is_not_first, place_of, slurm_hosts
-from empg_cli.cli.cluster_ranks import ClusterJob, _said, _sees, _tell
 from empg_cli.cli.commands.train import run
 from empg_cli.cli.flags import HydraFlags
+from empg_cli.cli.ranks.cluster import FIRST_PORT, Place, is_not_first, place_of, slurm_hosts
+from empg_cli.cli.ranks.cluster_ranks import ClusterJob, _said, _sees, _tell
 from empg_cli.config import load
 from empg_cli.config.problems import ConfigError
 from empg_cli.errors import UserError
-from empg_cli.ranks import RankLost
+from empg_cli.invocation import CALLED_IN
+from empg_cli.ranks import Ended, RankLost
 from empg_cli.signals import Interrupted
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "one", "MASTER_PORT": "29500"}
@@ -135,7 +137,7 @@ def test_a_machine_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None
 
 
 def test_another_disk_is_not_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("empg_cli.cli.cluster_ranks.SEEN_WITHIN_S", 0.1)
+    monkeypatch.setattr("empg_cli.cli.ranks.cluster_ranks.SEEN_WITHIN_S", 0.1)
     assert not _sees(ClusterJob({}, tmp_path, ".seen-abc"))
 
 
@@ -143,8 +145,8 @@ def test_another_disk_is_not_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
     ("error", "code", "said"),
     [
         (Interrupted(10), 138, None),
-        (SystemExit(2), 2, None),
         (UserError("no such file"), 2, "rank 1: no such file"),
+        (Ended("stopped by trainer.health", 3), 3, None),
         (RankLost("another rank is gone"), 1, "rank 1: another rank is gone"),
         (ValueError("a bug"), 1, "rank 1: train failed"),
     ],
@@ -152,9 +154,24 @@ def test_another_disk_is_not_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
 def test_how_a_rank_that_is_not_the_first_ends(
     error: BaseException, code: int, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert _said(error, load(["dist=cluster"]), Place(1, 2, 1, "one", 1)) == code
+    caplog.set_level(logging.INFO)
+    assert _said(error, load(["dist=cluster"]), Path("run"), Place(1, 2, 1, "one", 1)) == code
     assert [record.getMessage() for record in caplog.records] == ([said] if said else [])
     assert all(bool(record.exc_info) == isinstance(error, ValueError) for record in caplog.records)
+
+
+def test_a_rank_whose_memory_ends_says_it_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first notices no more than that it is gone. The folder is the first's, whatever the own command line says."""
+    monkeypatch.delenv(CALLED_IN, raising=False)
+    cfg, run_dir = load(["dist=cluster", "run_dir=elsewhere"]), tmp_path / "run"
+    assert _said(MemoryError("no room"), cfg, run_dir, Place(1, 2, 1, "one", 1)) == 2
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and not record.exc_info
+    first, *_, last = record.getMessage().splitlines()
+    assert first.startswith(f"rank 1: out of memory on rank 1 ({socket.gethostname()}) in phase ")
+    assert last.endswith(f"train --resume {run_dir} KEY=VALUE")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from empg_cli import experiment, loop
 from empg_cli.errors import UserError
+from empg_cli.rollout import engines
 from empg_cli.rollout.engine import Completion
 from empg_cli.rollout.torch_engine.engine import TorchEngine
 from tests.support.tiny import tiny_config
@@ -44,7 +45,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     )
     folder = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "TorchEngine", BlindEngine)
+        patch.setattr(engines, "TorchEngine", BlindEngine)
         loop.train(cfg, folder)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -58,7 +59,7 @@ def test_entropies_that_nobody_knows_are_an_error(tmp_path: Path, monkeypatch: p
         "trainer.eval_before=false",
         "logger.wandb.mode=disabled",
     )
-    monkeypatch.setattr(experiment, "TorchEngine", BlindEngine)
+    monkeypatch.setattr(engines, "TorchEngine", BlindEngine)
     with pytest.raises(UserError, match=r"set trainer\.old_logprobs=recompute"):
         loop.train(cfg, tmp_path / "run")
 

@@ -170,6 +170,14 @@ def test_the_message_says_what_helps_with_the_values_now() -> None:
     ]
 
 
+def test_nothing_is_advised_that_several_ranks_cannot_have() -> None:
+    several = tiny_config("dist=node", "dist.processes=2", "trainer.minibatches=1")
+    for phase in ("update", "logprob", "loading"):
+        said = str(out_of_memory(MemoryError(), phase, several, "again", may_change=may_change, who="rank 1 (one)"))
+        assert said.startswith(f"out of memory on rank 1 (one) in phase {phase}: ")
+        assert "oom=halve" not in said and "lora" not in said and "model.dtype=float32" in said
+
+
 @pytest.mark.parametrize("phase", ["loading", "warm start", "rollout", "eval", "logprob", "update"])
 def test_every_phase_has_three_settings_that_exist(phase: str) -> None:
     said = str(out_of_memory(MemoryError(), phase, CFG, "again", may_change=may_change))

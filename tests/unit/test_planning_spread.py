@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from empg_cli.config import load
+from empg_cli.planning.fitting import settled
 from empg_cli.planning.hardware import GB, Hardware
 from empg_cli.planning.job import Job, job_of, spread_of
 from empg_cli.planning.memory import phases
@@ -89,3 +90,16 @@ def test_processes_on_one_cpu_share_its_memory() -> None:
     cfg = load([*WORDS, "dist=node", "dist.processes=4"])
     plan = plan_of(cfg, Hardware("a machine", "cpu", 64 * GB))
     assert plan is not None and plan.hardware.memory == 16 * GB
+
+
+SERVED = ("rollout.engine=vllm", "trainer.old_logprobs=recompute")
+
+
+def test_what_servers_play_takes_no_memory_of_the_learner() -> None:
+    """Neither keys and values, nor whole weights where layers are freed; auto plays all at once."""
+    words = ("dist=node", "dist.processes=8", "trainer.old_logprobs=recompute", "dist.reshard=true")
+    of = settled(job(*SERVED, *words, "rollout.max_concurrent=auto"), 80 * GB)
+    assert of.concurrent == of.episodes
+    assert {"keys and values", "activations", "whole weights"}.isdisjoint(items(of, "rollout"))
+    assert items(of, "update") == items(job(*words), "update")
+    assert items(job(*SERVED, *words, "dist.reshard=false"), "rollout")["whole weights"] == 2 * of.shape.parameters

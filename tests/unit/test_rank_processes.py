@@ -16,15 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from empg_cli.cli import rank_processes
 from empg_cli.cli.interrupts import interruptible
-from empg_cli.cli.rank_children import Pace
-from empg_cli.cli.rank_processes import Ended, RankDied, processes_of, resume_after, train_on_ranks
+from empg_cli.cli.ranks import processes
+from empg_cli.cli.ranks.children import Pace
+from empg_cli.cli.ranks.processes import RankDied, processes_of, resume_after, train_on_ranks
 from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import JobFailed
 from empg_cli.observe.stop import Stopped
 from empg_cli.owner import FolderOwned, owning
+from empg_cli.ranks import Ended
 from empg_cli.runs.checkpoint import TrainState, write_checkpoint
 from tests.support.tiny import tiny_config
 
@@ -253,8 +254,8 @@ def test_a_rank_that_dies_while_it_is_asked_to_stop_is_no_reason_to_go_on(
 PARENT = """
 import json, signal, sys
 from pathlib import Path
-from empg_cli.cli.rank_job import RankJob
-from empg_cli.cli.rank_watch import Pace, attended
+from empg_cli.cli.ranks.job import RankJob
+from empg_cli.cli.ranks.watch import Pace, attended
 from empg_cli.signals import caught, held
 run_dir = Path(sys.argv[1])
 job = RankJob({}, str(run_dir), str(run_dir), 0, -1, {}, [], [])
@@ -338,7 +339,7 @@ def test_what_resume_means_after_a_death(tmp_path: Path) -> None:
     assert not (run / "metrics.jsonl").exists(), "or another run's checkpoint would not be taken there"
     own = str(checkpoint(run, 4))
     assert resume_after(foreign, run, nothing) == "auto"
-    began_with = rank_processes._checkpoints(run)
+    began_with = processes._checkpoints(run)
     assert resume_after(own, run, began_with) == own, "nothing has come of it yet"
     checkpoint(run, 5)
     assert resume_after(own, run, began_with) == resume_after("restart", run, began_with) == "auto"
@@ -350,10 +351,10 @@ def test_how_many_processes_there_are(alone: TrainConfig, monkeypatch: pytest.Mo
     assert processes_of(several(alone, processes=3)) == 3
     with pytest.raises(ConfigError, match=r"dist\.processes: must be given where a run has no GPU"):
         processes_of(several(alone, processes=None))
-    monkeypatch.setattr(rank_processes, "gpus_here", lambda: 0)
+    monkeypatch.setattr(processes, "gpus_here", lambda: 0)
     with pytest.raises(ConfigError, match=r"dist\.processes: must be given: no GPU is here"):
         processes_of(several(anywhere, processes=None))
-    monkeypatch.setattr(rank_processes, "gpus_here", lambda: 4)
+    monkeypatch.setattr(processes, "gpus_here", lambda: 4)
     assert processes_of(several(anywhere, processes=None)) == 4
     assert processes_of(several(alone, processes=8)) == 8, "on the CPU"
     with pytest.raises(ConfigError, match="must not exceed the GPUs of this machine, 4"):

@@ -59,14 +59,14 @@ def _train(config: TrainConfig, run_dir: Path) -> float | None:
         names = config.algo.name, config.model.name, config.benchmark.name
         log.info("%s with %s on %s, seed %d -> %s", *names, config.seed, run_dir)
         if config.dist.launch == "node":
-            from empg_cli.cli.rank_processes import processes_of, train_on_ranks
+            from empg_cli.cli.ranks.processes import processes_of, train_on_ranks
 
             if (count := processes_of(config)) > 1:
                 return train_on_ranks(config, run_dir, count, job_logging=_job_logging(), command_line=COMMAND_LINE)
         if config.dist.launch == "cluster":
             if _is_sweep():
                 raise refused_sweep()
-            from empg_cli.cli.cluster_ranks import lead
+            from empg_cli.cli.ranks.cluster_ranks import lead
 
             return lead(config, run_dir)
         from empg_cli.loop import train  # brings torch and transformers: seconds

@@ -207,6 +207,9 @@ class TrainConfig(Node):
             raise ValueError(
                 f"model.lora.rank ({self.model.lora.rank}) {several.format('0', 'adapters are not sharded')}"
             )
+        if self.rollout.engine == "vllm" and self.dist.launch == "cluster" and self.rollout.vllm.urls is None:
+            why = "no process knows the GPUs of all machines"
+            raise ValueError(f"rollout.vllm.urls (null) {several.format('the servers that run', why)}")
         retrieval = self.benchmark.retrieval if isinstance(self.benchmark, Deepsearch) else None
         if isinstance(retrieval, WebRetrieval) and retrieval.max_calls is not None:
             why = "each would spend that many"

@@ -29,7 +29,7 @@ def settings_digest(cfg: EvalConfig) -> str:
             ),
             "model": {"path"},
             "benchmark": {"data_dir", "cache_dir"},
-            "rollout": {"eval_temperature", "temperature", "max_concurrent"},
+            "rollout": {"eval_temperature", "temperature", "max_concurrent", "max_staleness", "vllm"},
             "endpoint": {"api_key_env", "attempts", "timeout_s", "concurrency"},
         }
     )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from empg_cli.agents.agent import Agent, agents_of, wording_maker
+from empg_cli.agents.agent import Agent, AgentMaker, agents_of, wording_maker
 from empg_cli.agents.messages import MessageCodec
 from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import data_facts, make_benchmark
@@ -32,8 +32,9 @@ from empg_cli.model.policy import Policy
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.planning.auto import playing_within_memory, with_all_at_once
 from empg_cli.rollout.endpoint import EndpointEngine
+from empg_cli.rollout.engine import LearnersEngine
+from empg_cli.rollout.engines import SERVERS, opened_engine
 from empg_cli.rollout.parity import check_parity
-from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import MODEL, load_state
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.evaluations import Evaluation
@@ -165,7 +166,11 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark, run_dir: Path) -> Iterator[Pl
             check_parity(policy)
             today = _prompt_date(cfg, run_dir)
             facts = {"source": source, **model_fingerprint(policy), PROMPT_DATE: today.isoformat()}
-            yield _Model(cfg, benchmark, policy, version, today, facts)
+            make_agent = agents_of(cfg, policy, benchmark, today=today)
+            stop_ids, folder = make_agent().codec.stop_ids, run_dir / SERVERS
+            with opened_engine(cfg.rollout, policy, stop_ids, model=cfg.model, folder=folder) as playing:
+                playing.publish(version)
+                yield _Model(cfg, benchmark, policy, playing, make_agent, facts)
 
 
 def _prompt_date(cfg: EvalConfig, run_dir: Path) -> date:
@@ -199,21 +204,16 @@ class _Model:
     cfg: EvalConfig
     benchmark: Benchmark
     policy: Policy
-    version: int
-    """Updates that the policy has seen."""
-    today: date
-    """What prompts show, in every pass."""
+    engine: LearnersEngine
+    make_agent: AgentMaker[int]
     _facts: dict[str, Any]
 
     def play(self, which: Pass, progress: Progress) -> Evaluation:
         cfg, rollout = self.cfg, self.cfg.rollout
-        make_agent = agents_of(cfg, self.policy, self.benchmark, today=self.today)
-        engine = TorchEngine(self.policy, make_agent().codec.stop_ids, most_tokens=rollout.max_context_tokens)
-        engine.publish(self.version)
         return evaluate(
-            engine,
+            self.engine,
             self.benchmark,
-            make_agent,
+            self.make_agent,
             cfg.benchmark,
             rollout.model_copy(update={"eval_temperature": which.temperature}),
             seed=which.seed,

@@ -69,12 +69,14 @@ def _write_together(folder: Path, policy: Policy, optimizer: torch.optim.Optimiz
     from empg_cli.learner.optimizer_parts import save_facts, save_parts
 
     assert policy.sharding is not None, "several ranks spread what they train"
+    was_whole = policy.sharding.is_whole
     policy.sharding.scatter()
     try:
         save_parts(folder / PARTS, policy, optimizer)
         weights = policy.whole_weights(is_kept=ranks.is_first)
     finally:
-        policy.sharding.gather()
+        if was_whole:
+            policy.sharding.gather()
     if ranks.is_first:  # from here on nobody waits for it
         save_facts(folder / PARTS, optimizer)
         policy.save(folder / MODEL, weights)

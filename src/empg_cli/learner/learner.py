@@ -76,8 +76,6 @@ class Learner:
             before_step=before_step,
             ranks=self.ranks,
         )
-        if self.policy.sharding is not None:
-            self.policy.sharding.gather()  # for the rollout to come
         self.is_whole = True
         return metrics
 

@@ -53,7 +53,9 @@ KNOBS: Mapping[str, Mapping[str, str]] = {
     "warm start": WARM_START,
 }
 """Phase -> the settings that help there; in any other it is the loading that did not fit."""
-
+ALONE_ONLY = ("model.lora.rank",)
+HALVE = " (or trainer.oom=halve)"
+"""Settings that several ranks cannot have."""
 
 M_MMAP_THRESHOLD = -3
 """Of <malloc.h>: from this size on, each allocation is mapped, and goes back to the system when it is freed. Setting it
@@ -118,7 +120,7 @@ def release() -> None:
 
 
 def out_of_memory(
-    error: BaseException, phase: str, cfg: BaseModel, again: str, *, may_change: Callable[[str], bool]
+    error: BaseException, phase: str, cfg: BaseModel, again: str, *, may_change: Callable[[str], bool], who: str = ""
 ) -> OutOfMemory:
     """What is said to the user: where it happened, what helps, with the values now.
 
@@ -126,16 +128,21 @@ def out_of_memory(
         phase: as in `timing_s/`.
         again: the command that goes on, to which a setting can be added.
         may_change: whether a run that goes on may have another value of a key.
+        who: has met with it, where that is not the process that the user sees.
     """
     reason = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
     values = cfg.model_dump()
+    is_alone = _lookup(values, "dist.launch") in (None, "none")
     lines = []
     for key, what in KNOBS.get(phase, LOADING).items():
-        if (value := _lookup(values, key)) is not None:
-            where = "" if may_change(key) else "; for a new run"
-            lines.append(f"  {key}={json.dumps(value).strip(QUOTE)}  ({what}{where})")
+        if not is_alone:
+            what = what.replace(HALVE, "")
+        if (value := _lookup(values, key)) is not None and (is_alone or key not in ALONE_ONLY):
+            when = "" if may_change(key) else "; for a new run"
+            lines.append(f"  {key}={json.dumps(value).strip(QUOTE)}  ({what}{when})")
+    where = f"on {who} in phase {phase}" if who else f"in phase {phase}"
     return OutOfMemory(
-        "\n".join([f"out of memory in phase {phase}: {reason}", "What helps, with the values now:", *lines,
+        "\n".join([f"out of memory {where}: {reason}", "What helps, with the values now:", *lines,
                    f"To go on with another value:  {again} KEY=VALUE"])
     )  # fmt: skip
 

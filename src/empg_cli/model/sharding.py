@@ -34,6 +34,8 @@ class Sharding:
         for module in (*layers, lm):
             fully_shard(module, mesh=mesh, mp_policy=precision, reshard_after_forward=frees)
         self._root, self._frees = lm, frees
+        self.is_whole = False
+        """Every rank holds the whole weights (`gather`)."""
         self._parts = [module for module in lm.modules() if isinstance(module, FSDPModule)]
         for part in self._parts:
             part.set_gradient_divide_factor(1.0)
@@ -44,12 +46,14 @@ class Sharding:
         self._root.set_reshard_after_forward(False, recurse=True)
         for part in self._parts:
             part.unshard()
+        self.is_whole = True
 
     def scatter(self) -> None:
         """Each rank keeps its part alone, which is what an optimiser steps on and what is saved."""
         for part in self._parts:
             part.reshard()
         self._root.set_reshard_after_forward(self._frees, recurse=True)
+        self.is_whole = False
 
     def before_learning(self) -> None:
         """After a rollout, before the passes that score and train."""

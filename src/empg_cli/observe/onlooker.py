@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import Tensor
 
 from empg_cli.algorithms.assemble import CreditParts
+from empg_cli.config.outside import addresses, repeated
+from empg_cli.config.schema import TrainConfig
+from empg_cli.invocation import from_here, resume_command
+from empg_cli.model.memory import OutOfMemory, is_out_of_memory, out_of_memory
 from empg_cli.observe.health import HealthStop
+from empg_cli.observe.watchdog import Watchdog
 from empg_cli.pulse import beat, enter
+from empg_cli.pulse import phase as phase_now
+from empg_cli.ranks import Ended
 from empg_cli.runs.checkpoint import TrainState
 from empg_cli.runs.evaluations import Evaluation
+from empg_cli.runs.identity import may_change
 from empg_cli.runs.trajectories import TextOf
 from empg_cli.types import Batch, Progress, Trajectory
 
@@ -76,13 +86,30 @@ class Onlooker:
 
     def raise_gone(self, state: TrainState, reason: str) -> NoReturn:
         """Leave the loop with the first rank, which says what there is to say."""
-        raise HealthStop(f"stopped after update {state.update}: {reason}")
+        raise Ended(f"stopped after update {state.update}: {reason}", HealthStop.exit_code)
 
     def finish(self, state: TrainState) -> None: ...
 
 
 @contextmanager
-def onlooking() -> Iterator[Onlooker]:
-    """In the place of `observing`."""
+def onlooking(cfg: TrainConfig, run_dir: Path, rank: int) -> Iterator[Onlooker]:
+    """In the place of `observing`: a silence of this rank is said, and where its memory ends.
+
+    Raises:
+        OutOfMemory: the memory of this rank did not suffice; says which one it is and what helps.
+    """
     beat()
-    yield Onlooker()
+    with Watchdog(cfg.trainer.watchdog, run_dir, rank):
+        try:
+            yield Onlooker()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise rank_out_of_memory(error, cfg, run_dir, rank) from error
+
+
+def rank_out_of_memory(error: BaseException, cfg: TrainConfig, run_dir: Path, rank: int) -> OutOfMemory:
+    """What a rank of several has to say about it; nothing but this tells which of them it was."""
+    again = resume_command(from_here(run_dir), repeated(addresses(cfg.model_dump())))
+    who = f"rank {rank} ({socket.gethostname()})"
+    return out_of_memory(error, phase_now(), cfg, again, may_change=may_change, who=who)

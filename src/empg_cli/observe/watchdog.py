@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from empg_cli.pulse import beat, is_waiting, phase, silence_s
+from empg_cli.ranks import LOGS
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,15 @@ class Watchdog:
     after twice the time.
     """
 
-    def __init__(self, seconds: float, folder: Path) -> None:
-        """seconds: of silence before it speaks, once each time; 0 = never."""
-        self._seconds, self._path = seconds, folder / FILE
+    def __init__(self, seconds: float, folder: Path, rank: int = 0) -> None:
+        """
+        Args:
+            seconds: of silence before it speaks, once each time; 0 = never.
+            folder: of the run.
+            rank: which of several processes this is; each has a file of its own.
+        """
+        self._seconds, self._rank = seconds, rank
+        self._path = folder / LOGS / f"hang-rank-{rank}.txt" if rank else folder / FILE
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -56,7 +63,10 @@ class Watchdog:
     def _speak(self) -> None:
         """Into the file alone where there are many lines; the log says where they are."""
         said = f"no turn and no micro-batch for {silence_s():.0f} s in phase {phase()}"
+        said = f"rank {self._rank}: {said}" if self._rank else said
         try:
+            if self._rank:
+                self._path.parent.mkdir(exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 _dump(said, file)
         except OSError as error:

@@ -38,6 +38,8 @@ def settled(job: Job, memory: int | None) -> Job:
 
 
 def _episodes(job: Job, memory: int) -> int:
+    if not job.plays:
+        return job.episodes
     none = replace(job, concurrent=0, microbatch=FEWEST_TOKENS)
     (rollout,) = (phase for phase in phases(none) if phase.name == "rollout")
     each = cache_bytes_of_an_episode(job) + bytes_beside_an_episode(job)

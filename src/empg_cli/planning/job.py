@@ -86,6 +86,8 @@ class Job:
     microbatch: int | None
     """Tokens; None = auto, still to be settled."""
     spread: Spread = Spread()
+    plays: bool = True
+    """The model itself; False: servers do, whose memory is not counted (`rollout.engine=vllm`)."""
 
     @property
     def row_tokens(self) -> int:
@@ -222,4 +224,5 @@ def _job(cfg: TrainConfig | EvalConfig, shape: Shape, device: str, *, trained: i
         keep_checkpoints=trainer.keep_checkpoints,
         concurrent=None if concurrent == "auto" else min(concurrent or episodes, episodes),
         microbatch=None if trainer.tokens_per_microbatch == "auto" else trainer.tokens_per_microbatch,
+        plays=rollout.engine == "torch",
     )

@@ -28,7 +28,7 @@ and one that a product leaves."""
 
 
 WHOLE = "whole weights"
-"""Of a spread model, in the compute type, to play with."""
+"""Of a spread model, in the compute type, to play with, or through an optimiser step where they are not freed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,8 @@ def standing(job: Job) -> dict[str, int]:
     spread = job.spread
     items = {"process": PROCESS[job.device], "weights": numbers * job.param_bytes // spread.shard}
     if not spread.is_one:
-        items[WHOLE] = numbers * job.dtype_bytes
+        if job.plays or not spread.frees:
+            items[WHOLE] = numbers * job.dtype_bytes
     elif job.is_mixed:
         items["copies to compute with"] = numbers * job.dtype_bytes
     if job.has_reference:  # a spread one stays whole after its first pass, unless layers are freed
@@ -128,6 +129,8 @@ def cache_bytes_of_an_episode(job: Job) -> int:
 
 def playing(job: Job) -> dict[str, int]:
     assert job.concurrent is not None, "settled before it is asked for"
+    if not job.plays:
+        return {}
     return {
         "keys and values": job.concurrent * cache_bytes_of_an_episode(job),
         "activations": job.concurrent * bytes_beside_an_episode(job) + reading(job),

@@ -183,6 +183,9 @@ class _Apart(Generic[P]):
     def close(self, episode: Hashable) -> None:
         self._engine.close(("ahead", episode))
 
+    def revive(self) -> None:
+        self._engine.revive()
+
 
 async def _over(tasks: Collection[asyncio.Task[None]]) -> None:
     for task in tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
@@ -15,12 +16,17 @@ from empg_cli.agents.codec import P
 from empg_cli.benchmarks.base import Benchmark
 from empg_cli.errors import UserError
 from empg_cli.ranks import ALONE, Ranks
-from empg_cli.rollout.engine import Engine
+from empg_cli.rollout.engine import Engine, EngineLost
 from empg_cli.rollout.episode import EpisodeRules, play
 from empg_cli.rollout.stepping import Stepper
+from empg_cli.services.errors import ServerDown
 from empg_cli.signals import Interrupted, asked, held
 from empg_cli.types import Progress, Status, Task, Trajectory
 
+log = logging.getLogger(__name__)
+
+MOST_LOSSES = 3
+"""Of the engine, while one batch is played."""
 SIGNALS_EVERY_S = 0.05
 """Between two looks at whether a signal asks to end."""
 NO_TASK = Task("", "", "")
@@ -54,12 +60,53 @@ def collect(
 
     Raises:
         Interrupted: a signal has asked to end, between two passes of the engine or two steps of environments.
+        ServerDown: the engine was lost, and did not come back or was lost again and again; on all ranks.
     """
+
+    def play_once() -> list[Trajectory]:
+        return _collect_once(
+            engine,
+            benchmark,
+            make_agent,
+            tasks,
+            group_size=group_size,
+            rules=rules,
+            stream=stream,
+            first_group=first_group,
+            progress=progress,
+            ranks=ranks,
+        )
+
+    reason = ""
+    for _ in range(MOST_LOSSES):
+        try:
+            return play_once()
+        except EngineLost as lost:
+            reason = str(lost)
+            log.warning("%s; this batch is played again from its beginning", reason)
+            engine.revive()
+    raise ServerDown(f"the engine was lost {MOST_LOSSES} times in one batch, the last time since {reason}")
+
+
+def _collect_once(
+    engine: Engine[P],
+    benchmark: Benchmark,
+    make_agent: AgentMaker[P],
+    tasks: Sequence[Task],
+    *,
+    group_size: int,
+    rules: EpisodeRules,
+    stream: Sequence[int],
+    first_group: int,
+    progress: Progress | None,
+    ranks: Ranks,
+) -> list[Trajectory]:
+    """Raises EngineLost on all ranks, if one of them has lost its engine."""
     trajectories = [
         Trajectory(task, group, index) for group, task in enumerate(tasks, first_group) for index in range(group_size)
     ]
     mine = [trajectory for trajectory in trajectories if (trajectory.group - first_group) % ranks.size == ranks.rank]
-    finished = 0
+    finished, lost = 0, ""
 
     async def play_in_its_place(trajectory: Trajectory, places: asyncio.Semaphore, stepper: Stepper) -> None:
         nonlocal finished
@@ -85,8 +132,12 @@ def collect(
     except Interrupted:
         if ranks.size == 1:
             raise
+    except EngineLost as error:
+        lost = str(error)
     if ranks.size > 1 or finished < len(mine):
         ranks.obey()
+    if reason := next((one for one in ranks.of_all(lost) if one), ""):
+        raise EngineLost(reason)
     return shared(trajectories, mine, ranks)
 
 

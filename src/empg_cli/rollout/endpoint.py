@@ -128,6 +128,9 @@ class EndpointEngine:
     def close(self, episode: Hashable) -> None:
         """Nothing is held here."""
 
+    def revive(self) -> None:
+        """A server that is gone raises EndpointError, which ends the evaluation: it is somebody else's."""
+
     def _note_loss(self, lost: _Lost) -> None:
         """Raise EndpointError when the server is gone: all that was asked so far is lost, or much in a row. What was
         asked before the row began may yet be answered: a refusal can be faster than an answer. Where somebody answers,

@@ -46,7 +46,7 @@ class NoCompletion(Exception):  # noqa: N818 (an answer that says why there is n
 
 
 class EngineLost(Exception):  # noqa: N818 (what has happened to another process)
-    """Nobody is left who answers, or who has the weights that were published; `LearnersEngine.revive` waits for them.
+    """Nobody is left who answers, or who has the weights that were published; `Engine.revive` waits for them.
     What was being played is lost."""
 
 
@@ -75,6 +75,14 @@ class Engine(Protocol[P]):
         """The episode is over: what is held for it may go."""
         ...
 
+    def revive(self) -> None:
+        """After `EngineLost` on one rank: returns when the engine can be asked again. A common point of all ranks.
+
+        Raises:
+            ServerDown: it does not come back.
+        """
+        ...
+
 
 class LearnersEngine(Engine[int], Protocol):
     """An engine that plays with a policy that learns. Its own methods are common points of all ranks."""
@@ -82,23 +90,18 @@ class LearnersEngine(Engine[int], Protocol):
     policy_version: int
     """Updates that the policy had seen when it was last published."""
 
-    def publish(self, version: int) -> None:
+    def publish(self, version: int) -> dict[str, float]:
         """The policy has changed: what is sampled from now on is of this version. Where episodes go on meanwhile, the
         answers under way go on with the new weights.
 
+        Returns:
+            What to log about it.
+
         Raises:
-            UserError: what the engine samples from is not the policy that learns.
+            ServerDown: what the engine samples from is gone, or is not the policy that learns.
         """
         ...
 
     def rest(self) -> None:
         """Nothing is asked before the next `publish`: what is held on the device of the learner may go."""
-        ...
-
-    def revive(self) -> None:
-        """After `EngineLost` on one rank: returns when the last published policy can be asked again.
-
-        Raises:
-            UserError: it does not come back.
-        """
         ...

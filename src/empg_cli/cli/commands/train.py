@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from empg_cli.cli.cluster import is_not_first, place_of
 from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import refused_sweep, resume_of, train_task
 from empg_cli.cli.launch import launch
+from empg_cli.cli.ranks.cluster import is_not_first, place_of
 from empg_cli.config.compose import INVALID
 from empg_cli.config.job import load_job
 from empg_cli.config.problems import ConfigError, Problem
@@ -76,7 +76,7 @@ def follow_if_told(name: str, overrides: Sequence[str], flags: HydraFlags) -> No
     if flags.config_path is not None or flags.rerun is not None:
         return  # configurations of no files of ours: `_train` says what cannot be
     if (cfg := load_job(name, overrides, TrainConfig, flags.config_dir)).dist.launch == "cluster":
-        from empg_cli.cli.cluster_ranks import follow
+        from empg_cli.cli.ranks.cluster_ranks import follow
 
         follow(cfg)
 

@@ -88,6 +88,7 @@ class TorchEngine:
                 f"has layers of {', '.join(foreign)}"
             )
         self.policy_version = 0
+        self._policy = policy
         self._device = policy.device
         self._stop_ids = frozenset(stop_ids)
         self._look_every = (LOOK_EVERY if policy.device.type == "cuda" else 0) if look_every is None else look_every
@@ -98,10 +99,19 @@ class TorchEngine:
         self._patience = LONGEST_WAIT
         self._running: asyncio.Task[None] | None = None
 
-    def publish(self, version: int) -> None:
+    def publish(self, version: int) -> dict[str, float]:
         """The policy has changed, in place: what is sampled from now on is of this version."""
         assert not self._reader, "keys and values of open episodes are those of the old weights"
+        if self._policy.sharding is not None:
+            self._policy.sharding.gather()  # every rank decodes by itself
         self.policy_version = version
+        return {}
+
+    def rest(self) -> None:
+        """Nothing is held between rollouts but the weights."""
+
+    def revive(self) -> None:
+        """It cannot be lost without this process."""
 
     async def generate(
         self, prompt: Sequence[int], *, episode: Hashable, draws: np.ndarray, sampling: Sampling

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-LOGS = "ranks"
-"""Folder of the run's: what ranks other than the first say, and the stacks of one that crashed or hung."""
+from empg_cli.ranks import LOGS
 
 
 @dataclass(frozen=True, slots=True)

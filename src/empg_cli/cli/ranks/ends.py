@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from empg_cli.cli.rank_job import RankEnd
+from empg_cli.cli.ranks.job import RankEnd
 from empg_cli.errors import UserError
-from empg_cli.pulse import phase
 from empg_cli.signals import Interrupted, asked
 
 
@@ -19,10 +18,11 @@ def plain_lines() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def end_of(error: BaseException, config: Mapping[str, Any], run_dir: Path) -> RankEnd:
+def end_of(error: BaseException, config: Mapping[str, Any], run_dir: Path, rank: int) -> RankEnd:
     """
     Args:
         config: of the run, as plain data.
+        run_dir: of the run, where the first rank has it.
     """
     from empg_cli.cli.path_errors import path_error
     from empg_cli.joining import is_lost
@@ -35,21 +35,19 @@ def end_of(error: BaseException, config: Mapping[str, Any], run_dir: Path) -> Ra
     said = error if isinstance(error, UserError) else path_error(error)
     if said is None and is_lost(error):
         return RankEnd("lost", str(error))
-    if said is not None or (said := _out_of_memory(error, config, run_dir)) is not None:
+    if said is not None or (said := _out_of_memory(error, config, run_dir, rank)) is not None:
         return RankEnd("refused", str(said), exit_code=said.exit_code)
     if signum := asked():  # what a signal has cut short, such as an import, fails in its own ways
         return RankEnd("stopped", AGAIN, signum=signum)
     return RankEnd("failed", f"{type(error).__name__}: {error}")
 
 
-def _out_of_memory(error: BaseException, config: Mapping[str, Any], run_dir: Path) -> UserError | None:
-    """What the first rank's observer says, for whatever happens elsewhere."""
+def _out_of_memory(error: BaseException, config: Mapping[str, Any], run_dir: Path, rank: int) -> UserError | None:
+    """What observer and onlooker say, for whatever happens before there is one."""
     from empg_cli.config.schema import TrainConfig
-    from empg_cli.invocation import from_here, resume_command
-    from empg_cli.model.memory import is_out_of_memory, out_of_memory
-    from empg_cli.runs.identity import may_change
+    from empg_cli.model.memory import is_out_of_memory
+    from empg_cli.observe.onlooker import rank_out_of_memory
 
     if not is_out_of_memory(error):
         return None
-    again = resume_command(from_here(run_dir))
-    return out_of_memory(error, phase(), TrainConfig.model_validate(config), again, may_change=may_change)
+    return rank_out_of_memory(error, TrainConfig.model_validate(config), run_dir, rank)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from typing_extensions import TypeIs
 
-from empg_cli.cli.rank_children import Pace, Rank, rank_command, started
-from empg_cli.cli.rank_job import RankEnd, RankJob
+from empg_cli.cli.ranks.children import Pace, Rank, rank_command, started
+from empg_cli.cli.ranks.job import RankEnd, RankJob
 from empg_cli.signals import asked
 
 LOADING, WARM_START, SAVE = "loading", "warm start", "save"

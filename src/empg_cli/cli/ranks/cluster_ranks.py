@@ -14,10 +14,10 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from empg_cli.cli.cluster import Place, place_of
-from empg_cli.cli.rank_ends import end_of, plain_lines
+from empg_cli.cli.ranks.cluster import Place, place_of
+from empg_cli.cli.ranks.ends import end_of, plain_lines
 from empg_cli.config.compose import INVALID
 from empg_cli.config.dist import ClusterDist
 from empg_cli.config.problems import ConfigError, Problem
@@ -26,11 +26,9 @@ from empg_cli.errors import UserError
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.observe.stop import AGAIN
 from empg_cli.owner import owning
+from empg_cli.ranks import Ended, Ranks
 from empg_cli.runs.config_file import is_run
 from empg_cli.signals import asked, caught, exit_code
-
-if TYPE_CHECKING:
-    from empg_cli.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +107,8 @@ def follow(cfg: TrainConfig) -> NoReturn:
     """
     place = checked_place(cfg)
     plain_lines()
-    code = 0
     with caught():
-        try:
-            _carry_out(cfg, place)
-        except BaseException as error:
-            code = _said(error, cfg, place)
+        code = _carried_out(cfg, place)
     raise SystemExit(code)
 
 
@@ -131,18 +125,25 @@ def checked_place(cfg: TrainConfig) -> Place:
     return place
 
 
-def _carry_out(cfg: TrainConfig, place: Place) -> None:
-    from omegaconf import OmegaConf
+def _carried_out(cfg: TrainConfig, place: Place) -> int:
+    """The exit code."""
+    run_dir = Path(cfg.run_dir)
+    try:
+        from omegaconf import OmegaConf
 
-    from empg_cli.config.compose import validate
-    from empg_cli.loop import train
+        from empg_cli.config.compose import validate
+        from empg_cli.loop import train
 
-    with _joined(cfg, place) as ranks:
-        job: ClusterJob = ranks.of_first(None)  # type: ignore[assignment]
-        where = NOTHING if _sees(job) else f"{socket.gethostname()} (rank {place.rank})"
-        if any(ranks.of_all(where)):
-            raise SystemExit(UserError.exit_code)  # the first says where
-        train(validate(OmegaConf.create(job.config), TrainConfig), job.run_dir, ranks)
+        with _joined(cfg, place) as ranks:
+            job: ClusterJob = ranks.of_first(None)  # type: ignore[assignment]
+            where = NOTHING if _sees(job) else f"{socket.gethostname()} (rank {place.rank})"
+            if any(ranks.of_all(where)):
+                return UserError.exit_code  # the first says where
+            cfg, run_dir = validate(OmegaConf.create(job.config), TrainConfig), job.run_dir
+            train(cfg, run_dir, ranks)
+    except BaseException as error:
+        return _said(error, cfg, run_dir, place)
+    return 0
 
 
 def _joined(cfg: TrainConfig, place: Place) -> AbstractContextManager[Ranks]:
@@ -172,16 +173,20 @@ def _sees(job: ClusterJob) -> bool:
     return True
 
 
-def _said(error: BaseException, cfg: TrainConfig, place: Place) -> int:
+def _said(error: BaseException, cfg: TrainConfig, run_dir: Path, place: Place) -> int:
     """The exit code; a line of log unless it is the first rank's to speak."""
-    if isinstance(error, SystemExit):
-        return int(error.code or 0)
-    end = end_of(error, cfg.model_dump(mode="json"), Path(cfg.run_dir))
+    from empg_cli.model.memory import OutOfMemory
+
+    if isinstance(error, Ended):
+        return error.exit_code
+    end = end_of(error, cfg.model_dump(mode="json"), run_dir, place.rank)
     match end.kind:
         case "stopped":
             return exit_code(end.signum)
         case "refused":
-            log.info("rank %d: %s", place.rank, end.text)  # the first says it to the user
+            is_own = isinstance(error, OutOfMemory) or not isinstance(error, UserError)
+            level = logging.ERROR if is_own else logging.INFO  # what all have met with the first says to the user
+            log.log(level, "rank %d: %s", place.rank, end.text)
             return end.exit_code
         case "lost":
             log.error("rank %d: %s", place.rank, end.text)

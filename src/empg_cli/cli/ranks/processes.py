@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from empg_cli.cli.rank_children import Pace
-from empg_cli.cli.rank_job import RankEnd, RankJob
-from empg_cli.cli.rank_watch import Loss, attended
+from empg_cli.cli.ranks.children import Pace
+from empg_cli.cli.ranks.job import RankEnd, RankJob
+from empg_cli.cli.ranks.watch import Loss, attended
 from empg_cli.config.compose import INVALID
 from empg_cli.config.dist import NodeDist
 from empg_cli.config.problems import ConfigError, Problem
@@ -29,6 +29,7 @@ from empg_cli.errors import JobFailed, UserError
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.observe.stop import AGAIN, Stopped
 from empg_cli.owner import owning
+from empg_cli.ranks import Ended
 from empg_cli.runs.abandoned import EVERYTHING, leave_branch
 from empg_cli.runs.checkpoint import all_checkpoints
 from empg_cli.runs.config_file import find_run_folder, is_run
@@ -46,17 +47,6 @@ class RankDied(UserError):  # noqa: N818 (a sentence for the user)
     """A rank has died or hung, and no restart is left. The same command may work, so exit code 1."""
 
     exit_code = 1
-
-
-class Ended(UserError):  # noqa: N818 (a sentence for the user)
-    """The error that the first rank has ended with, of whatever class it was there."""
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text, exit_code)
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def processes_of(cfg: TrainConfig) -> int:

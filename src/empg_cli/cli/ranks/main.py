@@ -17,15 +17,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from empg_cli.cli.rank_ends import end_of, plain_lines
-from empg_cli.cli.rank_job import RankEnd, RankJob, SignOfLife, end_file, life_file, log_of, tell
+from empg_cli.cli.ranks.ends import end_of, plain_lines
+from empg_cli.cli.ranks.job import RankEnd, RankJob, SignOfLife, end_file, life_file, log_of, tell
 from empg_cli.pulse import beat, is_waiting, phase, silence_s
 from empg_cli.signals import SHOW_CURSOR, Interrupted, caught, exit_code, held
 
 if TYPE_CHECKING:
     from empg_cli.config.schema import TrainConfig
 
-log = logging.getLogger("empg_cli.cli.rank_main")
+log = logging.getLogger("empg_cli.cli.ranks.main")
 
 STDIN = 0
 SIGN_EVERY_S = 1.0
@@ -106,7 +106,7 @@ def _prepared(job: RankJob, rank: int) -> TrainConfig:
 
 
 def _end_of(error: BaseException, job: RankJob, rank: int) -> RankEnd:
-    end = end_of(error, job.config, Path(job.run_dir))
+    end = end_of(error, job.config, Path(job.run_dir), rank)
     if end.kind == "lost" and rank:  # the first leaves it to the command, which knows more
         log.error("%s", end.text)
     if end.kind != "failed":

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from empg_cli.cli.rank_job import RankEnd, RankJob, SignOfLife, log_of, read_end, read_life
+from empg_cli.cli.ranks.job import RankEnd, RankJob, SignOfLife, log_of, read_end, read_life
 from empg_cli.joining import HOST
 
 
@@ -88,7 +88,7 @@ def rank_command() -> list[str]:
     """Without the current folder on Python's path where the command has none: a file there may be called like a module
     of the standard library."""
     has_folder = any(Path(entry or ".").resolve() == Path.cwd() for entry in sys.path[:1])
-    return [sys.executable, *([] if has_folder else ["-P"]), "-m", "empg_cli.cli.rank_main"]
+    return [sys.executable, *([] if has_folder else ["-P"]), "-m", "empg_cli.cli.ranks.main"]
 
 
 @contextlib.contextmanager
