@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scripts.mutants.ahead import AHEAD
 from scripts.mutants.algorithms import ALGORITHMS
 from scripts.mutants.evaluation import EVALUATION
 from scripts.mutants.mutant import Mutant
@@ -9,4 +10,4 @@ from scripts.mutants.playing import PLAYING
 from scripts.mutants.training import TRAINING
 from scripts.mutants.updating import UPDATING
 
-MUTANTS: tuple[Mutant, ...] = (*ALGORITHMS, *UPDATING, *TRAINING, *PLAYING, *EVALUATION)
+MUTANTS: tuple[Mutant, ...] = (*ALGORITHMS, *UPDATING, *TRAINING, *AHEAD, *PLAYING, *EVALUATION)

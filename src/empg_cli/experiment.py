@@ -33,6 +33,7 @@ from empg_cli.observe.onlooker import Onlooker, onlooking
 from empg_cli.owner import owning
 from empg_cli.planning.auto import within_memory
 from empg_cli.ranks import ALONE, Ranks
+from empg_cli.rollout.ahead_source import AheadSource, open_source
 from empg_cli.rollout.engine import LearnersEngine
 from empg_cli.rollout.engines import SERVERS, opened_engine
 from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    source: Source
+    source: Source | AheadSource
     learner: Learner
     engine: LearnersEngine
     """Plays with the learner's policy; told of every update by `publish`."""
@@ -71,7 +72,7 @@ class Experiment:
     def evaluate(self) -> Evaluation:
         """Play the evaluation split once, always with the same random numbers, so that differences are the policy's."""
         cfg = self.cfg
-        with self.observer.timed("eval"):
+        with self.observer.timed("eval"), self.source.paused():
             progress = self.observer.progress("evaluation")
             return evaluate(
                 self.engine,
@@ -155,8 +156,10 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         )
         engine.publish(state.update)
         budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
+        progress = observer.progress("rollout")
+        source = stack.enter_context(open_source(cfg, engine, benchmark, make_agent, progress, ranks))
         experiment = Experiment(
-            source=Source(cfg, engine, benchmark, make_agent, observer.progress("rollout"), ranks),
+            source=source,
             learner=Learner(cfg, policy, optimizer, reference, budget, ranks),
             engine=engine,
             observer=observer,

@@ -13,6 +13,7 @@ class _Pulse:
     last: float = 0.0
     phase: str = "loading"
     waits: bool = False
+    looks: bool = False
 
 
 _pulse = _Pulse()
@@ -40,13 +41,25 @@ def phase() -> str:
 @contextmanager
 def waiting() -> Iterator[None]:
     """Around a wait for other processes: the silence is theirs."""
-    beat()
+    if not _pulse.looks:
+        beat()
     _pulse.waits = True
     try:
         yield
     finally:
         _pulse.waits = False
-        beat()
+        if not _pulse.looks:
+            beat()
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Around waits for other processes that only ask how far they are, again and again: these are no beats."""
+    _pulse.looks = True
+    try:
+        yield
+    finally:
+        _pulse.looks = False
 
 
 def is_waiting() -> bool:

@@ -34,7 +34,7 @@ def alone(folder: Path) -> Found:
 @pytest.fixture(scope="module")
 def two(folder: Path, alone: Found) -> Found:
     """Of two ranks, but for the job of four. `alone` comes first: its checkpoint is read."""
-    of_two = (*UPDATES, "bf16", "saved", "resumed", "from_one", *RUNS, *ENDS)
+    of_two = (*UPDATES, "bf16", "saved", "resumed", "from_one", "ahead", *RUNS, *ENDS)
     return together(folder, {2: of_two, 4: ("two_by_two",)})
 
 
@@ -100,3 +100,22 @@ def test_what_the_first_ends_by_ends_all_with_its_exit_code(folder: Path, two: F
 def test_four_ranks_in_two_copies(alone: Found, two: Found) -> None:
     for kind, limit in LIMITS.items():
         assert largest_gap(alone["empg"], two["two_by_two"], kind) < limit, kind
+
+
+def test_two_ranks_agree_on_groups_that_go_on_over_updates(two: Found) -> None:
+    """What happens is told in tests/support/ahead_ranks.py, where all that the ranks have is compared too."""
+    found = {name: value.tolist() for name, value in two["ahead"].items()}
+    assert found == {
+        "trained 0": [0, 0, 1, 1],
+        "trained 1": [4, 4, 5, 5],
+        "trained 2": [6, 6, 7, 7],
+        "stale 0": 0,
+        "stale 1": 0,
+        "stale 2": 1,
+        "episodes": 14,
+        "revived": [1, 1],
+        "times group 2 was begun": [2, 0],
+        "begun by 0": [0, 2, 4, 6],
+        "begun by 1": [1, 3, 5, 7],
+        "signals": [15, 15],
+    }

@@ -33,6 +33,7 @@ from empg_cli.model.sharding import mesh_of, whole
 from empg_cli.ranks import Ended, Ranks
 from empg_cli.runs.checkpoint import MODEL, TrainState, all_checkpoints
 from empg_cli.types import Batch
+from tests.support.ahead_ranks import played_ahead
 from tests.support.tiny import tiny_config, tiny_policy, tiny_rollout
 
 ALGORITHMS = ("grpo", "dapo", "empg", "gigpo", "gspo")
@@ -189,6 +190,7 @@ JOBS: Mapping[str, Callable[[Ranks, Path], dict[str, Tensor]]] = {
     "from_one": lambda ranks, out: resumed(ranks, out / "1"),
     "webshop": lambda ranks, out: run_of("webshop", ranks, out),
     "deepsearch": lambda ranks, out: run_of("deepsearch", ranks, out),
+    "ahead": lambda ranks, _: played_ahead(ranks),
     **{name: (lambda ranks, out, name=name: ended(ENDS[name], ranks, out / name)) for name in ENDS},
     "two_by_two": lambda ranks, out: saved(ranks, out, shard=2),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from empg_cli.observe.watchdog import FILE, Watchdog
-from empg_cli.pulse import beat, enter
+from empg_cli.pulse import beat, enter, is_waiting, looking, silence_s, waiting
 
 
 def hanging_here(seconds: float) -> None:
@@ -43,6 +43,17 @@ def test_work_that_goes_on_is_left_alone(tmp_path: Path) -> None:
             beat()
             time.sleep(0.05)
     assert not (tmp_path / FILE).exists()
+
+
+def test_to_ask_others_how_far_they_are_is_no_work() -> None:
+    beat()
+    time.sleep(0.05)
+    with looking(), waiting():
+        assert is_waiting()
+        assert silence_s() >= 0.05
+    assert silence_s() >= 0.05
+    with waiting():
+        assert silence_s() < 0.05
 
 
 def test_0_watches_nothing(tmp_path: Path) -> None:

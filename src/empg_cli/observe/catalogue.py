@@ -35,7 +35,7 @@ def _split(name: str) -> list[str]:
 FAMILIES = {
     "train": "Progress of the run; the x-axis of most curves.",
     "env": "What the environments and the policy have produced since the run began, training only: all that was "
-    "played, what dynamic sampling dropped included.",
+    "played, what dynamic sampling dropped and what was too old included.",
     "episode": "All training episodes played for this update, those that dynamic sampling dropped included, sampled at "
     "`rollout.temperature`. Those that ended in an environment error are in `episode/env_error_frac` only.",
     "batch": "The episodes that this update trains on: of those played, without masked ones and dropped groups.",
@@ -143,9 +143,23 @@ METRICS = (
         "group that has no other left. Resampled batches included.",
     ),
     Metric(
+        "rollout/stale_groups",
+        "groups",
+        "Groups thrown away since the last update because a step of theirs was sampled more than "
+        "`rollout.max_staleness` updates ago; only where that is above 0, as the two below.",
+    ),
+    Metric(
+        "rollout/staleness/mean",
+        "updates",
+        "Updates between the policy that sampled a step and the one that learns from it, mean over the steps that "
+        "train.",
+    ),
+    Metric("rollout/staleness/max", "updates", "Most of these."),
+    Metric(
         "rollout/logprob_gap/max",
         "nats",
-        "Largest absolute difference between the sampler's and the training model's log-prob of a token, same weights.",
+        "Largest absolute difference between the sampler's and the training model's log-prob of a token; same weights, "
+        "where rollout/staleness/max is 0.",
     ),
     Metric("rollout/logprob_gap/mean", "nats", "Mean of the same over sampled tokens."),
     Metric(

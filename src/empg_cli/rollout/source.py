@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -86,12 +88,12 @@ class Source:
         refuse_if_nothing_fits(all_played, self._rules)
         if not kept:
             log.warning("no group with differing rewards in %d batches; the last batch is used as it came", batches)
-        metrics = describe_rollout(all_played, self._cfg.benchmark.name)
-        metrics["rollout/masked_trajectories"] = float(masked)
-        if sampling.drop_uniform_groups:
-            metrics["dapo/filtered_groups"] = float(dropped_groups)
-            metrics["dapo/resampled_batches"] = float(batches - 1)
+        metrics = describe_played(all_played, self._cfg, masked=masked, uniform=dropped_groups, batches=batches)
         return kept or played, metrics
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While somebody else plays: between two calls of `next` nothing is played here."""
+        return nullcontext()
 
     def _play(self, state: TrainState, batch: int) -> list[Trajectory]:
         """The next tasks of the stream, as batch number `batch` of the update that `state` stands before."""
@@ -114,7 +116,25 @@ class Source:
         return played
 
 
-def informative_groups(played: list[Trajectory]) -> list[int]:
+def describe_played(
+    played: Sequence[Trajectory], cfg: TrainConfig, *, masked: int, uniform: int, batches: int
+) -> dict[str, float]:
+    """What to log about all that was played for an update.
+
+    Args:
+        masked: episodes that do not train for want of a verdict.
+        uniform: groups that dynamic sampling dropped.
+        batches: of `tasks_per_update` groups each, the last one perhaps smaller.
+    """
+    metrics = describe_rollout(played, cfg.benchmark.name)
+    metrics["rollout/masked_trajectories"] = float(masked)
+    if cfg.algo.sampling.drop_uniform_groups:
+        metrics["dapo/filtered_groups"] = float(uniform)
+        metrics["dapo/resampled_batches"] = float(batches - 1)
+    return metrics
+
+
+def informative_groups(played: Sequence[Trajectory]) -> list[int]:
     """Groups whose judged members got different task rewards, in the order they were played."""
     fair = trainable(played)
     keep_N = informative(

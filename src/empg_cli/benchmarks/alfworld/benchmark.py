@@ -133,13 +133,10 @@ class AlfworldBenchmark:
     def _compile(self, ref: object) -> CompiledGame:
         if not isinstance(ref, GameRef):
             raise TypeError("make_env() takes tasks from the tasks() of an ALFWorld benchmark")
-        game = self._compiled.get(ref)
-        if game is None:
-            game = self._compiled[ref] = ref.compile()
-            if len(self._compiled) > COMPILED_GAMES_KEPT:
-                self._compiled.popitem(last=False)
-        else:
-            self._compiled.move_to_end(ref)
+        game = self._compiled.pop(ref, None) or ref.compile()  # an evaluation may ask from another thread meanwhile
+        self._compiled[ref] = game
+        if len(self._compiled) > COMPILED_GAMES_KEPT:
+            self._compiled.popitem(last=False)
         return game
 
 
