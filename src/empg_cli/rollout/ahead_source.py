@@ -13,7 +13,7 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.pulse import looking
 from empg_cli.ranks import ALONE, Ranks
 from empg_cli.rollout.ahead import Ahead
-from empg_cli.rollout.collect import NO_TASK, refuse_if_nothing_fits, shared
+from empg_cli.rollout.collect import MOST_REVIVALS, NO_TASK, refuse_if_nothing_fits, shared
 from empg_cli.rollout.engine import EngineLost, LearnersEngine
 from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.freshness import Look, describe_staleness, judge
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.1
 """Between two looks of all ranks at what is finished, and at signals; one rank alone looks at each end as well."""
-MOST_LOST = 3
-"""Times that the engine is waited for, one after another, before an update has its episodes."""
 _STREAM = 6
 """Keeps this use of the seed apart from others."""
 
@@ -189,7 +187,7 @@ class AheadSource:
 
     def _revive(self, reason: str) -> None:
         self._times_lost += 1
-        if self._times_lost > MOST_LOST:
+        if self._times_lost > MOST_REVIVALS:
             raise ServerDown(
                 f"rollout.engine={self._cfg.rollout.engine} was lost {self._times_lost} times while one update waited "
                 f"for its episodes; the last: {reason}"

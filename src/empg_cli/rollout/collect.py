@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from empg_cli.types import Progress, Status, Task, Trajectory
 
 log = logging.getLogger(__name__)
 
-MOST_LOSSES = 3
-"""Of the engine, while one batch is played."""
+MOST_REVIVALS = 3
+"""Of a lost engine, before what was asked for is played."""
 SIGNALS_EVERY_S = 0.05
 """Between two looks at whether a signal asks to end."""
 NO_TASK = Task("", "", "")
@@ -77,15 +78,17 @@ def collect(
             ranks=ranks,
         )
 
-    reason = ""
-    for _ in range(MOST_LOSSES):
+    for revivals in count():
         try:
             return play_once()
         except EngineLost as lost:
-            reason = str(lost)
-            log.warning("%s; this batch is played again from its beginning", reason)
+            if revivals == MOST_REVIVALS:
+                raise ServerDown(
+                    f"the engine was lost {revivals + 1} times in one batch, the last time: {lost}"
+                ) from None
+            log.warning("%s; this batch is played again from its beginning", lost)
             engine.revive()
-    raise ServerDown(f"the engine was lost {MOST_LOSSES} times in one batch, the last time since {reason}")
+    raise AssertionError("it returns or raises")
 
 
 def _collect_once(
