@@ -157,8 +157,8 @@ AHEAD = (
     Mutant(
         "losses-without-end",
         _SOURCE,
-        "if self._times_lost > MOST_LOST:",
-        "if self._times_lost > 100 * MOST_LOST:",
+        "if self._times_lost > MOST_REVIVALS:",
+        "if self._times_lost > 100 * MOST_REVIVALS:",
         "an engine that is always lost is waited for for ever",
         _UNIT,
     ),

@@ -18,7 +18,8 @@ from empg_cli import experiment
 from empg_cli.experiment import Experiment
 from empg_cli.ranks import ALONE
 from empg_cli.rollout import ahead as ahead_module
-from empg_cli.rollout.ahead_source import MOST_LOST, AheadSource, open_source
+from empg_cli.rollout.ahead_source import AheadSource, open_source
+from empg_cli.rollout.collect import MOST_REVIVALS
 from empg_cli.rollout.engine import Completion, EngineLost
 from empg_cli.rollout.freshness import Look, Verdict, judge
 from empg_cli.rollout.masking import EnvironmentsDown
@@ -186,24 +187,24 @@ def test_what_is_lost_with_the_engine_is_played_again_from_its_beginning(caplog:
 
 
 def test_an_engine_that_is_lost_again_and_again_ends_the_run() -> None:
-    engine = Failing(0, EngineLost("gone"), MOST_LOST + 1)
+    engine = Failing(0, EngineLost("gone"), MOST_REVIVALS + 1)
     engine.held = turns(2) | turns(3)
     with ahead(engine) as run:
         with pytest.raises(ServerDown, match=r"rollout\.engine=vllm was lost 4 times .* the last: gone"):
             run.update()
-        assert run.engine.revived == MOST_LOST
+        assert run.engine.revived == MOST_REVIVALS
 
 
 def test_losses_before_an_update_do_not_count_for_the_next() -> None:
-    engine = Failing(0, EngineLost("gone"), MOST_LOST)
+    engine = Failing(0, EngineLost("gone"), MOST_REVIVALS)
     engine.held = turns(2) | turns(3)
     with ahead(engine) as run:
         assert run.update() == [0, 1]
-        assert engine.revived == MOST_LOST
+        assert engine.revived == MOST_REVIVALS
         engine._group, engine._left = 4, 1
         engine.held = turns(3) | turns(5)
         assert run.update() == [2, 4]
-        assert engine.revived == MOST_LOST + 1
+        assert engine.revived == MOST_REVIVALS + 1
 
 
 def threads() -> list[threading.Thread]:
