@@ -83,7 +83,8 @@ def test_the_run_of_format_1_lacks_what_the_table_gives() -> None:
         "trainer.warm_start.keep_failed", "logger.sinks", "trainer.oom",
         "trainer.watchdog", "trainer.health.max_bad_updates", "trainer.health.max_failed_calls",
         "trainer.warm_start.file", "trainer.warm_start.epochs", "trainer.warm_start.held_out", "dist",
-        "rollout.max_staleness", "rollout.vllm",
+        "rollout.max_staleness", "rollout.vllm", "logger.trackers", "logger.wandb.name", "logger.wandb.notes",
+        "logger.wandb.artifacts", "logger.mlflow", "logger.trackio", "logger.swanlab",
     ])  # fmt: skip
     assert (cfg.model.param_dtype, cfg.algo.advantage.penalty, cfg.trainer.warm_start.keep_failed) == (
         "float32", "episode", False,
