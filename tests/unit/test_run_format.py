@@ -136,7 +136,13 @@ def test_keys_are_filled_in_where_they_are_absent_whatever_the_format(tmp_path: 
     update_run_file(tmp_path, format=FORMAT)
     assert saved_values(tmp_path) == {"model": filled, "dist": ALONE}
     given = {"model": {**filled, "param_dtype": "float32"}, "logger": {"sinks": ["a:b"]}, "dist": {"launch": "node"}}
-    assert migrated(given) == given
+    trackers = {
+        "trackers": ["wandb"],
+        "mlflow": {"uri": None, "experiment": "empg"},
+        "trackio": {"project": "empg"},
+        "swanlab": {"mode": "auto", "project": "empg"},
+    }
+    assert migrated(given) == {**given, "logger": {"sinks": ["a:b"], **trackers}}
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1.0e-05", "2.5e5", "-1E3"])

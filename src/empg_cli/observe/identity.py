@@ -46,7 +46,8 @@ def identity_of(
         return said or environ.get(variable) or before.get(key) or otherwise
 
     group = first("group", settings.group, "WANDB_RUN_GROUP", default.group)
-    called = f"{group}{default.name.removeprefix(default.group)}"
+    is_named_after = default.name.startswith(default.group)
+    called = f"{group}{default.name.removeprefix(default.group)}" if is_named_after else default.name
     tags = [*default.tags, *settings.tags, *(tag.strip() for tag in environ.get("WANDB_TAGS", "").split(","))]
     return RunIdentity(
         name=first("name", settings.name, "WANDB_NAME", called),

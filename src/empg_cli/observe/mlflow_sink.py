@@ -72,13 +72,13 @@ class MlflowSink:
         settings = {key: value for key, value in run.config.items() if key != "facts"}
         for some in _in_hundreds(flat(settings)):
             self._client.log_batch(made, params=[Param(key, value[:LONGEST]) for key, value in some])
-        self._tag(made, run.config.get("facts") or {})
+        self._tag(made, flat(run.config.get("facts") or {}, "facts."))
         return made
 
-    def _tag(self, run: str, facts: Mapping[str, Any]) -> None:
+    def _tag(self, run: str, values: Iterable[tuple[str, str]]) -> None:
         from mlflow.entities import RunTag
 
-        for some in _in_hundreds(flat(facts, "facts.")):
+        for some in _in_hundreds(values):
             self._client.log_batch(run, tags=[RunTag(key, value[:LONGEST]) for key, value in some])
 
     def log(self, step: int, row: Row) -> None:
@@ -86,13 +86,13 @@ class MlflowSink:
             self._metrics(step, finite({STEP: float(step), **row}))
 
     def facts(self, values: Mapping[str, Any]) -> None:
-        self._tag(self._run, values)
+        self._tag(self._run, flat(values, "facts."))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
         texts = {key: value for key, value in values.items() if key not in numbers}
         self._metrics(max(self._last, 0), {f"summary/{key}": value for key, value in numbers.items()})
-        self._tag(self._run, texts)
+        self._tag(self._run, flat(texts, "summary."))
 
     def close(self, exit_code: int) -> None:
         status = "FINISHED" if exit_code == 0 else "KILLED" if exit_code > 128 else "FAILED"

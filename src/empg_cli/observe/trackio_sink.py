@@ -11,6 +11,7 @@ import io
 import shlex
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.invocation import script
@@ -31,6 +32,7 @@ class TrackioSink:
         self.pointer = f"{script('trackio')} show --project {shlex.quote(cfg.project)}"
         known = known_to_trackers(run.folder).get(self.name) if run.is_resumed else None
         called = str(known) if known else f"{run.identity.name}-{uuid.uuid4().hex[:4]}"  # names are all it goes by
+        Path(trackio.TRACKIO_DIR).mkdir(parents=True, exist_ok=True)  # what it cannot write, it only warns of
         with _silent():
             if known:
                 for older in [one for one in trackio.Api().runs(cfg.project) if one.name == called]:
