@@ -13,7 +13,20 @@ from empg_cli import __version__
 from empg_cli.cli.app import app
 from empg_cli.cli.completion import complete_word
 
-HEAVY = {"torch", "transformers", "wandb", "hydra", "omegaconf", "numpy", "pydantic", "rich"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "wandb",
+    "tensorboard",
+    "mlflow",
+    "trackio",
+    "swanlab",
+    "hydra",
+    "omegaconf",
+    "numpy",
+    "pydantic",
+    "rich",
+}
 
 
 def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

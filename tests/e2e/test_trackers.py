@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from empg_cli.errors import UserError
 from empg_cli.extras import EXTRAS
+from empg_cli.observe import trackers
 from empg_cli.observe.trackers import MODULES
 from empg_cli.runs.run_file import read_run_file
 
@@ -204,6 +206,45 @@ def test_swanlab(environment: dict[str, str], tmp_path: Path) -> None:
     assert "sesame" not in settings
     assert "d1" in settings
     assert "w1" in settings
+
+
+def test_one_that_is_not_installed_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "MODULES", {"mlflow": ("no_such_module",)})
+    trackers.refuse_missing(["wandb", "tensorboard"])
+    with pytest.raises(
+        UserError, match=r"logger\.trackers names mlflow, which is not installed: .*install.*\[mlflow\]"
+    ):
+        trackers.refuse_missing(["wandb", "mlflow"])
+
+
+@pytest.mark.slow
+def test_a_run_with_all_of_them_goes_on_for_longer(environment: dict[str, str], tmp_path: Path) -> None:
+    """Those that are installed, through the command line."""
+    there = ["wandb", *(name for name, needed in MODULES.items() if all(map(importlib.util.find_spec, needed)))]
+    environment |= {"TRACKIO_DIR": str(tmp_path / "trackio"), "WANDB_X_DISABLE_STATS": "true"}
+
+    def empg(*words: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "empg_cli", "train", *words],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "logging is off" not in done.stderr
+        assert done.stdout.startswith("empg on alfworld (generated data)"), done.stdout
+
+    small = ("experiment=smoke", "model=tiny-scratch", "trainer.warm_start.steps=2")
+    small += ("trainer.warm_start.keep_failed=true", "benchmark.eval_tasks=3", "benchmark.max_steps=3")
+    empg(*small, f"logger.trackers=[{','.join(there)}]", "trainer.updates=1", "run_dir=run")
+    before = read_run_file(tmp_path / "run")["trackers"]
+    empg("--resume", "run", "trainer.updates=2")
+    assert read_run_file(tmp_path / "run")["trackers"] == before
+    assert set(before) == {"name", "group", *there} - {"wandb", "tensorboard"}
 
 
 def spoil_tensorboard(run_dir: Path, environment: dict[str, str]) -> None:
