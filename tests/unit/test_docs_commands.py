@@ -20,7 +20,7 @@ from empg_cli.runs.own_config import primary_config
 from empg_cli.studies.plan import make_study
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("reproducing.md", "ablations.md", "evaluation.md", "sweeps.md", "warm-start.md", "scaling.md")
+PAGES = ("reproducing.md", "ablations.md", "evaluation.md", "sweeps.md", "warm-start.md", "scaling.md", "trackers.md")
 PLACEHOLDERS = {"URL": "http://127.0.0.1:1/v1", "NAME": "name", "VARIABLE": "SOME_KEY"}
 """Words in capitals that are no folders. Folders are made: DIR, INDEX, STUDY, A, B, CHECKPOINT."""
 OPTIONS_WITH_VALUE = {

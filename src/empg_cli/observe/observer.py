@@ -29,6 +29,7 @@ from empg_cli.observe.step_histograms import step_histograms
 from empg_cli.observe.stop import Stopped
 from empg_cli.observe.summary import RunReport, print_run_summary
 from empg_cli.observe.tracked import made_of
+from empg_cli.observe.trackers import TITLES
 from empg_cli.observe.watchdog import Watchdog
 from empg_cli.pulse import beat, enter
 from empg_cli.pulse import phase as phase_now
@@ -272,7 +273,7 @@ class Observer:
             kl_spikes=self.health.monitor.kl_spikes if "actor/kl_loss" in self._last_row else None,
             warnings=self.health.monitor.warned,
             outside=self._outside,
-            wandb=self._sinks.pointers.get("wandb"),
+            trackers={TITLES[name]: pointer for name, pointer in self._sinks.pointers.items() if name in TITLES},
             left=[
                 f"{from_here(folder.path / one['folder'])}  (updates {max(one['after'], 0) + 1} to {one['until']})"
                 for one in branches(folder.path)

@@ -28,6 +28,13 @@ MODULES: Mapping[str, Sequence[str]] = {
     "swanlab": ("swanlab",),
 }
 """What a tracker is imported from. W&B comes with empg."""
+TITLES = {
+    "wandb": "W&B",
+    "tensorboard": "TensorBoard",
+    "mlflow": "MLflow",
+    "trackio": "Trackio",
+    "swanlab": "SwanLab",
+}
 TRUE = ("1", "true", "yes", "y", "on")
 
 
