@@ -6,7 +6,6 @@ with VLLM_SERVER_DEV_MODE=1. vLLM changed them three times in a year, so a versi
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,12 @@ MODEL: Final = "policy"
 """As our servers call their weights."""
 UNKNOWN: Final = -1
 """Version of weights that nobody has published."""
-_TOO_LONG: Final = re.compile(r"HTTP 400.*(max[ _]model[ _]len|context length|longer than)", re.I | re.S)
+NO_LOGPROB: Final = -9999.0
+"""What vLLM says where it knows none; JSON has no NaN."""
+_TOO_LONG: Final = re.compile(
+    r"HTTP 400.*(max[ _]model[ _]len|context length|longer than|plus the number of requested output)", re.I | re.S
+)
+"""In the beginning of a message, which is all that errors show of it."""
 
 
 class PromptTooLong(BadAnswerError):  # noqa: N818 (what the server says)
@@ -111,7 +115,7 @@ def read_generated(answer: Any, asked: dict[str, Any]) -> Answer:
             asked.
     """
     sampling = asked["sampling_params"]
-    if not str(answer["request_id"]).endswith(asked["request_id"]):
+    if answer["request_id"].removeprefix("generate-tokens-") != asked["request_id"]:
         raise ValueError("it answers another request")
     (choice,) = answer["choices"]
     token_ids = [_whole(token) for token in choice["token_ids"]]
@@ -121,7 +125,7 @@ def read_generated(answer: Any, asked: dict[str, Any]) -> Answer:
         raise ValueError("log-probs and tokens do not belong together")
     if not 0 < len(token_ids) <= sampling["max_tokens"]:
         raise ValueError(f"{len(token_ids)} tokens, of 1 to {sampling['max_tokens']}")
-    if not all(math.isfinite(logprob) and logprob <= 1e-3 for logprob in logprobs):
+    if not all(NO_LOGPROB < logprob <= 1e-3 for logprob in logprobs):  # nor NaN
         raise ValueError("a log-prob is none")
     stops = [token in sampling["stop_token_ids"] for token in token_ids]
     ended = choice["finish_reason"] == "stop"
@@ -207,8 +211,11 @@ class VllmServer:
             raise WrongVersion(f"{self._looking.name} has version {found}; {OLDEST[0]}.{OLDEST[1]} or newer is needed")
 
     async def is_there(self) -> bool:
+        """Or somebody else is, of whom `check` says more."""
         try:
             await self._looking.call_text("GET", f"{self.url}/health")
+        except (BadAnswerError, AccessDeniedError):
+            return True
         except ServiceError:
             return False
         return True
