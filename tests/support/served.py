@@ -37,7 +37,7 @@ def served_config(*servers: TokenServer, words: Sequence[str] = ()) -> TrainConf
         "trainer.old_logprobs=recompute",
         f"rollout.temperature={TEMPERATURE}",
         f"rollout.vllm.urls=[{','.join(server.url for server in servers)}]",
-        "rollout.vllm.timeout_s=20",
+        "rollout.vllm.timeout_s=15",
         f"rollout.vllm.attempts={ATTEMPTS}",
         "rollout.vllm.start_timeout_s=20",
         *words,
@@ -157,7 +157,7 @@ def order_of(server: TokenServer) -> list[str]:
 def once_asked(
     server: TokenServer, number: int, action: Callable[[], None], *, path: str = GENERATE
 ) -> threading.Event:
-    """Act, in a thread of its own, when the number-th call from now on comes; the event is set when that is done."""
+    """Act, in a thread of its own, when the number-th call from now on comes. The event is set when that is done."""
     left, done = [number], threading.Event()
     came = server.record.came
 

@@ -119,7 +119,6 @@ NOT_TAKEN: dict[str, dict[str, Any]] = {
     "a stop token before the end": answer([11, 9, 13, 14]),
     "a stop that is none": answer(FULL, reason="stop"),
     "a stop token that did not stop": answer([11, 12, 13, 9]),
-    "an end before the bound": answer([11, 12]),
     "an answer that was given up": answer([11, 12], reason="abort"),
     "no versions": answer(FULL, weight_versions=None),
     "no spans": answer(FULL, weight_versions=[]),
@@ -138,6 +137,11 @@ NOT_TAKEN: dict[str, dict[str, Any]] = {
 def test_an_answer_that_is_not_taken(name: str):
     with pytest.raises((KeyError, IndexError, TypeError, AttributeError, ValueError)):
         read_generated(copy.deepcopy(NOT_TAKEN[name]), ASKED)
+
+
+def test_an_answer_that_the_server_had_no_room_for():
+    with pytest.raises(PromptTooLong, match="model reads 5 tokens, and 4 new ones were asked"):
+        read_generated(answer([11, 12]), ASKED)
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------
@@ -195,6 +199,16 @@ def test_what_is_said_to_a_server_word_for_word(fake: FakeServer):
     ]  # fmt: skip
 
 
+def test_an_update_that_broke_is_ended_before_another_group_is_joined(fake: FakeServer):
+    fake.script = [Reply({"error": "Cannot release a trainer connection during a weight update"}, 500)]
+    told(fake, lambda server: server.join_transfer({}))
+    assert [path for _, path, _, _ in sent(fake)] == [
+        "/shutdown_weight_transfer_engine", "/finish_weight_update", "/shutdown_weight_transfer_engine",
+        "/init_weight_transfer_engine",
+    ]  # fmt: skip
+    assert sent(fake)[1][3] is None, "no version: the weights are none"
+
+
 def test_what_a_server_says_of_itself(fake: FakeServer):
     fake.script = [Reply({"weight_version": "7"}), Reply({"weight_version": "default"}), Reply({"world_size": 4})]
     assert told(fake, lambda server: server.weight_version()) == 7
@@ -206,14 +220,14 @@ def test_what_a_server_says_of_itself(fake: FakeServer):
 def test_what_is_told_is_told_once(fake: FakeServer):
     """Whether the first of two was carried out, nobody would know."""
     fake.script = [Reply({}, 503), Reply({})]
-    with pytest.raises(NoAnswerError, match="HTTP 503.*tried once"):
+    with pytest.raises(NoAnswerError, match=r"HTTP 503.*tried once"):
         told(fake, lambda server: server.begin_update())
     assert len(fake.requests) == 1
 
 
 def test_a_server_whose_routes_are_closed_says_how_to_open_them(fake: FakeServer):
     fake.script = [Reply({"detail": "Not Found"}, 404)]
-    with pytest.raises(BadAnswerError, match="HTTP 404.*: start it with VLLM_SERVER_DEV_MODE=1"):
+    with pytest.raises(BadAnswerError, match=r"HTTP 404.*: start it with VLLM_SERVER_DEV_MODE=1"):
         told(fake, lambda server: server.pause())
 
 
@@ -313,7 +327,7 @@ def test_the_tries_of_an_answer_are_counted(fake: FakeServer):
     assert len(fake.requests) == 3
     fake.handler = lambda request: Reply({}, 500)
     fake.requests.clear()
-    with pytest.raises(NoAnswerError, match="HTTP 500.*, tried 3 times"):
+    with pytest.raises(NoAnswerError, match=r"HTTP 500.*, tried 3 times"):
         told(fake, lambda server: server.generate(ASKED))
     assert len(fake.requests) == 3
 
