@@ -98,6 +98,13 @@ def test_servers_sample_from_the_policy_that_learns_at_every_update(empg_run: Pa
     assert [body["weight_version"] for body in server.record.bodies["/finish_weight_update"]][-4:] == list("0123")
 
 
+def test_steps_say_which_policy_took_them(empg_run: Path):
+    (kept,) = empg_run.rglob(f"update-{UPDATES:06d}-train.jsonl")
+    episodes = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert len(episodes) == 9
+    assert {step["policy_version"] for one in episodes for step in one["steps"]} == {UPDATES - 1}
+
+
 def test_cut_importance_weights_change_nothing_on_policy(straight: Path, server: TokenServer, tmp_path: Path):
     cut = run_of(server, tmp_path / "cut", "algo.loss.importance_cap=2.0")
     for row in rows_of(cut):

@@ -334,6 +334,6 @@ def test_the_tries_of_an_answer_are_counted(fake: FakeServer):
 
 def test_a_time_out_is_asked_again(fake: FakeServer):
     fake.handler = right
-    fake.script = [Reply(answer(FULL), delay_s=0.5)]
-    assert told(fake, lambda server: server.generate(ASKED), timeout_s=0.15).token_ids == FULL
+    fake.script = [Reply(answer(FULL), delay_s=2.5)]
+    assert told(fake, lambda server: server.generate(ASKED), timeout_s=1).token_ids == FULL
     assert len(fake.requests) == 2

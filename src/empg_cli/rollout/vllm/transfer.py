@@ -160,10 +160,10 @@ class GlooTransfer:
             "shapes": [list(shape) for _, _, shape in shapes],
         }
 
-    def _broadcast(self, value: Tensor, receiving: Future[Any]) -> None:
+    def _broadcast(self, value: Tensor, receiving: Future[Any] | None) -> None:
         import torch.distributed as dist
 
-        if receiving.done():
+        if receiving is not None and receiving.done():
             receiving.result()  # raises what a server said
         options = dist.BroadcastOptions()
         options.rootRank = 0
