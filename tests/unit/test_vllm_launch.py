@@ -46,7 +46,8 @@ def test_the_command_line_of_a_server_on_a_cpu():
         "--model=/run/model", "--served-model-name=policy", "--host=127.0.0.1", "--port=8123", "--dtype=float32",
         "--max-model-len=4096", "--generation-config=vllm", "--logprobs-mode=processed_logprobs",
         '--weight-transfer-config={"backend": "gloo"}', "--tensor-parallel-size=1", "--uvicorn-log-level=warning",
-        "--tokens-only", "--enable-prompt-tokens-details", "--enforce-eager", "--max-num-seqs=64",
+        "--max-num-batched-tokens=4096", "--tokens-only", "--enable-prompt-tokens-details", "--enforce-eager",
+        "--no-enable-chunked-prefill", "--max-num-seqs=64",
     ]  # fmt: skip
 
 

@@ -254,7 +254,7 @@ class VllmEngine:
             if is_there:
                 continue
             if started is not None and started.has_ended and self._was_published:
-                log.warning("server %d of vLLM has ended, and is started again", started.number)
+                log.warning("%s\nit is started again", started.last_words())
                 started.start()
             self._await(server, started, until)
 
