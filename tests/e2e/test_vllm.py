@@ -253,7 +253,7 @@ def test_an_adapter_is_swapped_with_each_publication(tmp_path: Path) -> None:
     base = fresh_policy(settings(), tied=True)
     base.save(tmp_path / "base")
     words = ("model=local", f"model.path={tmp_path / 'base'}", "model.prompt=compact", "model.lora.rank=4")
-    words += ("rollout.max_concurrent=0", "rollout=transcript")
+    words += ("rollout.max_concurrent=0", "rollout=transcript", "model.dtype=float32")
     cfg = settings(model=words)
     policy = tiny_policy(cfg)
     prompt = prompt_of(33)
