@@ -1,4 +1,4 @@
-"""An `empg` command as a page shows it: parsed by the command line's own parser, its settings composed and validated."""
+"""An `empg` command as a page shows it: parsed by our own parser, its settings composed and validated."""
 
 from __future__ import annotations
 

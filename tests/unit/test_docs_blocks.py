@@ -1,7 +1,7 @@
 """Every code block of every page runs, or is checked as far as can be without its run, or says why not.
 
-The rules are those of tests/support/pages.py. Nothing is left out in silence: a block without a language fails, and so do a
-mark without a reason, and a program that these tests do not know.
+The rules are those of tests/support/pages.py. Nothing is left out in silence: a block without a language fails, and so
+do a mark without a reason, and a program that these tests do not know.
 """
 
 from __future__ import annotations

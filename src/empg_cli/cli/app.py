@@ -55,11 +55,21 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="With --resume: begin the run anew; what is there is set aside.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print the resolved config, the data, the model and the cost.")
+    ] = False,
     *,
     flags: HydraFlags,
 ) -> None:
     """Train an agent: [bold]empg train benchmark=alfworld algo=empg[/bold]."""
     with user_border():
+        if plan:
+            if resume is not None or restart:
+                raise typer.BadParameter("is about a new run; leave --resume out", param_hint="--plan")
+            from empg_cli.cli.commands import train_plan
+
+            train_plan.run(overrides or [], flags)
+            return
         from empg_cli.cli.commands import train as command
 
         command.run(overrides or [], flags, resume, restart=restart)
