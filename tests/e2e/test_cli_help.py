@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from empg_cli import __version__
-from empg_cli.cli.app import app
+from empg_cli.cli.app import app, train
+from empg_cli.cli.cli_page import words_of
 from empg_cli.cli.completion import complete_word
 
 HEAVY = {"torch", "transformers", "wandb", "hydra", "omegaconf", "numpy", "pydantic", "rich"}
@@ -112,3 +114,11 @@ def test_completion_through_the_shell_protocol() -> None:
         COMP_CWORD="4",
     )
     assert shown.stdout.split() == ["window"], shown.stderr
+
+
+def test_hydras_help_names_only_flags_that_are_taken() -> None:
+    shown = python("-m", "empg_cli", "train", "--hydra-help").stdout
+    taken = {spelling for word in words_of(train) for spelling in word.spellings}
+    named = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", shown))
+    assert "--cfg" in named and named - taken == {"--help"}
+    assert "hydra/launcher:" in shown

@@ -39,6 +39,7 @@ def test_the_wheel_holds_the_package_and_the_whole_configuration(wheel: Path) ->
     assert {f"empg_cli/{name}" for name in configs} <= inside
     sources = (path for path in (REPOSITORY / "src" / "empg_cli").rglob("*") if "__pycache__" not in path.parts)
     assert {path.relative_to(REPOSITORY / "src").as_posix() for path in sources if path.is_file()} <= inside
+    assert "empg_cli/py.typed" in inside  # what "Typing :: Typed" says
     tops = {name.split("/")[0] for name in inside}
     assert {top for top in tops if not top.startswith("empg_cli")} <= {"hydra_plugins"}
 

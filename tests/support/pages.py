@@ -9,8 +9,8 @@ What a block is for stands in its first line, and what is not run says why in th
     <!-- not run: needs a GPU -->           a block that no test can run, and why
     <!-- run by: tests/e2e/test_x.py -->    a block that this test takes from the page and runs
 
-Words in capitals stand for what the reader has (DIR, RUN, NAME), `runs/...` for a run folder, and `...` alone for the words
-of the first command in the block.
+Words in capitals stand for what the reader has (DIR, RUN, NAME), `runs/...` for a run folder, and `...` alone for the
+words of the first command in the block.
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ from typer.models import OptionInfo
 
 from empg_cli.cli.app import app
 from empg_cli.cli.cli_page import cli_page, words_of
+from empg_cli.config import load
 from empg_cli.config.ablation import AblateConfig
 from empg_cli.config.configuration_page import configuration_page
 from empg_cli.config.keys import known_keys
 from empg_cli.config.plan import PlanConfig
 from empg_cli.config.schema import EvalConfig, TrainConfig
+from empg_cli.observe.observer import _identity
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
@@ -61,6 +63,20 @@ def test_types_bounds_and_defaults_by_hand() -> None:
         (key, default) for key, _, default, _ in ROWS
     ]  # WebShop's, not ALFWorld's
     assert "**Read when `algo.credit.kind=empg`**, chosen by `algo=aem`" in CONFIGURATION
+
+
+def test_names_of_folders_are_documented_as_they_are_written() -> None:
+    page = (DOCS / "run-folder.md").read_text(encoding="utf-8").partition("## Names")[2].partition("\n## ")[0]
+    cfg = load([])
+    shape = r"`(runs/BENCHMARK-ALGO-MODEL/TIME-sSEED)`, such as `(runs/[\w/-]+)`"
+    form, example = re.search(shape, page).groups()  # type: ignore[union-attr]
+    values = {"BENCHMARK": "alfworld", "ALGO": "empg", "MODEL": "tiny", "TIME": r"\d{8}-\d{6}", "SEED": "0"}
+    for word, value in values.items():
+        form = form.replace(word, value)
+    assert re.fullmatch(form, cfg.run_dir) and re.fullmatch(form, example)
+    assert re.fullmatch(r"runs/eval/\d{8}-\d{6}", load([], "eval").run_dir) and "`runs/eval/TIME`" in page
+    name = _identity(cfg)
+    assert re.fullmatch(r"alfworld-empg-[0-9a-f]{6}", name.group) and name.name == f"{name.group}-s0"
 
 
 def test_every_visible_flag_is_told() -> None:

@@ -130,7 +130,7 @@ class Wandb(Node):
     entity: str | None
     """Team or user that the project belongs to; null = the default one of the login."""
     group: str | None
-    """null = experiment name without the seed."""
+    """null = benchmark, algorithm and a digest of the settings without the seed: alfworld-empg-1a2b3c."""
     tags: list[str]
     """Beside benchmark, algorithm and model, which are always there."""
 
