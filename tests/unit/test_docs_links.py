@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.pages import ROOT, anchors, blocks, links, pages, text_of
-
-REPOSITORY = "https://github.com/"
 
 
 @pytest.mark.parametrize("page", pages())
@@ -48,6 +49,20 @@ def test_files_that_are_named_in_code_spans_exist() -> None:
             if not (ROOT / name).exists():
                 missing.append(f"{page}: {name}")
     assert missing == []
+
+
+def test_the_site_shows_every_page() -> None:
+    def files(entry: Any) -> Iterator[str]:
+        match entry:
+            case str():
+                yield entry
+            case list() | dict():
+                for inner in entry if isinstance(entry, list) else entry.values():
+                    yield from files(inner)
+
+    shown = list(files(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+    written = [page.removeprefix("docs/") for page in pages() if page.startswith("docs/")]
+    assert sorted(shown) == sorted(written)
 
 
 def test_there_are_pages_and_blocks() -> None:
