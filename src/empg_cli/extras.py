@@ -44,6 +44,10 @@ EXTRAS: Mapping[str, Extra] = {
     "parquet": Extra(("pyarrow",), "official Deep Search questions in Parquet files"),
     "lora": Extra(("peft",), "adapters in place of all weights: model.lora.rank=16"),
     "bitsandbytes": Extra(("bitsandbytes",), "optimiser state in 8 bits: trainer.optimizer=adamw8bit"),
+    "tensorboard": Extra(("tensorboard",), "event files in the run folder: logger=tensorboard"),
+    "mlflow": Extra(("mlflow-skinny", "sqlalchemy", "alembic"), "MLflow runs: logger=mlflow"),
+    "trackio": Extra(("trackio",), "Trackio on this machine: logger=trackio"),
+    "swanlab": Extra(("swanlab",), "SwanLab, offline by default: logger=swanlab"),
     "serve": Extra(("uvicorn",), "a search server for others: `empg data serve deepsearch`"),
 }
 

@@ -15,7 +15,8 @@ from empg_cli.cli.app import app, train
 from empg_cli.cli.cli_page import words_of
 from empg_cli.cli.completion import complete_word
 
-HEAVY = {"torch", "transformers", "wandb", "hydra", "omegaconf", "numpy", "pydantic", "rich"}
+TRACKERS = {"wandb", "tensorboard", "mlflow", "trackio", "swanlab"}
+HEAVY = {"torch", "transformers", "hydra", "omegaconf", "numpy", "pydantic", "rich"} | TRACKERS
 
 
 def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +42,7 @@ def test_help_draws_with_rich_and_loads_nothing_else() -> None:
 
 
 def test_configurations_are_validated_before_torch_is_loaded() -> None:
-    assert loaded_modules("from empg_cli.config import load\nload([])") & {"torch", "transformers", "wandb"} == set()
+    assert loaded_modules("from empg_cli.config import load\nload([])") & {"torch", "transformers", *TRACKERS} == set()
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "report", "play", "export", "doctor"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from empg_cli.config.keys import known_keys
 from empg_cli.config.plan import PlanConfig
 from empg_cli.config.schema import EvalConfig, TrainConfig
 from empg_cli.observe.observer import _identity
+from empg_cli.runs.folder import OpenFolder
 
 DOCS = Path(__file__).parents[2] / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
@@ -65,7 +67,7 @@ def test_types_bounds_and_defaults_by_hand() -> None:
     assert "**Read when `algo.credit.kind=empg`**, chosen by `algo=aem`" in CONFIGURATION
 
 
-def test_names_of_folders_are_documented_as_they_are_written() -> None:
+def test_names_of_folders_are_documented_as_they_are_written(tmp_path: Path) -> None:
     page = (DOCS / "run-folder.md").read_text(encoding="utf-8").partition("## Names")[2].partition("\n## ")[0]
     cfg = load([])
     shape = r"`(runs/BENCHMARK-ALGO-MODEL/TIME-sSEED)`, such as `(runs/[\w/-]+)`"
@@ -75,7 +77,8 @@ def test_names_of_folders_are_documented_as_they_are_written() -> None:
         form = form.replace(word, value)
     assert re.fullmatch(form, cfg.run_dir) and re.fullmatch(form, example)
     assert re.fullmatch(r"runs/eval/\d{8}-\d{6}", load([], "eval").run_dir) and "`runs/eval/TIME`" in page
-    name = _identity(cfg)
+    folder = OpenFolder(tmp_path, None, 0, "generated", (), date(2026, 1, 1))
+    name = _identity(cfg, folder)
     assert re.fullmatch(r"alfworld-empg-[0-9a-f]{6}", name.group) and name.name == f"{name.group}-s0"
 
 

@@ -120,6 +120,9 @@ def _launch_sweep(
     flags: HydraFlags,
     sweep: Sweep,
 ) -> None:
+    from empg_cli.config.environment import refuse_one_id_for_all
+
+    refuse_one_id_for_all()
     with _sweep_folder(sweep) as folder:
         own = _own_overrides(sweep, folder, schema)
         place = [] if sweep.is_named else [f"run_dir={as_value(from_here(folder))}"]

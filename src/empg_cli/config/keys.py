@@ -28,6 +28,11 @@ def known_keys(schema: type[BaseModel]) -> list[str]:
     return list(dict.fromkeys(key for key, _ in _walk(schema)))
 
 
+def settable(*schemas: type[BaseModel]) -> set[str]:
+    """What may stand before `=` on a command line: keys of these schemas, and config groups."""
+    return {key for schema in schemas for key in known_keys(schema)} | set(groups())
+
+
 def readers(schema: type[BaseModel], key: str) -> list[Choice]:
     """The choices under which `key` exists; empty when no choice decides that."""
     return [choice for known, choice in _walk(schema) if known == key and choice is not None]

@@ -2,12 +2,12 @@
 
 Frozen and closed: an unknown key is an error, and so is a knob that the chosen algorithm does not read. Settings of
 algorithms: config/algo.py; of benchmarks: config/benchmarks.py, config/deepsearch.py; of playing: config/rollout.py; of
-training: config/trainer.py; of several processes: config/dist.py.
+training: config/trainer.py; of several processes: config/dist.py; of where numbers go: config/logger.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -23,6 +23,7 @@ from empg_cli.config.benchmarks import Benchmark
 from empg_cli.config.deepsearch import Deepsearch, WebRetrieval
 from empg_cli.config.dist import Dist
 from empg_cli.config.endpoint import Endpoint
+from empg_cli.config.logger import Logger
 from empg_cli.config.node import Node
 from empg_cli.config.rollout import Rollout
 from empg_cli.config.trainer import Trainer
@@ -119,32 +120,7 @@ class Model(Node):
         return self
 
 
-# --- logger -----------------------------------------------------------------------------
-
-
-class Wandb(Node):
-    mode: Literal["auto", "online", "offline", "disabled"]
-    """auto: online when logged in, else offline; never asks."""
-    project: str
-    """Of W&B; made when it is not there."""
-    entity: str | None
-    """Team or user that the project belongs to; null = the default one of the login."""
-    group: str | None
-    """null = benchmark, algorithm and a digest of the settings without the seed: alfworld-empg-1a2b3c."""
-    tags: list[str]
-    """Beside benchmark, algorithm and model, which are always there."""
-
-
-class Logger(Node):
-    console: Literal["auto", "rich", "plain", "quiet"]
-    """rich: a dashboard; plain: lines; quiet: no progress; auto: the dashboard on a terminal, else lines."""
-    csv: bool
-    """Write metrics.csv beside metrics.jsonl."""
-    trajectories: NonNegativeInt
-    """Trajectories kept in the run folder at each evaluation, and as many of the update before it; 0 = none."""
-    wandb: Wandb
-    sinks: list[dict[str, Any]]
-    """From outside the package: each has a `target`, and the settings of its factory (docs/adding-a-benchmark.md)."""
+# --- commands --------------------------------------------------------------------------
 
 
 class TrainConfig(Node):
