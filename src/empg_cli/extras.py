@@ -44,7 +44,7 @@ EXTRAS: Mapping[str, Extra] = {
     "parquet": Extra(("pyarrow",), "official Deep Search questions in Parquet files"),
     "lora": Extra(("peft",), "adapters in place of all weights: model.lora.rank=16"),
     "bitsandbytes": Extra(("bitsandbytes",), "optimiser state in 8 bits: trainer.optimizer=adamw8bit"),
-    "serve": Extra(("uvicorn",), "a search server for others: `empg data serve deepsearch`"),
+    "serve": Extra(("uvicorn",), "servers for others: `empg serve run=DIR`, `empg data serve deepsearch`"),
 }
 
 PLUGIN_EXTRAS: Mapping[str, Mapping[str, str]] = {

@@ -200,6 +200,19 @@ def export(overrides: Overrides = None) -> None:
 
 @app.command(
     cls=OverridesCommand,
+    epilog="Also: checkpoint=best|last|N  host=127.0.0.1  port=8000  name=NAME  max_concurrent=32  "
+    "max_context_tokens=N. More: docs/integrations.md",
+)
+def serve(overrides: Overrides = None) -> None:
+    """Answer OpenAI's clients with a run's policy: [bold]empg serve run=DIR[/bold], on this machine only."""
+    with user_border():
+        from empg_cli.cli.commands import serve as command
+
+        command.run(overrides or [])
+
+
+@app.command(
+    cls=OverridesCommand,
     epilog="plan.hardware=here, 1x24GB, 1x80GB, 8x80GB or cpu-8GB. What does not fit ends with exit code 2.",
 )
 def plan(
