@@ -44,6 +44,7 @@ EXTRAS: Mapping[str, Extra] = {
     "parquet": Extra(("pyarrow",), "official Deep Search questions in Parquet files"),
     "lora": Extra(("peft",), "adapters in place of all weights: model.lora.rank=16"),
     "bitsandbytes": Extra(("bitsandbytes",), "optimiser state in 8 bits: trainer.optimizer=adamw8bit"),
+    "gymnasium": Extra(("gymnasium",), "benchmarks as environments of Gymnasium (docs/integrations.md)"),
     "serve": Extra(("uvicorn",), "servers for others: `empg serve run=DIR`, `empg data serve deepsearch`"),
 }
 
