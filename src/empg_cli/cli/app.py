@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -188,14 +188,21 @@ def diagnose(
 
 @app.command(
     cls=OverridesCommand,
-    epilog="Also: checkpoint=best|last|N  dtype=float32|bfloat16  adapter=true  model.path=DIR. More: docs/models.md",
+    epilog="Also: checkpoint=best|last|N  dtype=float32|bfloat16  adapter=true  model.path=DIR  private=false. "
+    "More: docs/models.md, docs/integrations.md",
 )
-def export(overrides: Overrides = None) -> None:
-    """Write a run's policy as a Hugging Face folder: [bold]empg export run=DIR out=FOLDER[/bold]."""
+def export(
+    overrides: Overrides = None,
+    to: Annotated[Literal["hf"], typer.Option("--to", help="The form: a folder of Hugging Face's.")] = "hf",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With hub=owner/name: show what would be pushed, push nothing.")
+    ] = False,
+) -> None:
+    """Write a run's policy as a Hugging Face folder: [bold]empg export run=DIR out=FOLDER[/bold], or hub=owner/name."""
     with user_border():
         from empg_cli.cli.commands import export as command
 
-        command.run(overrides or [])
+        command.run(overrides or [], dry_run=dry_run)
 
 
 @app.command(
