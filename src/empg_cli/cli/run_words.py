@@ -55,6 +55,25 @@ def own_and_run(
     return settings, given, cfg
 
 
+def own_words(command: str, overrides: Sequence[str], own: type[Own], *, example: str) -> Own:
+    """The settings of a command that reads nothing else.
+
+    Args:
+        example: what to type, where something is missing.
+
+    Raises:
+        ConfigError: a word is not read, or a value is wrong.
+    """
+    hint = f"takes {', '.join(f'{name}=...' for name in own.model_fields)}"
+    what = f"is not read by empg {command}"
+    if unread := [word for word in overrides if "=" not in word or _key(word) not in own.model_fields]:
+        raise ConfigError(INVALID, [Problem(_key(word), what, hint=hint) for word in unread])
+    given = {_key(word) for word in overrides}
+    if missing := [name for name, field in own.model_fields.items() if field.is_required() and name not in given]:
+        raise ConfigError(INVALID, [Problem(name, "must be given", hint=example) for name in missing])
+    return validate(_values(overrides, _texts(own)), own)
+
+
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+")
 
