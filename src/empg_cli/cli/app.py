@@ -271,6 +271,17 @@ def play(
 
 
 @app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A new folder; its last part names the game.")],
+) -> None:
+    """Begin a project with a text benchmark of your own: [bold]empg init my-game[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import init as command
+
+        command.run(name)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
 ) -> None:
