@@ -268,3 +268,22 @@ def test_an_adapter_is_swapped_with_each_publication(tmp_path: Path) -> None:
                 for parameter in policy.parameters():
                     parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(version))
             assert largest_gap(policy, prompt, answer) > 1e-3, "the next adapter is another"
+
+
+def test_tokens_come_as_often_as_their_log_probs_say(policy: Policy, engine: VllmEngine) -> None:
+    """Log-probs can be right and draws wrong, by another temperature or a cut. Of 4,000 draws of one token, a sharper or
+    flatter distribution moves the mean of -log p away from the entropy by many of its standard errors."""
+    prompt = prompt_of(15)
+    answers = generated(engine, [prompt] * 4000, seeds=range(4000), most=1)
+    with torch.no_grad():
+        logit_V = policy.model(torch.tensor([prompt])).logits[0, -1] / TEMPERATURE
+    logp_V = torch.log_softmax(logit_V.double(), -1)
+    entropy = float(-(logp_V.exp() * logp_V).sum())
+    drawn = torch.tensor([one.response[0] for one in answers])
+    surprise = -logp_V[drawn]
+    error = float(surprise.std()) / len(drawn) ** 0.5
+    assert abs(float(surprise.mean()) - entropy) < 4 * error
+    top = int(logp_V.argmax())
+    expected = float(logp_V[top].exp())
+    share = float((drawn == top).double().mean())
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / len(drawn)) ** 0.5

@@ -19,8 +19,8 @@ READ_NOT = (
 )  # fmt: skip
 """vLLM's options with a value that the fake takes and leaves."""
 SWITCHES_READ_NOT = (
-    "enforce-eager", "enable-sleep-mode", "enable-lora", "disable-log-requests", "disable-log-stats",
-    "disable-uvicorn-access-log", "enable-prefix-caching", "no-enable-prefix-caching",
+    "enforce-eager", "no-enable-chunked-prefill", "enable-sleep-mode", "enable-lora", "disable-log-requests",
+    "disable-log-stats", "disable-uvicorn-access-log", "enable-prefix-caching", "no-enable-prefix-caching",
 )  # fmt: skip
 API_SERVER = """\
 import sys

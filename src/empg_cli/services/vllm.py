@@ -6,13 +6,13 @@ with VLLM_SERVER_DEV_MODE=1. vLLM changed them three times in a year, so a versi
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from empg_cli.services.errors import AccessDeniedError, BadAnswerError, ServiceError
+from empg_cli.services.errors import AccessDeniedError, BadAnswerError, NoAnswerError, ServiceError
 from empg_cli.services.http import Service
 from empg_cli.services.parsing import read_answer
 
@@ -22,7 +22,12 @@ MODEL: Final = "policy"
 """As our servers call their weights."""
 UNKNOWN: Final = -1
 """Version of weights that nobody has published."""
-_TOO_LONG: Final = re.compile(r"HTTP 400.*(max[ _]model[ _]len|context length|longer than)", re.I | re.S)
+NO_LOGPROB: Final = -9999.0
+"""What vLLM says where it knows none; JSON has no NaN."""
+_TOO_LONG: Final = re.compile(
+    r"HTTP 400.*(max[ _]model[ _]len|context length|longer than|plus the number of requested output)", re.I | re.S
+)
+"""In the beginning of a message, which is all that errors show of it."""
 
 
 class PromptTooLong(BadAnswerError):  # noqa: N818 (what the server says)
@@ -109,9 +114,10 @@ def read_generated(answer: Any, asked: dict[str, Any]) -> Answer:
     Raises:
         KeyError, IndexError, TypeError, AttributeError, ValueError: the answer has another form, or is not to what was
             asked.
+        PromptTooLong: the server's model had no room for as much as was asked.
     """
     sampling = asked["sampling_params"]
-    if not str(answer["request_id"]).endswith(asked["request_id"]):
+    if answer["request_id"].removeprefix("generate-tokens-") != asked["request_id"]:
         raise ValueError("it answers another request")
     (choice,) = answer["choices"]
     token_ids = [_whole(token) for token in choice["token_ids"]]
@@ -121,12 +127,16 @@ def read_generated(answer: Any, asked: dict[str, Any]) -> Answer:
         raise ValueError("log-probs and tokens do not belong together")
     if not 0 < len(token_ids) <= sampling["max_tokens"]:
         raise ValueError(f"{len(token_ids)} tokens, of 1 to {sampling['max_tokens']}")
-    if not all(math.isfinite(logprob) and logprob <= 1e-3 for logprob in logprobs):
+    if not all(NO_LOGPROB < logprob <= 1e-3 for logprob in logprobs):  # nor NaN
         raise ValueError("a log-prob is none")
     stops = [token in sampling["stop_token_ids"] for token in token_ids]
-    ended = choice["finish_reason"] == "stop"
-    if any(stops[:-1]) or ended != stops[-1] or not (ended or len(token_ids) == sampling["max_tokens"]):
-        raise ValueError(f"it ended where it should not ({choice['finish_reason']})")
+    reason, is_full = choice["finish_reason"], len(token_ids) == sampling["max_tokens"]
+    ended = reason == "stop"
+    if any(stops[:-1]) or ended != stops[-1] or not (ended or is_full or reason == "length"):
+        raise ValueError(f"it ended where it should not ({reason})")
+    if not (ended or is_full):
+        most = len(asked["token_ids"]) + len(token_ids)
+        raise PromptTooLong(f"the server's model reads {most} tokens, and {sampling['max_tokens']} new ones were asked")
     return Answer(token_ids, logprobs, ended, _spans(choice["weight_versions"], len(token_ids)), _cached(answer))
 
 
@@ -152,6 +162,17 @@ def _whole(value: Any) -> int:
 def _version(label: Any) -> int:
     """Ours are numbers; a server that was never told any says "default"."""
     return int(label) if isinstance(label, str) and label.isdecimal() else UNKNOWN
+
+
+@contextmanager
+def _opened() -> Iterator[None]:
+    """A route that a server has only if it was asked to says how to ask."""
+    try:
+        yield
+    except BadAnswerError as error:
+        if "HTTP 404" in str(error):
+            raise BadAnswerError(f"{error}: start it with VLLM_SERVER_DEV_MODE=1") from None
+        raise
 
 
 class VllmServer:
@@ -186,6 +207,8 @@ class VllmServer:
                 raise (PromptTooLong(str(error)) if _TOO_LONG.search(str(error)) else error) from None
             try:
                 return read_answer(body, lambda answer: read_generated(answer, asked))
+            except PromptTooLong as error:
+                raise PromptTooLong(f"{self._asking.name}: {error}") from None
             except BadAnswerError as error:
                 self._asking.retries += 1
                 if attempt + 1 == self._attempts:
@@ -207,18 +230,25 @@ class VllmServer:
             raise WrongVersion(f"{self._looking.name} has version {found}; {OLDEST[0]}.{OLDEST[1]} or newer is needed")
 
     async def is_there(self) -> bool:
+        """Or somebody else is, of whom `check` says more."""
         try:
             await self._looking.call_text("GET", f"{self.url}/health")
+        except (BadAnswerError, AccessDeniedError):
+            return True
         except ServiceError:
             return False
         return True
 
     async def weight_version(self) -> int:
-        return await self._looking.ask("GET", f"{self.url}/weight_info", lambda told: _version(told["weight_version"]))
+        with _opened():
+            return await self._looking.ask(
+                "GET", f"{self.url}/weight_info", lambda told: _version(told["weight_version"])
+            )
 
     async def world_size(self) -> int:
         """Processes of it that have weights."""
-        return await self._looking.ask("GET", f"{self.url}/get_world_size", lambda told: _whole(told["world_size"]))
+        with _opened():
+            return await self._looking.ask("GET", f"{self.url}/get_world_size", lambda told: _whole(told["world_size"]))
 
     async def pause(self) -> None:
         """Answers under way stand still until `resume`."""
@@ -230,8 +260,12 @@ class VllmServer:
         await self._tell("resume")
 
     async def join_transfer(self, info: dict[str, Any]) -> None:
-        """Join the group that weights go through; what was joined before is left."""
-        await self._tell("shutdown_weight_transfer_engine")
+        """Join the group that weights go through; what was joined before is left, in the middle of an update too."""
+        try:
+            await self._tell("shutdown_weight_transfer_engine")
+        except NoAnswerError:  # an update that broke is still open there, or something else is wrong
+            await self._tell("finish_weight_update")
+            await self._tell("shutdown_weight_transfer_engine")
         await self._tell("init_weight_transfer_engine", {"init_info": info})
 
     async def begin_update(self) -> None:
@@ -262,12 +296,8 @@ class VllmServer:
         await self._tell(f"wake_up?tags={what}")
 
     async def _tell(self, path: str, body: Any = None) -> None:
-        try:
+        with _opened():
             await self._telling.call_text("POST", f"{self.url}/{path}", **({} if body is None else {"json": body}))
-        except BadAnswerError as error:
-            if "HTTP 404" in str(error):
-                raise BadAnswerError(f"{error}: start it with VLLM_SERVER_DEV_MODE=1") from None
-            raise
 
     @property
     def retries(self) -> int:

@@ -19,7 +19,7 @@ from empg_cli.rollout.vllm.launch import ServerNotStarted, Started
 from empg_cli.rollout.vllm.probe import Probe
 from empg_cli.rollout.vllm.transfer import Transfer
 from empg_cli.services.errors import BadAnswerError, NoAnswerError, ServerDown, ServiceError
-from empg_cli.services.vllm import MODEL, PromptTooLong, VllmServer, question
+from empg_cli.services.vllm import MODEL, UNKNOWN, PromptTooLong, VllmServer, question
 from empg_cli.signals import asked
 from empg_cli.types import Status
 
@@ -127,8 +127,8 @@ class VllmEngine:
             except ServiceError as error:
                 self._give_up(server, str(error))
                 continue
-            if abs(answer.newest - self.policy_version) > self._slack:
-                self._give_up(server, f"{server.url} samples with weights of version {answer.newest}")
+            if answer.oldest == UNKNOWN or abs(answer.newest - self.policy_version) > self._slack:
+                self._give_up(server, f"{server.url} samples with weights of {_named(answer.newest)}")
                 continue
             return Completion(answer.token_ids, answer.logprobs, None, answer.ended, answer.oldest)
 
@@ -240,19 +240,21 @@ class VllmEngine:
         """Wait for servers that are gone, after starting again those that this run has started.
 
         Raises:
-            NoAnswerError: one does not come.
-            ServerNotStarted: it came, and has ended.
+            ServerNotStarted: one does not come in time, or came, and has ended.
             WrongVersion: it is another one than can be spoken with.
         """
         assert self._transfer is not None, "attached by whoever made this"
         until = time.monotonic() + self._start_timeout_s
         for server, started in zip(self._servers, self._started or [None] * len(self._servers), strict=True):
-            is_there = self._wait_for(server.is_there())
-            if is_there and self._wait_for(server.weight_version()) == self.policy_version:
-                continue
+            if is_there := self._wait_for(server.is_there()):
+                self._wait_for(server.check())
+                if self._wait_for(server.weight_version()) == self.policy_version:
+                    continue
             self._transfer.forget()  # who was started anew is in no group
-            if not is_there and started is not None and started.has_ended and self._was_published:
-                log.warning("server %d of vLLM has ended, and is started again", started.number)
+            if is_there:
+                continue
+            if started is not None and started.has_ended and self._was_published:
+                log.warning("%s\nit is started again", started.last_words())
                 started.start()
             self._await(server, started, until)
 
@@ -261,7 +263,7 @@ class VllmEngine:
             if started is not None:
                 started.refuse_if_ended()
             if asked() or time.monotonic() > until:
-                raise NoAnswerError(f"no server of vLLM answers at {server.url} after {self._start_timeout_s:g} s")
+                raise ServerNotStarted(f"no server of vLLM answers at {server.url} after {self._start_timeout_s:g} s")
             time.sleep(LOOK_EVERY_S)
             beat()
         self._wait_for(server.check())
@@ -271,6 +273,10 @@ class VllmEngine:
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _named(version: int) -> str:
+    return "no version that a run has given them" if version == UNKNOWN else f"version {version}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 END_S = 30.0
+CPU_TOKENS = 4096
+"""Of all prompts that one pass reads."""
 LAST_WORDS, LAST_ERRORS = 12, 3
 """Lines of a server's log that are shown when it has ended; the second of those that name an error, if any does."""
 _ERROR = re.compile(r"\b\w+(Error|Exception): \S")
@@ -67,7 +69,9 @@ def command(settings: Vllm, wanted: Wanted, port: int) -> list[str]:
     }
     flags = ["tokens-only", "enable-prompt-tokens-details"]
     if wanted.transfer == "gloo":
-        flags.append("enforce-eager")
+        # A prompt of a seeded request that is read in two parts ends a server on a CPU, whose generator has no offset.
+        flags += ["enforce-eager", "no-enable-chunked-prefill"]
+        words["max-num-batched-tokens"] = str(max(CPU_TOKENS, wanted.most_tokens))
     else:
         words["gpu-memory-utilization"] = str(settings.gpu_memory)
     if wanted.lora_rank:
@@ -147,8 +151,11 @@ class Started:
         Raises:
             ServerNotStarted: it ran, and does no more.
         """
-        if not self.has_ended:
-            return
+        if self.has_ended:
+            raise ServerNotStarted(self.last_words())
+
+    def last_words(self) -> str:
+        """Of a server that has ended."""
         code = None if self._process is None else self._process.returncode
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         lines = [line for line in text.splitlines() if line.strip()]
@@ -158,10 +165,8 @@ class Started:
         if "No module named 'vllm'" in text or "No module named vllm" in text:
             python = self._settings.python or sys.executable
             hint = f"\n  {python} has no vLLM: install it there, or name another with rollout.vllm.python"
-        raise ServerNotStarted(
-            f"server {self.number} of vLLM ended with exit code {code} (log: {self.log}){hint}\n"
-            + "\n".join(f"    {line}" for line in lines)
-        )
+        shown = "".join(f"\n    {line}" for line in lines)
+        return f"server {self.number} of vLLM ended with exit code {code} (log: {self.log}){hint}{shown}"
 
     def end(self) -> None:
         process, self._process = self._process, None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -106,6 +107,7 @@ class GlooTransfer:
                         self._broadcast(value, receiving)
                     except (ServiceError, RuntimeError) as caught:
                         error = caught
+                        self.forget()  # or those that still receive would wait for what does not come
             if receiving is not None:
                 try:
                     receiving.result()
@@ -139,9 +141,16 @@ class GlooTransfer:
                 self._ask, lambda server: server.join_transfer(info | {"rank_offset": offsets[server.url]})
             )
             prefixed = dist.PrefixStore("wt", store)  # type: ignore[attr-defined]
-            group = dist.ProcessGroupGloo(prefixed, 0, 1 + sum(sizes), self._timeout)
+            made: Future[Any] = Future()
+            # Beside, and not waited for where a server refuses: it would wait for that one until its time is over.
+            threading.Thread(
+                target=_make_group, args=(made, prefixed, 1 + sum(sizes), self._timeout), daemon=True
+            ).start()
+            wait([joining, made], return_when=FIRST_EXCEPTION)
+            if made.done():
+                made.result()
             joining.result()
-        self._group, self._store = group, store
+        self._group, self._store = made.result(), store
 
     def _info(self) -> dict[str, Any]:
         shapes = self._weights.shapes()
@@ -151,14 +160,23 @@ class GlooTransfer:
             "shapes": [list(shape) for _, _, shape in shapes],
         }
 
-    def _broadcast(self, value: Tensor, receiving: Any) -> None:
+    def _broadcast(self, value: Tensor, receiving: Future[Any] | None) -> None:
         import torch.distributed as dist
 
-        if receiving.done():
+        if receiving is not None and receiving.done():
             receiving.result()  # raises what a server said
         options = dist.BroadcastOptions()
         options.rootRank = 0
         self._group.broadcast([value.cpu()], options).wait()
+
+
+def _make_group(made: Future[Any], store: Any, size: int, timeout: timedelta) -> None:
+    import torch.distributed as dist
+
+    try:
+        made.set_result(dist.ProcessGroupGloo(store, 0, size, timeout))
+    except Exception as error:
+        made.set_exception(error)
 
 
 class AdapterTransfer:
