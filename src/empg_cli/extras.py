@@ -48,7 +48,8 @@ EXTRAS: Mapping[str, Extra] = {
     "mlflow": Extra(("mlflow-skinny", "sqlalchemy", "alembic"), "MLflow runs: logger=mlflow"),
     "trackio": Extra(("trackio",), "Trackio on this machine: logger=trackio"),
     "swanlab": Extra(("swanlab",), "SwanLab, offline by default: logger=swanlab"),
-    "serve": Extra(("uvicorn",), "a search server for others: `empg data serve deepsearch`"),
+    "gymnasium": Extra(("gymnasium",), "benchmarks as environments of Gymnasium (docs/integrations.md)"),
+    "serve": Extra(("uvicorn",), "servers for others: `empg serve run=DIR`, `empg data serve deepsearch`"),
 }
 
 PLUGIN_EXTRAS: Mapping[str, Mapping[str, str]] = {
