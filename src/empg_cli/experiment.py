@@ -30,6 +30,7 @@ from empg_cli.model.memory import hardware_of, is_out_of_memory, map_large_tenso
 from empg_cli.model.policy import Policy
 from empg_cli.observe.observer import Observer, observing
 from empg_cli.observe.onlooker import Onlooker, onlooking
+from empg_cli.observe.trackers import refuse_missing
 from empg_cli.owner import owning
 from empg_cli.planning.auto import within_memory
 from empg_cli.ranks import ALONE, Ranks
@@ -120,8 +121,9 @@ def open_experiment(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> It
 def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experiment]:
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
+    refuse_missing(cfg.logger.trackers)  # what is not installed is said before there is any work
     if cfg.model.lora.rank:
-        lora.peft()  # what is not installed is said before there is any work
+        lora.peft()
     if cfg.trainer.optimizer == "adamw8bit":
         bitsandbytes()
     benchmark = make_benchmark(**cfg.benchmark.model_dump())

@@ -6,15 +6,13 @@ import json
 import os
 import pty
 import re
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.offline_wandb import offline_files, read_offline_run
 
 pytest.importorskip("wandb", reason="wandb is not installed (pip install wandb)")
 
@@ -33,9 +31,9 @@ from empg_cli.observe.sinks import open_sinks
 logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
 run_dir, mode, start, end, resume, exit_code = json.loads(sys.argv[1])
 wandb_sink.WandbSink.__init__.__kwdefaults__["init_timeout_s"] = 3.0
-wandb = SimpleNamespace(mode=mode, project="empg", entity=None, group=None, tags=["mine"])
+wandb = SimpleNamespace(mode=mode, project="empg", entity=None, notes=None, tags=["mine"], artifacts=[])
 fan = open_sinks(
-    SimpleNamespace(csv=False, wandb=wandb),
+    SimpleNamespace(trackers=["wandb"], csv=False, wandb=wandb),
     Path(run_dir),
     run_config={"seed": 3, "algo": {"name": "empg", "k": 1.0}, "hub": {"api_key": "sesame"}},
     identity=RunIdentity.of_seed("alfworld-empg", 3, tags=["alfworld", "empg"]),
@@ -54,66 +52,6 @@ fan.close(exit_code)
 print("pointer:", fan.pointers.get("wandb"))
 print("imported:", "wandb" in sys.modules)
 """
-
-
-@dataclass
-class OfflineRun:
-    history: list[dict[str, Any]] = field(default_factory=list)
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    run: Any = None
-    exit_code: int | None = None
-
-
-def read_offline_run(path: Path) -> OfflineRun:
-    """What `wandb sync` would upload."""
-    from wandb.proto import wandb_internal_pb2
-
-    result = OfflineRun()
-    for frame in leveldb_frames(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(frame)
-        match record.WhichOneof("record_type"):
-            case "run":
-                result.run = record.run
-                result.config |= values(record.run.config.update)
-            case "config":
-                result.config |= values(record.config.update)
-            case "history":
-                result.history.append(values(record.history.item))
-            case "summary":
-                result.summary |= values(record.summary.update)
-            case "metric":
-                result.metrics[record.metric.name or record.metric.glob_name] = record.metric
-            case "exit":
-                result.exit_code = record.exit.exit_code
-    return result
-
-
-def values(items: Any) -> dict[str, Any]:
-    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def leveldb_frames(data: bytes) -> Iterator[bytes]:
-    """LevelDB's log format: blocks of 32 KiB, records with a head of checksum, length and kind, W&B's 7-byte preface.
-
-    Kinds: 1 whole, 2 first part, 3 middle, 4 last.
-    """
-    block, head = 32768, 7
-    assert data[:4] == b":W&B"
-    position, parts = head, []
-    while position + head <= len(data):
-        left = block - position % block
-        if left < head:  # too little room for a head: zeros
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + head])
-        parts = [] if kind in (1, 2) else parts
-        parts.append(data[position + head : position + head + length])
-        position += head + length
-        if kind in (1, 4):
-            yield b"".join(parts)
 
 
 @pytest.fixture
@@ -147,10 +85,6 @@ def play(
         check=True,
     )
     return done.stdout, done.stderr
-
-
-def offline_files(run_dir: Path) -> list[Path]:
-    return sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))
 
 
 def test_without_login_or_terminal_it_logs_offline_and_says_nothing(environment, tmp_path):

@@ -338,7 +338,7 @@ def test_a_model_of_ones_own_checks_several_settings() -> None:
 
 
 def sinks(folder: Path, *specs: dict[str, Any], update: int | None = None) -> Any:
-    logger: Any = SimpleNamespace(csv=False, wandb=SimpleNamespace(mode="disabled"))
+    logger: Any = SimpleNamespace(trackers=["wandb"], csv=False, wandb=SimpleNamespace(mode="disabled"))
     identity = RunIdentity.of_seed("g", 3)
     named = [{"target": "tests.support.outside:Noted", **spec} for spec in specs]
     return open_sinks(logger, folder, run_config={"a": 1}, identity=identity, resume_from_update=update, brought=named)

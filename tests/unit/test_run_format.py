@@ -83,7 +83,8 @@ def test_the_run_of_format_1_lacks_what_the_table_gives() -> None:
         "trainer.warm_start.keep_failed", "logger.sinks", "trainer.oom",
         "trainer.watchdog", "trainer.health.max_bad_updates", "trainer.health.max_failed_calls",
         "trainer.warm_start.file", "trainer.warm_start.epochs", "trainer.warm_start.held_out", "dist",
-        "rollout.max_staleness", "rollout.vllm",
+        "rollout.max_staleness", "rollout.vllm", "logger.trackers", "logger.wandb.name", "logger.wandb.notes",
+        "logger.wandb.artifacts", "logger.mlflow", "logger.trackio", "logger.swanlab",
     ])  # fmt: skip
     assert (cfg.model.param_dtype, cfg.algo.advantage.penalty, cfg.trainer.warm_start.keep_failed) == (
         "float32", "episode", False,
@@ -135,7 +136,13 @@ def test_keys_are_filled_in_where_they_are_absent_whatever_the_format(tmp_path: 
     update_run_file(tmp_path, format=FORMAT)
     assert saved_values(tmp_path) == {"model": filled, "dist": ALONE}
     given = {"model": {**filled, "param_dtype": "float32"}, "logger": {"sinks": ["a:b"]}, "dist": {"launch": "node"}}
-    assert migrated(given) == given
+    trackers = {
+        "trackers": ["wandb"],
+        "mlflow": {"uri": None, "experiment": "empg"},
+        "trackio": {"project": "empg"},
+        "swanlab": {"mode": "auto", "project": "empg"},
+    }
+    assert migrated(given) == {**given, "logger": {"sinks": ["a:b"], **trackers}}
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1.0e-05", "2.5e5", "-1E3"])

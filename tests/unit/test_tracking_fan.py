@@ -12,7 +12,8 @@ import pytest
 
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.secrets import mask_secrets
-from empg_cli.observe.sinks import Fan, open_sinks, wandb_is_wanted
+from empg_cli.observe.sinks import Fan, open_sinks
+from empg_cli.observe.trackers import wandb_is_wanted
 from empg_cli.observe.wandb_sink import stable_run_id
 from empg_cli.runs.rows import read_rows
 
@@ -62,7 +63,7 @@ def test_ctrl_c_in_a_sink_is_not_swallowed():
 
 def test_a_sink_that_cannot_start_leaves_the_others(tmp_path, caplog):
     (tmp_path / "metrics.csv").mkdir()  # so that no file can be opened there
-    cfg = SimpleNamespace(csv=True, wandb=SimpleNamespace(mode="disabled"))
+    cfg = SimpleNamespace(trackers=["wandb"], csv=True, wandb=SimpleNamespace(mode="disabled"))
     with caplog.at_level(logging.WARNING):
         fan = open_sinks(cfg, tmp_path, run_config={}, identity=RunIdentity.of_seed("g", 0), resume_from_update=None)
     fan.log(1, {"a": 1.0})
@@ -126,7 +127,7 @@ from empg_cli.observe import dashboard
 from empg_cli.observe import summary
 from empg_cli.observe.identity import RunIdentity
 from empg_cli.observe.sinks import open_sinks
-fan = open_sinks(N(csv=True, wandb=N(mode="disabled")), Path({str(tmp_path)!r}), run_config={{}},
+fan = open_sinks(N(trackers=["wandb"], csv=True, wandb=N(mode="disabled")), Path({str(tmp_path)!r}), run_config={{}},
                  identity=RunIdentity.of_seed("g", 0), resume_from_update=None)
 fan.log(0, {{"a": 1.0}})
 fan.close(0)

@@ -27,7 +27,7 @@ IDENTITY = RunIdentity.of_seed("alfworld-empg", 0)
 
 
 def open_files(run_dir: Path, resume_from_update: int | None = None, *, csv_too: bool = True) -> Fan:
-    cfg = SimpleNamespace(csv=csv_too, wandb=SimpleNamespace(mode="disabled"))
+    cfg = SimpleNamespace(trackers=["wandb"], csv=csv_too, wandb=SimpleNamespace(mode="disabled"))
     return open_sinks(cfg, run_dir, run_config={}, identity=IDENTITY, resume_from_update=resume_from_update)
 
 

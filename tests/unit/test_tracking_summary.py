@@ -28,7 +28,7 @@ REPORT = RunReport(
     last=(60, {"success_rate": 0.75, "lo": 0.67, "hi": 0.815, "n": 134}),
     kl=0.0031,
     entropy=0.512,
-    wandb="wandb sync runs/wandb/offline-run-1",
+    trackers={"W&B": "wandb sync runs/wandb/offline-run-1"},
 )
 
 
@@ -71,7 +71,7 @@ def test_stopped_run_says_how_to_go_on():
 
 def test_run_that_measured_nothing_claims_nothing():
     text = summary(
-        replace(REPORT, first=None, best=None, last=None, kl=None, entropy=None, checkpoint=None, wandb=None)
+        replace(REPORT, first=None, best=None, last=None, kl=None, entropy=None, checkpoint=None, trackers={})
     )
     for absent in ("success", "KL", "entropy", "checkpoint", "W&B", "None", "nan"):
         assert absent not in text

@@ -28,6 +28,7 @@ class OverridesCommand(TyperCommand):
                 from empg_cli.config.secrets import refuse_in_words
 
                 refuse_in_words(args)
+            args = _settings_without_dashes(args, {name for option in self.params for name in option.opts})
         return super().parse_args(ctx, args)
 
 
@@ -40,6 +41,25 @@ class HydraCommand(OverridesCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
         _print_config_groups(leave_out={name for name, only in _GROUPS_OF.items() if ctx.info_name not in only})
+
+
+def _settings_without_dashes(args: list[str], flags: set[str]) -> list[str]:
+    """`--trainer.lr=1e-5`, as the agent of a W&B sweep writes it, is the override `trainer.lr=1e-5`: only where there
+    is such a setting and no flag of ours.
+
+    Args:
+        flags: `--resume`, and the others of the command.
+    """
+    ours = args[: args.index("--")] if "--" in args else args
+    asked = {word: word[2:].partition("=")[0] for word in ours if word.startswith("--") and "=" in word}
+    asked = {word: key for word, key in asked.items() if f"--{key}" not in flags}
+    if not asked:
+        return args
+    from empg_cli.config.keys import settable
+    from empg_cli.config.schema import EvalConfig, TrainConfig
+
+    known = settable(TrainConfig, EvalConfig)
+    return [word[2:] if asked.get(word) in known else word for word in ours] + args[len(ours) :]
 
 
 def _with_info_kind(args: list[str]) -> list[str]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from empg_cli.config.problems import Problem
+from empg_cli.config.problems import INVALID, ConfigError, Problem
 
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 FOLDERS = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "WANDB_DIR", "WANDB_CACHE_DIR")
 WANDB_MODES = ("online", "offline", "disabled", "dryrun")
-FREE = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_SERVICE", *FOLDERS)
+FREE = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_SERVICE", "WANDB_DISABLED", *FOLDERS)
 """W&B takes any text for them, or they are checked here: no reason to import it, which takes a second."""
 THERE = "in the environment"
 
@@ -25,7 +25,18 @@ def check_environment(values: Mapping[str, Any]) -> list[Problem]:
     Args:
         values: a composed configuration, valid or not; what it does not read is not judged.
     """
-    return [*_of_every_run(), *(_of_wandb(values) if "algo" in values else ())]
+    return [*_of_every_run(), *_of_wandb(values)]
+
+
+def refuse_one_id_for_all(values: Mapping[str, str] = os.environ) -> None:
+    """Of a sweep, whose jobs are runs of their own.
+
+    Raises:
+        ConfigError: the environment names one W&B run for all of them.
+    """
+    if values.get("WANDB_RUN_ID"):
+        what = f"names one run, and each job here is a run of its own, {THERE}"
+        raise ConfigError(INVALID, [Problem("WANDB_RUN_ID", what, values["WANDB_RUN_ID"], "unset WANDB_RUN_ID")])
 
 
 def _of_every_run() -> Iterator[Problem]:
@@ -45,7 +56,9 @@ def _of_every_run() -> Iterator[Problem]:
 def _of_wandb(values: Mapping[str, Any]) -> Iterator[Problem]:
     logger = values.get("logger")
     node = logger.get("wandb") if isinstance(logger, Mapping) else None
-    asked = node.get("mode") if isinstance(node, Mapping) else None
+    trackers = logger.get("trackers") if isinstance(logger, Mapping) else None
+    is_tracker = isinstance(trackers, list) and "wandb" in trackers
+    asked = node.get("mode") if isinstance(node, Mapping) and is_tracker else None
     mode = os.environ.get("WANDB_MODE", "") if asked == "auto" else ""
     if mode and mode not in WANDB_MODES:
         hint = "unset WANDB_MODE, or choose logger.wandb.mode"

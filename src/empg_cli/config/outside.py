@@ -23,7 +23,7 @@ RESERVED = ("target", "kind")
 """Keys of a configuration that say which code reads it."""
 
 
-OUR_SINKS = ("jsonl", "csv", "summary", "histograms", "wandb")
+OUR_SINKS = ("jsonl", "csv", "summary", "histograms", "wandb", "tensorboard", "mlflow", "trackio", "swanlab")
 """Names under which warnings and the end of a run speak of a sink."""
 
 

@@ -80,6 +80,7 @@ class Rollout(Node):
     history: NonNegativeInt
     """Observation-action pairs that a window prompt repeats; 0 with transcript, which does not read it."""
     temperature: PositiveFloat
+    """Of training episodes."""
     eval_temperature: NonNegativeFloat
     """0 = greedy."""
     eval_top_p: float = Field(gt=0, le=1)

@@ -2,12 +2,12 @@
 
 Frozen and closed: an unknown key is an error, and so is a knob that the chosen algorithm does not read. Settings of
 algorithms: config/algo.py; of benchmarks: config/benchmarks.py, config/deepsearch.py; of playing: config/rollout.py; of
-training: config/trainer.py; of several processes: config/dist.py.
+training: config/trainer.py; of several processes: config/dist.py; of where numbers go: config/logger.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -23,6 +23,7 @@ from empg_cli.config.benchmarks import Benchmark
 from empg_cli.config.deepsearch import Deepsearch, WebRetrieval
 from empg_cli.config.dist import Dist
 from empg_cli.config.endpoint import Endpoint
+from empg_cli.config.logger import Logger
 from empg_cli.config.node import Node
 from empg_cli.config.rollout import Rollout
 from empg_cli.config.trainer import Trainer
@@ -34,10 +35,15 @@ class Architecture(Node):
     """Shape of a from-scratch Qwen2 model; read by `model.init=scratch`."""
 
     hidden_size: PositiveInt
+    """A multiple of num_heads."""
     num_layers: PositiveInt
+    """Blocks of attention and MLP."""
     num_heads: PositiveInt
+    """Attention heads; a multiple of num_kv_heads."""
     num_kv_heads: PositiveInt
+    """Heads of keys and values."""
     mlp_size: PositiveInt
+    """Inner width of the MLP."""
 
     @model_validator(mode="after")
     def heads_fit(self) -> Architecture:
@@ -69,6 +75,7 @@ class Lora(Node):
 
 class Model(Node):
     name: str
+    """Names runs; decides nothing."""
     init: Literal["packaged", "pretrained", "scratch"]
     """packaged: the weights shipped with empg for this benchmark; pretrained: `path`; scratch: random weights."""
     path: str | None
@@ -113,32 +120,14 @@ class Model(Node):
         return self
 
 
-# --- logger -----------------------------------------------------------------------------
-
-
-class Wandb(Node):
-    mode: Literal["auto", "online", "offline", "disabled"]
-    """auto: online when logged in, else offline; never asks."""
-    project: str
-    entity: str | None
-    group: str | None
-    """null = experiment name without the seed."""
-    tags: list[str]
-
-
-class Logger(Node):
-    console: Literal["auto", "rich", "plain", "quiet"]
-    csv: bool
-    trajectories: NonNegativeInt
-    """Trajectories kept in the run folder at each evaluation, and as many of the update before it; 0 = none."""
-    wandb: Wandb
-    sinks: list[dict[str, Any]]
-    """From outside the package: each has a `target`, and the settings of its factory (docs/adding-a-benchmark.md)."""
+# --- commands --------------------------------------------------------------------------
 
 
 class TrainConfig(Node):
     seed: NonNegativeInt
+    """Of everything random: weights, tasks, sampling. The same seed gives the same numbers on a CPU."""
     run_dir: str
+    """The run's folder (docs/run-folder.md). One that is named by the time is a new one for every command."""
     resume: str | None
     """auto: go on from the newest good checkpoint in run_dir if there is one; a path: from there; restart: begin anew
     in run_dir and set aside what is there; null: a new run."""
@@ -232,6 +221,7 @@ class EvalConfig(Node):
     endpoint: Endpoint | None
     """Read by policy=endpoint; null otherwise."""
     seed: NonNegativeInt
+    """Of sampling; null in `seeds` stands for this one alone."""
     seeds: PositiveInt | Annotated[list[NonNegativeInt], Field(min_length=1)] | None
     """Passes over the tasks with other random numbers; a number n stands for seed to seed + n - 1, null for seed."""
     temperatures: Annotated[list[NonNegativeFloat], Field(min_length=1)] | None
@@ -239,6 +229,7 @@ class EvalConfig(Node):
     samples: PositiveInt
     """Attempts at each task with each seed; from 2 on, pass@k is reported."""
     run_dir: str
+    """Folder of the evaluation, never that of a run."""
     model: Model
     benchmark: Benchmark
     rollout: Rollout

@@ -25,11 +25,13 @@ from empg_cli.evaluation.evaluate import evaluate, evaluate_expert, evaluation_t
 from empg_cli.evaluation.head_to_head import PASSES
 from empg_cli.evaluation.kept import SETTINGS, kept_pass, settings_digest
 from empg_cli.evaluation.repeats import Pass, PlayedPass, passes, summarise_passes
+from empg_cli.evaluation.tracking import evaluation_log
 from empg_cli.files import check_writable, write_in_folder
 from empg_cli.model.loading import check_context, load_policy, load_to_play, model_fingerprint, pick_device
 from empg_cli.model.memory import hardware_of
 from empg_cli.model.policy import Policy
 from empg_cli.observe.dashboard import Dashboard
+from empg_cli.observe.trackers import refuse_missing
 from empg_cli.planning.auto import playing_within_memory, with_all_at_once
 from empg_cli.rollout.endpoint import EndpointEngine
 from empg_cli.rollout.engine import LearnersEngine
@@ -67,6 +69,7 @@ def run_eval(
         ResultsNotKept: it had none; what was played is shown and not kept.
         AnotherEvaluation: the folder holds passes of one.
     """
+    refuse_missing(cfg.logger.trackers)
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
@@ -83,7 +86,11 @@ def run_eval(
     title = f"evaluating {cfg.run or cfg.policy} on {cfg.benchmark.name} ({data['source']} data)"
     played: list[PlayedPass] = []
     result: dict[str, Any] = {}
-    with Dashboard(cfg.logger.console, title, total_updates=1) as dashboard, _opened(cfg, benchmark, run_dir) as player:
+    with (
+        Dashboard(cfg.logger.console, title, total_updates=1) as dashboard,
+        _opened(cfg, benchmark, run_dir) as player,
+        evaluation_log(cfg, run_dir, data, player.facts()) as logged,
+    ):
         for number, one in enumerate(which):
 
             def progress(done: int, _: int, before: int = number * per_pass) -> None:
@@ -100,8 +107,10 @@ def run_eval(
                     save_trajectories(run_dir, 0, "eval", kept, text_of=player.text_of, write=write)
                     files.do(partial(update_run_file, run_dir, format=FORMAT, data=data, model=player.facts()))
                 write(path, _json(content))
+                logged.trajectories(number, evaluation.trajectories)
             else:
                 dashboard.message(f"played already: {one.name}")
+            logged.content(number, content)
             played.append(PlayedPass(one, content["tasks"]))
             result = {key: value for key, value in content.items() if key != "tasks"}
     if len(which) > 1:

@@ -1,9 +1,20 @@
-"""How a run is filed among others, by W&B and by sinks like it."""
+"""How a run is filed among others, by W&B and by trackers and sinks like it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empg_cli.runs.run_file import read_run_file, update_run_file
+
+if TYPE_CHECKING:
+    from empg_cli.config.logger import Wandb
+
+TRACKERS = "trackers"
+"""Key of run.json: under which name and group trackers know the run, and what each of them goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +30,38 @@ class RunIdentity:
     def of_seed(cls, group: str, seed: int, *, tags: Iterable[str] = (), job_type: str = "train") -> RunIdentity:
         """The name is the group and the seed: `alfworld-empg` becomes `alfworld-empg-s0`."""
         return cls(name=f"{group}-s{seed}", group=group, tags=tuple(tags), job_type=job_type)
+
+
+def identity_of(
+    settings: Wandb, default: RunIdentity, folder: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> RunIdentity:
+    """What the settings say goes before W&B's variables, these before what the run was called until now.
+
+    Args:
+        folder: of a run that goes on; None for a new one.
+    """
+    before = known_to_trackers(folder) if folder is not None else {}
+
+    def first(key: str, said: str | None, variable: str, otherwise: str) -> str:
+        return said or environ.get(variable) or before.get(key) or otherwise
+
+    group = first("group", settings.group, "WANDB_RUN_GROUP", default.group)
+    is_named_after = default.name.startswith(default.group)
+    called = f"{group}{default.name.removeprefix(default.group)}" if is_named_after else default.name
+    tags = [*default.tags, *settings.tags, *(tag.strip() for tag in environ.get("WANDB_TAGS", "").split(","))]
+    return RunIdentity(
+        name=first("name", settings.name, "WANDB_NAME", called),
+        group=group,
+        tags=tuple(dict.fromkeys(filter(None, tags))),
+        job_type=environ.get("WANDB_JOB_TYPE") or default.job_type,
+    )
+
+
+def known_to_trackers(folder: Path) -> dict[str, Any]:
+    """What trackers know of the run in this folder."""
+    return dict(read_run_file(folder).get(TRACKERS) or {})
+
+
+def tell_run_file(folder: Path, **known: Any) -> None:
+    """Add to what trackers know of the run."""
+    update_run_file(folder, **{TRACKERS: known_to_trackers(folder) | known})

@@ -23,11 +23,13 @@ from empg_cli.observe.clocks import Clocks
 from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.health import HealthStop
 from empg_cli.observe.health_watch import HealthWatch
-from empg_cli.observe.identity import RunIdentity
+from empg_cli.observe.identity import RunIdentity, identity_of, tell_run_file
 from empg_cli.observe.sinks import Fan, open_sinks
 from empg_cli.observe.step_histograms import step_histograms
 from empg_cli.observe.stop import Stopped
 from empg_cli.observe.summary import RunReport, print_run_summary
+from empg_cli.observe.tracked import made_of
+from empg_cli.observe.trackers import TITLES
 from empg_cli.observe.watchdog import Watchdog
 from empg_cli.pulse import beat, enter
 from empg_cli.pulse import phase as phase_now
@@ -48,7 +50,7 @@ from empg_cli.runs.identity import may_change
 from empg_cli.runs.patience import Patience
 from empg_cli.runs.rows import Row, drop_rows_from, read_rows
 from empg_cli.runs.run_file import read_run_file, update_run_file
-from empg_cli.runs.trajectories import TextOf, save_trajectories
+from empg_cli.runs.trajectories import TextOf, save_trajectories, trajectory_rows
 from empg_cli.signals import Interrupted, asked, exit_code, hand_over
 from empg_cli.types import Batch, Progress, Trajectory
 
@@ -127,6 +129,7 @@ class Observer:
             log.warning("%s: made anew, it was rounded differently, and the KL reference with it", said)
             return
         update_run_file(self._folder.path, **{MODEL: dict(fingerprint)})
+        self._sinks.facts(made_of({MODEL: dict(fingerprint)}))
 
     def log(self, state: TrainState, metrics: Mapping[str, float], evaluation: Evaluation | None = None) -> None:
         """One row of metrics for the updates done so far, with the evaluation that followed, if any."""
@@ -150,6 +153,8 @@ class Observer:
         write_evaluation(self._folder.path, update, evaluation, write=self._write)
         kept = evaluation.trajectories[: self._cfg.logger.trajectories]
         save_trajectories(self._folder.path, update, "eval", kept, text_of=self._text_of, write=self._write)
+        self._sinks.table(update, "evaluations", evaluation.tasks)
+        self._sinks.table(update, "trajectories", partial(trajectory_rows, kept))
         self._dashboard.evaluation(update, shown(asdict(evaluation.total)))
         for name, text in group_lines(evaluation.averages):
             self._dashboard.message(f"evaluation at update {update}: {name} success_rate={text}")
@@ -268,7 +273,7 @@ class Observer:
             kl_spikes=self.health.monitor.kl_spikes if "actor/kl_loss" in self._last_row else None,
             warnings=self.health.monitor.warned,
             outside=self._outside,
-            wandb=self._sinks.pointers.get("wandb"),
+            trackers={TITLES[name]: pointer for name, pointer in self._sinks.pointers.items() if name in TITLES},
             left=[
                 f"{from_here(folder.path / one['folder'])}  (updates {max(one['after'], 0) + 1} to {one['until']})"
                 for one in branches(folder.path)
@@ -291,7 +296,7 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         cfg.logger,
         folder.path,
         run_config=cfg.model_dump(),
-        identity=_identity(cfg),
+        identity=_identity(cfg, folder),
         resume_from_update=folder.done + 1 if folder.resume_from else None,
         brought=cfg.logger.sinks,
     )
@@ -332,7 +337,10 @@ def title_of(cfg: TrainConfig, folder: OpenFolder) -> str:
     return f"{cfg.algo.name} on {cfg.benchmark.name} ({folder.data_source} data), seed {cfg.seed}"
 
 
-def _identity(cfg: TrainConfig) -> RunIdentity:
-    group = cfg.logger.wandb.group or f"{cfg.benchmark.name}-{cfg.algo.name}-{config_hash(cfg)[:6]}"
-    tags = [cfg.benchmark.name, cfg.algo.name, cfg.model.name, *cfg.logger.wandb.tags]
-    return RunIdentity.of_seed(group, cfg.seed, tags=tags)
+def _identity(cfg: TrainConfig, folder: OpenFolder) -> RunIdentity:
+    """A run that goes on keeps its name and group, also where it is to go on for longer."""
+    group = f"{cfg.benchmark.name}-{cfg.algo.name}-{config_hash(cfg)[:6]}"
+    default = RunIdentity.of_seed(group, cfg.seed, tags=[cfg.benchmark.name, cfg.algo.name, cfg.model.name])
+    identity = identity_of(cfg.logger.wandb, default, folder.path if folder.resume_from else None)
+    tell_run_file(folder.path, name=identity.name, group=identity.group)
+    return identity

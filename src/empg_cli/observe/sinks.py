@@ -9,7 +9,6 @@ What a full disk refuses waits and is written when there is room; a sink that fa
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from empg_cli.config.secrets import without_secrets
 from empg_cli.disk import refusal
 from empg_cli.errors import UserError
 from empg_cli.observe.identity import RunIdentity
+from empg_cli.observe.secrets import mask_secrets
+from empg_cli.observe.tracked import TakesFacts, TakesTables, Tracked, tracked
+from empg_cli.observe.trackers import tracker_openers
 from empg_cli.runs.file_sinks import CsvSink, JsonlSink, SummaryFileSink
 from empg_cli.runs.histograms import FILE as HISTOGRAMS
 from empg_cli.runs.histograms import Histogram, HistogramSink, TakesHistograms
@@ -27,7 +30,7 @@ from empg_cli.runs.patience import Patience
 from empg_cli.runs.rows import Row, clean_row, drop_rows_from, read_rows
 
 if TYPE_CHECKING:
-    from empg_cli.config.schema import Logger
+    from empg_cli.config.logger import Logger
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +128,20 @@ class Fan:
             "histograms", lambda sink: sink.histograms(step, values) if isinstance(sink, TakesHistograms) else None
         )
 
+    def facts(self, values: Mapping[str, Any]) -> None:
+        """What the run is made of, as far as it was not known when the sinks were opened."""
+        shown = mask_secrets(values)
+        self._each("facts", lambda sink: sink.facts(shown) if isinstance(sink, TakesFacts) else None)
+
+    def table(self, step: int, name: str, rows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """Of an evaluation.
+
+        Args:
+            name: `evaluations` (a row a task) or `trajectories`.
+            rows: called if there is a sink that takes them.
+        """
+        self._each("table", lambda sink: sink.table(step, name, rows()) if isinstance(sink, TakesTables) else None)
+
     def summary(self, values: Mapping[str, Any]) -> None:
         self._each("summary", lambda sink: sink.summary(values))
 
@@ -167,7 +184,8 @@ class Fan:
 
     def _drop(self, sink: Sink, what: str, error: Exception) -> None:
         self._sinks.remove(sink)
-        log.warning("%s logging is off (%s failed: %s: %s)", sink.name, what, type(error).__name__, error)
+        said = without_secrets(str(error))
+        log.warning("%s logging is off (%s failed: %s: %s)", sink.name, what, type(error).__name__, said)
 
 
 def open_sinks(
@@ -182,7 +200,7 @@ def open_sinks(
     """Open what the config asks for in `run_dir`; `metrics.jsonl` and `summary.json` always.
 
     Args:
-        run_config: the resolved config as plain data, shown by W&B; secrets are masked.
+        run_config: the resolved config as plain data, shown by trackers; secrets are masked.
         resume_from_update: the first update that this process will make, one more than the checkpoint has done. Rows
             from there on are dropped (they come again), so the file ends up equal to that of a straight run.
             None starts a new run: an older metrics.jsonl in the folder is set aside.
@@ -202,17 +220,8 @@ def open_sinks(
         drop_rows_from(histograms_path, resume_from_update)
     history = read_rows(metrics_path)
 
-    def open_wandb() -> Sink:
-        from empg_cli.observe.wandb_sink import WandbSink
-
-        return WandbSink(
-            logger_cfg.wandb,
-            run_dir,
-            run_config=run_config,
-            identity=identity,
-            history=history,
-            is_resumed=resume_from_update is not None,
-        )
+    def told() -> Tracked:
+        return tracked(run_dir, identity, run_config, history, is_resumed=resume_from_update is not None)
 
     openers: dict[str, Callable[[], Sink]] = {
         "jsonl": lambda: JsonlSink(metrics_path),
@@ -221,8 +230,7 @@ def open_sinks(
     }
     if logger_cfg.csv:
         openers["csv"] = lambda: CsvSink(run_dir / "metrics.csv", history)
-    if wandb_is_wanted(logger_cfg.wandb.mode):
-        openers["wandb"] = open_wandb
+    openers |= tracker_openers(logger_cfg, told)
     run = SinkRun(run_dir, identity, run_config, history)
     openers |= {f"{spec['target']} [{number}]": _opener(number, spec, run) for number, spec in enumerate(brought)}
     return Fan(_open_all(openers))
@@ -247,9 +255,11 @@ def _opener(number: int, spec: Mapping[str, Any], run: SinkRun) -> Callable[[], 
     return open_sink
 
 
-def wandb_is_wanted(asked: str) -> bool:
-    """Decided without importing wandb, which costs a second. `auto` obeys WANDB_MODE."""
-    return asked != "disabled" and not (asked == "auto" and os.environ.get("WANDB_MODE") == "disabled")
+def open_trackers(logger_cfg: Logger, folder: Path, *, run_config: Mapping[str, Any], identity: RunIdentity) -> Fan:
+    """The trackers alone, for what writes files of its own: an evaluation."""
+    return Fan(
+        _open_all(tracker_openers(logger_cfg, lambda: tracked(folder, identity, run_config, {}, is_resumed=False)))
+    )
 
 
 def _open_all(openers: Mapping[str, Callable[[], Sink]]) -> list[Sink]:
@@ -261,7 +271,8 @@ def _open_all(openers: Mapping[str, Callable[[], Sink]]) -> list[Sink]:
             if isinstance(error, UserError) or name in NEEDED or refusal(error):
                 Fan(opened).close(1)
                 raise
-            log.warning("%s logging is off (it could not start: %s: %s)", name, type(error).__name__, error)
+            said = without_secrets(str(error))
+            log.warning("%s logging is off (it could not start: %s: %s)", name, type(error).__name__, said)
     return opened
 
 

@@ -50,8 +50,8 @@ class RunReport:
     """The best one and its success rate; None when no checkpoint was evaluated."""
     left: Sequence[str] = ()
     """Branches that rewinds and restarts have set aside."""
-    wandb: str | None = None
-    """Address of the run, or the command that uploads it (`Fan.pointers["wandb"]`)."""
+    trackers: Mapping[str, str] = field(default_factory=dict)
+    """By their names for people: address of the run, or the command that shows or uploads it."""
 
 
 def print_run_summary(report: RunReport, stream: TextIO | None = None) -> None:
@@ -136,8 +136,7 @@ def _places(report: RunReport) -> list[tuple[str, str]]:
     pairs.append(("evaluate", eval_command(report.run_dir, report.outside)))
     if report.updates < report.total_updates:
         pairs.append(("go on", resume_command(report.run_dir, report.outside)))
-    if report.wandb is not None:
-        pairs.append(("W&B", report.wandb))
+    pairs += report.trackers.items()
     return pairs
 
 

@@ -12,12 +12,13 @@ import logging
 import os
 import shlex
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.invocation import script
-from empg_cli.observe.secrets import mask_secrets
+from empg_cli.observe.tracked import Tracked, finite
+from empg_cli.observe.wandb_artifacts import keep_policies, table_of
 from empg_cli.runs.histograms import Histogram
 from empg_cli.runs.rows import Row
 from empg_cli.runs.run_file import read_run_file, update_run_file
@@ -25,13 +26,14 @@ from empg_cli.runs.run_file import read_run_file, update_run_file
 if TYPE_CHECKING:
     import wandb
 
-    from empg_cli.config.schema import Wandb
-    from empg_cli.observe.identity import RunIdentity
+    from empg_cli.config.logger import Wandb
 
 log = logging.getLogger(__name__)
 
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 120.0
+ENDED = (0, 3)
+"""Exit codes of runs that came to an end of their own: finished, stopped by a health check."""
 
 MODES_WITHOUT_LOGIN = ("offline", "disabled", "dryrun")
 
@@ -42,21 +44,17 @@ class WandbSink:
     def __init__(
         self,
         cfg: Wandb,
-        run_dir: Path,
+        run: Tracked,
         *,
-        run_config: Mapping[str, Any],
-        identity: RunIdentity,
-        history: Mapping[int, Row],
-        is_resumed: bool,
         init_timeout_s: float = INIT_TIMEOUT_S,
         finish_timeout_s: float = FINISH_TIMEOUT_S,
     ) -> None:
-        """`history`: rows that a resumed run has logged before."""
         import wandb
 
         wandb.setup(settings=wandb.Settings(silent=True))  # or the login state is announced on stderr
-        directory = run_dir.resolve()
-        run_id = stable_run_id(directory, is_resumed=is_resumed)
+        self._cfg, self._folder, identity = cfg, run.folder, run.identity
+        self._facts = dict(run.config.get("facts") or {})
+        run_id = stable_run_id(run.folder, is_resumed=run.is_resumed)
         settings = wandb.Settings(
             silent=True,
             console="off",  # the live dashboard must not reach output.log
@@ -68,13 +66,14 @@ class WandbSink:
         def init(mode: str) -> wandb.Run:
             return wandb.init(
                 mode=mode,  # type: ignore[arg-type]
-                dir=directory,
+                dir=run.folder,
                 settings=settings,
-                config=mask_secrets(run_config),
+                config=dict(run.config),
                 project=cfg.project,
                 entity=cfg.entity,
-                group=cfg.group or identity.group,
+                group=identity.group,
                 name=identity.name,
+                notes=cfg.notes,
                 tags=list(dict.fromkeys([*identity.tags, *cfg.tags])),
                 job_type=identity.job_type,
                 id=run_id,
@@ -96,7 +95,7 @@ class WandbSink:
         self._is_online = mode not in MODES_WITHOUT_LOGIN
         _define_axes(self._run)
         # The server already has the rows before `run.step`; an offline run starts at 0 and gets them all.
-        for update, row in history.items():
+        for update, row in run.history.items():
             if update >= self._run.step:
                 self.log(update, row)
 
@@ -107,8 +106,7 @@ class WandbSink:
         return f"{script('wandb')} sync {shlex.quote(str(Path(self._run.dir).parent))}"
 
     def log(self, step: int, row: Row) -> None:
-        finite = {key: value for key, value in row.items() if value is not None}
-        self._run.log({"train/update": step} | finite, step=step)
+        self._run.log({"train/update": step} | finite(row), step=step)
 
     def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
         """W&B's own histograms. A resumed offline run holds those of its own updates only."""
@@ -120,10 +118,25 @@ class WandbSink:
         }
         self._run.log(drawn, step=step)
 
+    def facts(self, values: Mapping[str, Any]) -> None:
+        self._facts |= values
+        config: Any = self._run.config
+        config.update({"facts": self._facts}, allow_val_change=True)
+
+    def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A resumed offline run holds those of its own updates only."""
+        if name in self._cfg.artifacts and rows:
+            self._run.log({f"eval/{name}": table_of(rows)}, step=step)
+
     def summary(self, values: Mapping[str, Any]) -> None:
         self._run.summary.update(dict(values))
 
     def close(self, exit_code: int) -> None:
+        if exit_code in ENDED:  # one that a signal has stopped must not wait for an upload
+            try:
+                keep_policies(self._run, self._folder, self._cfg.artifacts)
+            except Exception as error:  # the same border as in Fan, and the run is still to be finished
+                log.warning("W&B gets no policy (%s: %s)", type(error).__name__, error)
         self._run.finish(exit_code=exit_code)
 
 
@@ -152,11 +165,14 @@ def _is_logged_in() -> bool:
 
 
 def stable_run_id(run_dir: Path, *, is_resumed: bool) -> str:
-    """Made once for a run and kept in run.json, so that a resumed run goes on in the same W&B run."""
+    """Made once for a run and kept in run.json, so that a resumed run goes on in the same W&B run.
+
+    WANDB_RUN_ID, which the agent of a sweep sets too, goes before both.
+    """
     known = read_run_file(run_dir).get("wandb_id") if is_resumed else None
-    if known:
+    made = os.environ.get("WANDB_RUN_ID") or known or uuid.uuid4().hex[:12]
+    if made == known:
         return str(known)
-    made = uuid.uuid4().hex[:12]
     update_run_file(run_dir, wandb_id=made)
     return made
 

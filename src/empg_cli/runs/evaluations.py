@@ -113,6 +113,13 @@ class Evaluation:
         return plain | ({"averages": self.averages} if self.averages else {})
 
 
+def metrics_of(content: Mapping[str, Any], benchmark: str) -> dict[str, float]:
+    """`Evaluation.metrics` of one as plain data."""
+    total, kinds = Success(**content["total"]), [Success(**kind) for kind in content["kinds"]]
+    found = Evaluation(content["split"], content["temperature"], total, kinds, [], content.get("averages", []))
+    return found.metrics(benchmark)
+
+
 def write_evaluation(run_dir: Path, update: int, evaluation: Evaluation, *, write: WriteText = write_in_folder) -> None:
     """Totals, task types and every task, after this many updates."""
     content = {"update": update, **evaluation.as_dict(), "tasks": evaluation.tasks()}

@@ -54,7 +54,7 @@ class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
     """A new run was to begin in a folder that holds one."""
 
 
-OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, SETTLED)
+OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, SETTLED, "trackers")
 """Keys of run.json that a run which begins anew does not take over."""
 
 

@@ -78,6 +78,13 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
         Added("trainer.warm_start.epochs", 1),
         Added("trainer.warm_start.held_out", 0.05),  # not read without a file
         Added("dist", {"launch": "none"}),
+        Added("logger.trackers", ["wandb"]),
+        Added("logger.wandb.name", None),
+        Added("logger.wandb.notes", None),
+        Added("logger.wandb.artifacts", []),
+        Added("logger.mlflow", {"uri": None, "experiment": "empg"}),
+        Added("logger.trackio", {"project": "empg"}),
+        Added("logger.swanlab", {"mode": "auto", "project": "empg"}),
         Added("rollout.max_staleness", 0),
         Added(
             "rollout.vllm",

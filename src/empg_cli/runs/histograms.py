@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -83,13 +83,15 @@ def read_histograms(run_dir: Path, name: str) -> dict[int, Histogram]:
         name: `hist/step_entropy_won`, `hist/step_entropy_lost`, and with EMPG `hist/weight` (g),
             `hist/future_clarity` (f), `hist/credit_shift`.
     """
+    return {update: values[name] for update, values in read_all_histograms(run_dir) if name in values}
+
+
+def read_all_histograms(run_dir: Path) -> Iterator[tuple[int, dict[str, Histogram]]]:
+    """(update, histograms by name) of each line."""
     path = run_dir / FILE
-    if not path.is_file():
-        return {}
-    found = {}
-    for line in read_json_lines(path, _Line):
-        values: Mapping[str, Any] = line
-        if name in values:
-            heap = check_shape(path, values[name], _Heap)
-            found[line["update"]] = Histogram(heap["low"], heap["high"], tuple(heap["counts"]))
-    return found
+    for line in read_json_lines(path, _Line) if path.is_file() else ():
+        heaps = {name: check_shape(path, value, _Heap) for name, value in line.items() if name != "update"}
+        yield (
+            line["update"],
+            {name: Histogram(heap["low"], heap["high"], tuple(heap["counts"])) for name, heap in heaps.items()},
+        )

@@ -72,7 +72,7 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
         hint = "give its settings one by one"
         raise ConfigError(INVALID, [Problem("experiment", f"cannot be laid over the run {folder}", hint=hint)])
     if command == "eval" and isinstance(saved.get("logger"), dict):
-        saved["logger"]["sinks"] = []  # evaluations log no rows
+        saved["logger"] = quiet(saved["logger"])
     sections = [name for name in SECTIONS[command] if name not in chosen and name in saved]
     refuse_unasked({name: saved[name] for name in sections}, words, folder)
     name = f"{command}_from_run"
@@ -88,6 +88,13 @@ def primary_config(command: Literal["train", "eval"], folder: Path, overrides: S
     }
     ConfigStore.instance().store(name=name, node=node, provider=str(folder))
     return name
+
+
+def quiet(logger: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run's logger for an evaluation, which logs only where it is asked to."""
+    found = {**logger, "sinks": [], "trackers": []}
+    nothing: dict[str, tuple[str, Any]] = {"wandb": ("artifacts", []), "mlflow": ("uri", None)}
+    return found | {name: {**found[name], key: value} for name, (key, value) in nothing.items() if name in found}
 
 
 def refuse_unasked(sections: dict[str, Any], words: Sequence[Override], folder: Path) -> None:

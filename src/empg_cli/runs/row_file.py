@@ -23,12 +23,16 @@ class RowFile:
         Raises:
             OSError: the disk took none of it, or a part that was taken back.
         """
-        with naming(self.path):
-            self._append(lines)
+        self.append_bytes(lines.encode())
 
-    def _append(self, lines: str) -> None:
+    def append_bytes(self, record: bytes) -> None:
+        """The same of a file that holds records in the place of lines."""
+        with naming(self.path):
+            self._append(record)
+
+    def _append(self, record: bytes) -> None:
         self._take_back()
-        end, left = os.fstat(self._descriptor).st_size, memoryview(lines.encode())
+        end, left = os.fstat(self._descriptor).st_size, memoryview(record)
         try:
             while left:  # a disk that fills takes a part first, and refuses the next
                 left = left[os.write(self._descriptor, left) :]

@@ -34,6 +34,7 @@ class RunFacts(TypedDict, total=False):
     config_hash: str | None
     prompt_date: IsoDate
     wandb_id: str | None
+    trackers: dict[str, Any]
     data: dict[str, Any]
     data_before: list[dict[str, Any]]
     advantage: dict[str, Any]

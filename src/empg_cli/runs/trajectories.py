@@ -98,6 +98,22 @@ def save_trajectories(
     write(run_dir / FOLDER / f"update-{update:06d}-{phase}.jsonl", "".join(lines))
 
 
+def trajectory_rows(trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """A row each, for tables: how it went, and what was seen and done as one text."""
+    return [
+        {
+            "task_id": one.task.task_id,
+            "kind": one.task.kind,
+            "success": one.success,
+            "score": one.score,
+            "status": str(one.status),
+            "steps": len(one.steps),
+            "text": "\n".join(f"{step.observation}\n> {step.action}" for step in one.steps),
+        }
+        for one in trajectories
+    ]
+
+
 def trajectory_files(folder: Path) -> list[tuple[int, Path]]:
     """(update, file) in order, evaluation before training; other files in there are nobody's business."""
     found = ((_NAME.fullmatch(path.name), path) for path in paths_in(folder / FOLDER, "update-*.jsonl"))

@@ -67,6 +67,7 @@ def run(
     """
     from empg_cli.config.ablation import AblateConfig
     from empg_cli.config.command_line import refuse_secrets
+    from empg_cli.config.environment import refuse_one_id_for_all
     from empg_cli.config.unsaid import with_unsaid
 
     check_flags(flags)
@@ -90,6 +91,7 @@ def run(
 
         print_plan(asked, forecast(asked, Wish(*wish), jobs=jobs))
         return
+    refuse_one_id_for_all()
     check_demonstrations(words)
     entered(asked)
     folder, again = f"hydra.sweep.dir={as_value(asked.folder)}", command(*COMMAND_LINE[1:])
