@@ -25,6 +25,7 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_SOURC
 USER_ENV := $(VENV)/.user-$(TORCH_BACKEND)
 DEV_ENV := $(VENV)/.dev-$(TORCH_BACKEND)
 BENCH_ENV := $(VENV)/.bench-$(TORCH_BACKEND)
+DOCS_ENV := build/docs-env
 LOWEST := build/lowest/bin/python
 # Training, evaluation, report, W&B's file read back, the shipped models, config, search engine, HTTP.
 LOWEST_TESTS := tests/e2e/test_wandb_train.py tests/e2e/test_cli_report.py tests/e2e/test_eval_endpoint.py \
@@ -44,7 +45,7 @@ VERL ?= verl==0.9.1
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smollm2 test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build constraints clean
+.PHONY: help install demo smollm2 test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build docs constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -153,6 +154,14 @@ format: $(DEV_ENV)  ## Format the code and mend what ruff can
 
 build: $(DEV_ENV)  ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --installer uv --outdir dist .
+
+$(DOCS_ENV)/.done: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DOCS_ENV)
+	$(BIN)/uv pip install --quiet --python $(DOCS_ENV)/bin/python --group docs
+	@touch $@
+
+docs: $(DOCS_ENV)/.done  ## Build the site of docs/ into build/site; a link that leads nowhere is an error
+	$(DOCS_ENV)/bin/zensical build --clean --strict
 
 constraints: $(BIN)/uv  ## Resolve the pinned versions again (all but torch)
 	echo "$(TORCH)" | $(BIN)/uv pip compile --quiet --python-version 3.11 --upgrade --constraint - --no-emit-package torch \

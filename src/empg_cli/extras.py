@@ -48,7 +48,8 @@ EXTRAS: Mapping[str, Extra] = {
     "mlflow": Extra(("mlflow-skinny", "sqlalchemy", "alembic"), "MLflow runs: logger=mlflow"),
     "trackio": Extra(("trackio",), "Trackio on this machine: logger=trackio"),
     "swanlab": Extra(("swanlab",), "SwanLab, offline by default: logger=swanlab"),
-    "serve": Extra(("uvicorn",), "a search server for others: `empg data serve deepsearch`"),
+    "gymnasium": Extra(("gymnasium",), "benchmarks as environments of Gymnasium (docs/integrations.md)"),
+    "serve": Extra(("uvicorn",), "servers for others: `empg serve run=DIR`, `empg data serve deepsearch`"),
 }
 
 PLUGIN_EXTRAS: Mapping[str, Mapping[str, str]] = {
@@ -66,10 +67,20 @@ PLUGIN_EXTRAS: Mapping[str, Mapping[str, str]] = {
 
 def install_command(extra: str) -> str:
     """The exact command for this installation: an editable checkout, or the published package."""
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file():
+    if (checkout := _checkout()) is not None:
         return pip_install("-e", f"{checkout}[{extra}]")
     return pip_install(f"empg-cli[{extra}]")
+
+
+def gpu_torch_command() -> str:
+    """The command that brings a torch for NVIDIA GPUs into this installation; PyPI's own has CUDA."""
+    return "make clean demo TORCH_BACKEND=auto" if _checkout() else pip_install("--force-reinstall", "torch")
+
+
+def _checkout() -> Path | None:
+    """The folder that empg runs from, if it was not installed from a wheel."""
+    folder = Path(__file__).resolve().parents[2]
+    return folder if (folder / "pyproject.toml").is_file() else None
 
 
 def pip_install(*words: str) -> str:

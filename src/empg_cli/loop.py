@@ -74,7 +74,9 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
                 metrics |= learner.step(batch, state.update)
             after.update += 1
             state.become(after)
+            state.unlogged = metrics  # waits with a checkpoint where the servers are gone
             metrics |= engine.publish(state.update)
+            state.unlogged = None
 
             # Log, evaluate, save. A signal may end the evaluation; then the row waits with the checkpoint for the next.
             observer.log_histograms(state.update, batch, parts, was_won_S)

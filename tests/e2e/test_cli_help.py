@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from empg_cli import __version__
-from empg_cli.cli.app import app
+from empg_cli.cli.app import app, train
+from empg_cli.cli.cli_page import words_of
 from empg_cli.cli.completion import complete_word
 
 TRACKERS = {"wandb", "tensorboard", "mlflow", "trackio", "swanlab"}
@@ -43,7 +45,10 @@ def test_configurations_are_validated_before_torch_is_loaded() -> None:
     assert loaded_modules("from empg_cli.config import load\nload([])") & {"torch", "transformers", *TRACKERS} == set()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "report", "play", "export", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "evaluate", "ablate", "report", "play", "export", "serve", "init", "data_trajectories", "doctor"],
+)
 def test_torch_is_not_loaded_before_there_is_work_for_it(command: str) -> None:
     """Mistakes on a command line, `--cfg` and tables come at once."""
     loaded = loaded_modules(f"import empg_cli.cli.commands.{command}")
@@ -53,7 +58,7 @@ def test_torch_is_not_loaded_before_there_is_work_for_it(command: str) -> None:
 def test_help_lists_the_commands() -> None:
     shown = CliRunner().invoke(app, ["--help"])
     assert shown.exit_code == 0
-    for command in ("train", "eval", "export", "play", "doctor", "--install-completion"):
+    for command in ("train", "eval", "export", "serve", "play", "init", "doctor", "--install-completion"):
         assert command in shown.output
 
 
@@ -113,3 +118,11 @@ def test_completion_through_the_shell_protocol() -> None:
         COMP_CWORD="4",
     )
     assert shown.stdout.split() == ["window"], shown.stderr
+
+
+def test_hydras_help_names_only_flags_that_are_taken() -> None:
+    shown = python("-m", "empg_cli", "train", "--hydra-help").stdout
+    taken = {spelling for word in words_of(train) for spelling in word.spellings}
+    named = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", shown))
+    assert "--cfg" in named and named - taken == {"--help"}
+    assert "hydra/launcher:" in shown

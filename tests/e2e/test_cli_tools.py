@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from empg_cli import extras
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.cli.app import app
 from empg_cli.cli.commands import doctor
@@ -55,6 +56,13 @@ def test_doctor_prints_the_command_that_installs_an_extra(empg: Empg, monkeypatc
     assert joblib["status"] == "note"
     assert joblib["advice"] == install_command("joblib")
     assert joblib["advice"].endswith("[joblib]'")
+
+
+def test_doctor_speaks_of_make_in_a_checkout_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extras.gpu_torch_command().startswith("make ")
+    monkeypatch.setattr(extras, "_checkout", lambda: None)  # as in an installed wheel
+    assert extras.gpu_torch_command().endswith("install --force-reinstall torch")
+    assert extras.install_command("lora").endswith("'empg-cli[lora]'")
 
 
 def test_doctor_fails_when_the_core_is_broken(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:

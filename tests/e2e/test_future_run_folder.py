@@ -40,6 +40,8 @@ def contents(folder: Path) -> dict[str, str]:
         ["diagnose", "RUN"],
         ["eval", "run=RUN"],
         ["export", "run=RUN", "out=new"],
+        ["serve", "run=RUN", "port=0"],
+        ["data", "trajectories", "run=RUN", "out=new/steps.parquet"],
         ["eval", "run=RUN/checkpoints/step-000002"],
         ["eval", "--compare", "present", "RUN"],
         ["eval", "--compare", "RUN/evaluations/update-000002.json", "present"],

@@ -114,7 +114,8 @@ def test_an_export_is_a_plain_model_that_computes_the_same(empg: Empg, lora_run:
     shown = empg("export", f"run={lora_run}", "out=plain")
     assert "step-000004 -> plain" in shown.stdout
     assert {path.name for path in Path("plain").iterdir()} == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
     }  # fmt: skip
     cfg = saved_config(lora_run)
     played = load_to_play(checkpoint(lora_run, 4) / "model", cfg.model, "alfworld", CPU)

@@ -253,7 +253,7 @@ def test_an_adapter_is_swapped_with_each_publication(tmp_path: Path) -> None:
     base = fresh_policy(settings(), tied=True)
     base.save(tmp_path / "base")
     words = ("model=local", f"model.path={tmp_path / 'base'}", "model.prompt=compact", "model.lora.rank=4")
-    words += ("rollout.max_concurrent=0", "rollout=transcript")
+    words += ("rollout.max_concurrent=0", "rollout=transcript", "model.dtype=float32")
     cfg = settings(model=words)
     policy = tiny_policy(cfg)
     prompt = prompt_of(33)
@@ -271,8 +271,8 @@ def test_an_adapter_is_swapped_with_each_publication(tmp_path: Path) -> None:
 
 
 def test_tokens_come_as_often_as_their_log_probs_say(policy: Policy, engine: VllmEngine) -> None:
-    """Log-probs can be right and draws wrong, by another temperature or a cut. Of 4,000 draws of one token, a sharper or
-    flatter distribution moves the mean of -log p away from the entropy by many of its standard errors."""
+    """Log-probs can be right and draws wrong, by another temperature or a cut. Of 4,000 draws of one token, a sharper
+    or flatter distribution moves the mean of -log p away from the entropy by many of its standard errors."""
     prompt = prompt_of(15)
     answers = generated(engine, [prompt] * 4000, seeds=range(4000), most=1)
     with torch.no_grad():

@@ -161,8 +161,6 @@ def test_a_server_that_keeps_old_weights_stops_the_run_with_what_stands(empg: Em
         assert [path.name for path in Path("run/checkpoints").iterdir()] == ["step-000001"]
 
 
-@pytest.mark.xfail(strict=True, reason="loop.train: the row of an update whose publication fails is lost, and the "
-                   "checkpoint is refused without it")  # fmt: skip
 def test_a_run_that_a_server_has_stopped_goes_on(empg: Empg, tmp_path: Path):
     policy = tiny_policy(tiny_config())
     with token_server(saved(policy, tmp_path / "model")) as stale:

@@ -69,7 +69,7 @@ def test_the_worked_example_works(tmp_path):
     assert len(diffs) == 4
     for diff in diffs:
         applied = subprocess.run(
-            ["git", "apply", "--unidiff-zero", "--recount", "-"],
+            ["git", "apply", "-"],
             cwd=tmp_path,
             input=diff,
             text=True,

@@ -117,6 +117,7 @@ def test_no_message_spells_a_command_by_hand():
     found = [
         f"{file.relative_to(REPOSITORY)}:{node.lineno}: {node.value.strip()[:60]}"
         for file in sorted((REPOSITORY / "src").rglob("*.py"))
+        if not file.name.endswith("_page.py")  # they write pages of docs/
         for node in literals(ast.parse(file.read_text()))
         if re.search(rf"(?<!`)\bempg ({COMMANDS})\b|`empg ({COMMANDS}) [^`]*[A-Z=/-][^`]*`", node.value)
     ]

@@ -44,6 +44,14 @@ def test_an_address_that_is_none(defaults: dict[str, Any], url: str):
     assert key == "urls.1" and "must begin with http:// or https://" in reason
 
 
+def test_a_server_is_named_once(defaults: dict[str, Any]):
+    """Both would have the same place among those that weights are sent to."""
+    assert (
+        refusal(defaults, urls=["http://a:1", "http://b:1", "http://a:1/"])[1]
+        == "Value error, urls must name each server once"
+    )
+
+
 def test_no_server_is_no_list_of_servers(defaults: dict[str, Any]):
     assert "at least 1 item" in refusal(defaults, urls=[])[1]
 
@@ -64,7 +72,7 @@ def test_flags_that_other_settings_make(defaults: dict[str, Any], flag: str, for
 
 @pytest.mark.parametrize("flag", CHANGING.split())
 def test_flags_that_change_what_is_sampled(defaults: dict[str, Any], flag: str):
-    for spelt in (flag, "--" + flag[2:].replace("-", "_")):
+    for spelt in (flag, "--" + flag[2:].replace("-", "_"), f"{flag}.part"):
         _, reason = refusal(defaults, args=[f"{spelt}=x"])
         assert f"must not hold {flag}: another policy would be sampled than is trained" in reason
 

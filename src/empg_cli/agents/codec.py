@@ -136,6 +136,11 @@ class ChatCodec(_TokenCodec):
     def opening(self, text: str) -> list[int]:
         return self.encode(self.template.opening(self._control.defused(text)))
 
+    def conversation(self, messages: Iterable[tuple[str, str]]) -> list[int]:
+        """A prompt of roles and texts, up to where the next answer begins."""
+        shown = [{"role": role, "content": self._control.defused(text)} for role, text in messages]
+        return self.encode(self.template.render(shown, respond=True))
+
     def turn(self, text: str, *, ended: bool) -> list[int]:
         after = self.template.turn(self._control.defused(text))
         return self.encode(after.removeprefix(self.template.end) if ended else after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,11 +55,21 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="With --resume: begin the run anew; what is there is set aside.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print the resolved config, the data, the model and the cost.")
+    ] = False,
     *,
     flags: HydraFlags,
 ) -> None:
     """Train an agent: [bold]empg train benchmark=alfworld algo=empg[/bold]."""
     with user_border():
+        if plan:
+            if resume is not None or restart:
+                raise typer.BadParameter("is about a new run; leave --resume out", param_hint="--plan")
+            from empg_cli.cli.commands import train_plan
+
+            train_plan.run(overrides or [], flags)
+            return
         from empg_cli.cli.commands import train as command
 
         command.run(overrides or [], flags, resume, restart=restart)
@@ -188,12 +198,32 @@ def diagnose(
 
 @app.command(
     cls=OverridesCommand,
-    epilog="Also: checkpoint=best|last|N  dtype=float32|bfloat16  adapter=true  model.path=DIR. More: docs/models.md",
+    epilog="Also: checkpoint=best|last|N  dtype=float32|bfloat16  adapter=true  model.path=DIR  private=false. "
+    "More: docs/models.md, docs/integrations.md",
 )
-def export(overrides: Overrides = None) -> None:
-    """Write a run's policy as a Hugging Face folder: [bold]empg export run=DIR out=FOLDER[/bold]."""
+def export(
+    overrides: Overrides = None,
+    to: Annotated[Literal["hf"], typer.Option("--to", help="The form: a folder of Hugging Face's.")] = "hf",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With hub=owner/name: show what would be pushed, push nothing.")
+    ] = False,
+) -> None:
+    """Write a run's policy as a Hugging Face folder: [bold]empg export run=DIR out=FOLDER[/bold], or hub=owner/name."""
     with user_border():
         from empg_cli.cli.commands import export as command
+
+        command.run(overrides or [], dry_run=dry_run)
+
+
+@app.command(
+    cls=OverridesCommand,
+    epilog="Also: checkpoint=best|last|N  host=127.0.0.1  port=8000  name=NAME  max_concurrent=32  "
+    "max_context_tokens=N. More: docs/integrations.md",
+)
+def serve(overrides: Overrides = None) -> None:
+    """Answer OpenAI's clients with a run's policy: [bold]empg serve run=DIR[/bold], on this machine only."""
+    with user_border():
+        from empg_cli.cli.commands import serve as command
 
         command.run(overrides or [])
 
@@ -248,6 +278,17 @@ def play(
         from empg_cli.cli.commands import play as command
 
         command.run(overrides or [], task)
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A new folder; its last part names the game.")],
+) -> None:
+    """Begin a project with a text benchmark of your own: [bold]empg init my-game[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import init as command
+
+        command.run(name)
 
 
 @app.command()

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from empg_cli.cli.flags import user_border
+from empg_cli.cli.flags import Overrides, OverridesCommand, user_border
 
-data_app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Prepare benchmark data.")
+data_app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Prepare benchmark data, and take trajectories out."
+)
 
 
 @data_app.command("index")
@@ -89,3 +91,12 @@ def data_compile(
         command.compile_catalogue(
             data_dir, out, which=which, generate=generate, shop_seed=shop_seed, price_seed=price_seed
         )
+
+
+@data_app.command("trajectories", cls=OverridesCommand, epilog="Also: phase=train|eval. More: docs/integrations.md")
+def data_trajectories(overrides: Overrides = None) -> None:
+    """The steps that a run kept, as a dataset: [bold]empg data trajectories run=DIR out=NEW/FILE.parquet[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import data_trajectories as command
+
+        command.run(overrides or [])

@@ -160,7 +160,8 @@ def run_hydra(
     guard_hydra(conf_dir())
     register_installed(flags.config_dir)
     wants_raw_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    argv = [sys.argv[0], *flags.words(), *overrides]
+    own_help = ["hydra/hydra_help=empg"] if flags.hydra_help else []  # of flags that are taken here
+    argv = [sys.argv[0], *flags.words(), *own_help, *overrides]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(task)
     variables = {"HYDRA_FULL_ERROR": "1", MAIN_PID: str(os.getpid())}
     with (

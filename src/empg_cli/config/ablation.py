@@ -14,6 +14,7 @@ FolderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 
 class Ablation(Node):
     name: FolderName
+    """Names the study's folder and its tables."""
     metric: str
     """A name of docs/metrics.md; its value in the last row of a run that has it is compared, never the best one."""
     base: FolderName
@@ -50,8 +51,11 @@ class StudySettings(Node):
 class AblateConfig(TrainConfig):
     """One cell as it is composed: a training configuration beside the study's own keys."""
 
+    run_dir: str
+    """The study's folder, with a run folder for each cell. A digest of the settings is put behind the default."""
     ablation: Ablation
     seeds: PositiveInt | list[NonNegativeInt]
+    """A number n stands for the seeds 0 to n-1; a list names them."""
 
     def training(self) -> TrainConfig:
         return TrainConfig.model_validate(self.model_dump(exclude={"ablation", "seeds"}))

@@ -120,6 +120,7 @@ class _Loss(Node):
     kl_coef: NonNegativeFloat
     """Weight of the KL loss to the reference policy; 0 = off, no reference model is kept."""
     kl_estimator: Literal["k1", "k2", "k3"]
+    """Of the KL divergence (Schulman): k1 the log-ratio, k2 half its square, k3 unbiased and never negative."""
     kl_clamp: PositiveFloat | None
     """Bound of a token's KL estimate (verl: 10); null = off."""
     entropy_coef: NonNegativeFloat
@@ -141,7 +142,9 @@ class ClipLoss(_Loss):
 
     kind: Literal["clip"]
     clip_low: float = Field(gt=0, lt=1)
+    """The ratio is clipped at 1 - clip_low."""
     clip_high: float = Field(gt=0)
+    """And at 1 + clip_high."""
     dual_clip: float | None = Field(gt=1)
     """Bounds the loss of negative advantages at this ratio (verl: 3); null = off."""
 
@@ -151,7 +154,9 @@ class SequenceLoss(_Loss):
 
     kind: Literal["gspo"]
     clip_low: float = Field(gt=0, lt=1)
+    """The ratio is clipped at 1 - clip_low."""
     clip_high: float = Field(gt=0)
+    """And at 1 + clip_high."""
     sequence: Literal["step", "trajectory"]
     """What shares a ratio. A trajectory must be one row: rollout.context=transcript."""
     length_normalised: bool
@@ -165,6 +170,7 @@ class CispoLoss(_Loss):
     clip_low: float = Field(gt=0, le=1)
     """1 = no lower bound."""
     clip_high: float = Field(gt=0)
+    """The weight is clipped at 1 + clip_high."""
 
 
 Loss = ClipLoss | SequenceLoss | CispoLoss
@@ -198,6 +204,7 @@ class SoftOverlong(Node):
     buffer: PositiveInt
     """Tokens below the limit over which the penalty grows from 0."""
     penalty: PositiveFloat
+    """Full penalty, subtracted from the reward."""
 
     @model_validator(mode="after")
     def buffer_is_inside_limit(self) -> SoftOverlong:
@@ -208,6 +215,7 @@ class SoftOverlong(Node):
 
 class Algo(Node):
     name: str
+    """Names runs and W&B groups; decides nothing."""
     group_size: int = Field(ge=2)
     """Trajectories per task; their mean is the baseline."""
     advantage: Annotated[Advantage, Field(discriminator="estimator")]

@@ -23,6 +23,7 @@ from empg_cli.config.node import BenchmarkNode, Brought
 class Alfworld(BenchmarkNode):
     name: Literal["alfworld"]
     split: Literal["train", "valid_seen", "valid_unseen"]
+    """The split that evaluation plays. Training tasks always come from `train`."""
     task_types: Annotated[
         list[
             Literal[
@@ -60,6 +61,7 @@ class Webshop(BenchmarkNode):
     """paper: test 0-500, eval 500-1500, train the rest; verl: test 0-500, train the rest; by_product: no product in two
     splits."""
     split: Literal["train", "eval", "test"]
+    """The split that evaluation plays. Training tasks always come from `train`."""
     nouns: Literal["auto", "spacy", "words"]
     """Finds the nouns of titles for the reward; auto: spaCy for official data if it is installed, else word lists."""
     observation: Literal["text", "text_rich"]

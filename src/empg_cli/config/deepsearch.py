@@ -16,9 +16,11 @@ class World(Node):
     mode: Literal["fictional", "real"]
     """fictional: invented, nothing a language model can know; real: countries, cities, airports, elements."""
     seed: NonNegativeInt
+    """Another seed is another world."""
     scale: PositiveFloat
     """Times 6,610 entities; read by mode=fictional, 1 otherwise."""
     train_questions: PositiveInt
+    """Questions of the train split."""
     test_questions: PositiveInt
     """Of each kind in each test split."""
 
@@ -58,10 +60,15 @@ class OpenSearchRetrieval(Remote):
 
     engine: Literal["opensearch"]
     url: Address
+    """Such as http://127.0.0.1:9200."""
     index: str
+    """As the server calls it."""
     title_field: str
+    """Field that holds a passage's title."""
     text_field: str
+    """Field that holds its text."""
     title_boost: NonNegativeFloat
+    """Weight of a match in the title; a match in the text counts 1."""
     api_key_env: str | None
     """Environment variable that holds the API key (`Authorization: ApiKey`); null = none."""
 
@@ -71,14 +78,21 @@ class QdrantRetrieval(Remote):
 
     engine: Literal["qdrant"]
     url: Address
+    """Such as http://127.0.0.1:6333."""
     collection: str
+    """As the server calls it."""
     title_field: str
+    """Key of the payload that holds a passage's title."""
     text_field: str
+    """Key of the payload that holds its text."""
     api_key_env: str | None
+    """Environment variable that holds Qdrant's key; null = none is sent."""
     embeddings_url: Address
     """Base address, such as http://127.0.0.1:8001/v1."""
     embeddings_model: str
+    """As the server of embeddings calls it."""
     embeddings_key_env: str | None
+    """Environment variable that holds the key of that server; null = none is sent."""
     query_prefix: str
     """Put before a query, such as `query: ` for E5."""
 
@@ -94,6 +108,7 @@ class WebRetrieval(Remote):
     reader_url: Address | None
     """null = the reader's own address."""
     reader_key_env: str | None
+    """Environment variable that holds the reader's key; null = none is sent."""
     mode: Literal["live", "record", "replay"]
     """live: always ask; record: ask once and keep the answer in `cache`; replay: answer from `cache` only."""
     cache: str | None
@@ -129,9 +144,13 @@ class Judge(Remote):
     base_url: Address
     """Such as http://127.0.0.1:8000/v1."""
     model: str
+    """As the server calls it."""
     api_key_env: str | None
+    """Environment variable that holds the key; null = none is sent."""
     temperature: NonNegativeFloat
+    """0 = greedy: the same verdict each time, as far as the server is deterministic."""
     max_tokens: PositiveInt
+    """Longest verdict."""
     max_answer_chars: PositiveInt
     """The judged answer is cut here: a trained policy learns to talk to its judge."""
 

@@ -44,7 +44,7 @@ def presets(choice: Choice) -> list[str]:
     return [
         f"{group}={option}"
         for option in groups().get(group, [])
-        if _lookup(_option_values(group, option), inner) == choice.value
+        if _lookup(option_values(group, option), inner) == choice.value
     ]
 
 
@@ -66,7 +66,7 @@ def dotted(schema: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, ty
             current = None
         elif field.discriminator:
             tag = next(parts, None)
-            current = next((variant for value, variant in _variants(field) if value == tag), None)
+            current = next((variant for value, variant in variants(field) if value == tag), None)
         else:
             current = next(_models(field), None)
     return key, current
@@ -79,8 +79,8 @@ def _walk(
         key = f"{prefix}{name}"
         if field.discriminator:
             yield key, choice
-            tag = _tag_key(field)
-            for value, variant in _variants(field):
+            tag = tag_key(field)
+            for value, variant in variants(field):
                 for inner, inner_choice in _walk(variant, f"{key}.", Choice(f"{key}.{tag}", value)):
                     yield inner, choice if inner == f"{key}.{tag}" else inner_choice
         else:
@@ -90,10 +90,10 @@ def _walk(
 
 
 def _models(field: FieldInfo) -> Iterator[type[BaseModel]]:
-    yield from (model for model, _ in _tagged(field))
+    yield from (model for model, _ in tagged(field))
 
 
-def _tagged(field: FieldInfo) -> Iterator[tuple[type[BaseModel], str | None]]:
+def tagged(field: FieldInfo) -> Iterator[tuple[type[BaseModel], str | None]]:
     """The models of a field, each with the tag that a union gives it, if any."""
     for kind in (field.annotation, *get_args(field.annotation)):
         model, *marks = get_args(kind) if get_origin(kind) is Annotated else (kind,)
@@ -101,19 +101,19 @@ def _tagged(field: FieldInfo) -> Iterator[tuple[type[BaseModel], str | None]]:
             yield model, next((mark.tag for mark in marks if isinstance(mark, Tag)), None)
 
 
-def _tag_key(field: FieldInfo) -> str:
+def tag_key(field: FieldInfo) -> str:
     """The key whose value chooses; a discriminator that is a function is named after it."""
     return field.discriminator if isinstance(field.discriminator, str) else field.discriminator.discriminator.__name__  # type: ignore[union-attr]
 
 
-def _variants(field: FieldInfo) -> Iterator[tuple[str, type[BaseModel]]]:
-    key = _tag_key(field)
-    for variant, tag in _tagged(field):
+def variants(field: FieldInfo) -> Iterator[tuple[str, type[BaseModel]]]:
+    key = tag_key(field)
+    for variant, tag in tagged(field):
         for value in (tag,) if tag else get_args(variant.model_fields[key].annotation):
             yield value, variant
 
 
-def _option_values(group: str, option: str) -> dict[str, Any]:
+def option_values(group: str, option: str) -> dict[str, Any]:
     """The plain values of conf/<group>/<option>.yaml, with the options of the same group that it builds on."""
     import yaml
 
@@ -121,7 +121,7 @@ def _option_values(group: str, option: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for base in loaded.pop("defaults", []):
         if isinstance(base, str) and base != "_self_":
-            _merge(values, _option_values(group, base.removeprefix(f"/{group}/")))
+            _merge(values, option_values(group, base.removeprefix(f"/{group}/")))
     _merge(values, loaded)
     return values
 

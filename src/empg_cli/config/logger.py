@@ -16,9 +16,12 @@ class Wandb(Node):
     mode: Literal["auto", "online", "offline", "disabled"]
     """auto: what WANDB_MODE says, else online when logged in, else offline; never asks."""
     project: str
+    """Of W&B; made when it is not there."""
     entity: str | None
+    """Team or user that the project belongs to; null = the default one of the login."""
     group: str | None
-    """null = what WANDB_RUN_GROUP says, else experiment name without the seed. The other trackers take it too."""
+    """null = what WANDB_RUN_GROUP says, else benchmark, algorithm and a digest of
+    the settings without the seed: alfworld-empg-1a2b3c. The other trackers take it too."""
     name: str | None
     """null = what WANDB_NAME says, else the group and the seed. The other trackers take it too."""
     notes: str | None
@@ -34,21 +37,26 @@ class Mlflow(Node):
     uri: str | None
     """Of the tracking store; null = what MLFLOW_TRACKING_URI says, else `mlflow.db` (SQLite) in the run folder."""
     experiment: str
+    """Runs are filed under it; made when it is not there."""
 
 
 class Trackio(Node):
     project: str
+    """Of Trackio; made when it is not there."""
 
 
 class Swanlab(Node):
     mode: Literal["auto", "online", "offline", "local"]
     """auto: what SWANLAB_MODE says, else offline."""
     project: str
+    """Of SwanLab; made when it is not there."""
 
 
 class Logger(Node):
     console: Literal["auto", "rich", "plain", "quiet"]
+    """rich: a dashboard; plain: lines; quiet: no progress; auto: the dashboard on a terminal, else lines."""
     csv: bool
+    """Write metrics.csv beside metrics.jsonl."""
     trajectories: NonNegativeInt
     """Trajectories kept in the run folder at each evaluation, and as many of the update before it; 0 = none."""
     trackers: list[Tracker]

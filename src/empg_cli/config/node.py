@@ -32,6 +32,7 @@ class Brought(Node):
 
 class BenchmarkNode(Node):
     name: str
+    """Names runs and the family of its metrics."""
     data_dir: str | None
     """Official data; null plays generated data, and every report says so."""
     split: str

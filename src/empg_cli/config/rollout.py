@@ -53,7 +53,7 @@ class Vllm(Node):
     @model_validator(mode="after")
     def args_leave_the_policy(self) -> Vllm:
         for arg in self.args:
-            flag = arg.partition("=")[0].replace("_", "-")
+            flag = arg.partition("=")[0].partition(".")[0].replace("_", "-")  # --flag.part=value sets a part of it
             if not arg.startswith("--"):
                 raise ValueError(f"args must hold flags with their values, such as --max-num-seqs=64, not {arg!r}")
             if flag in OURS.split():
@@ -64,6 +64,8 @@ class Vllm(Node):
 
     @model_validator(mode="after")
     def started_or_there(self) -> Vllm:
+        if self.urls is not None and len({url.rstrip("/") for url in self.urls}) < len(self.urls):
+            raise ValueError("urls must name each server once")
         for name, value in (("servers", self.servers), ("python", self.python), ("args", self.args)):
             if self.urls is not None and value:
                 raise ValueError(f"{name} is not read when urls are given: those servers run already; leave it out")
@@ -78,6 +80,7 @@ class Rollout(Node):
     history: NonNegativeInt
     """Observation-action pairs that a window prompt repeats; 0 with transcript, which does not read it."""
     temperature: PositiveFloat
+    """Of training episodes."""
     eval_temperature: NonNegativeFloat
     """0 = greedy."""
     eval_top_p: float = Field(gt=0, le=1)

@@ -35,10 +35,15 @@ class Architecture(Node):
     """Shape of a from-scratch Qwen2 model; read by `model.init=scratch`."""
 
     hidden_size: PositiveInt
+    """A multiple of num_heads."""
     num_layers: PositiveInt
+    """Blocks of attention and MLP."""
     num_heads: PositiveInt
+    """Attention heads; a multiple of num_kv_heads."""
     num_kv_heads: PositiveInt
+    """Heads of keys and values."""
     mlp_size: PositiveInt
+    """Inner width of the MLP."""
 
     @model_validator(mode="after")
     def heads_fit(self) -> Architecture:
@@ -70,6 +75,7 @@ class Lora(Node):
 
 class Model(Node):
     name: str
+    """Names runs; decides nothing."""
     init: Literal["packaged", "pretrained", "scratch"]
     """packaged: the weights shipped with empg for this benchmark; pretrained: `path`; scratch: random weights."""
     path: str | None
@@ -119,7 +125,9 @@ class Model(Node):
 
 class TrainConfig(Node):
     seed: NonNegativeInt
+    """Of everything random: weights, tasks, sampling. The same seed gives the same numbers on a CPU."""
     run_dir: str
+    """The run's folder (docs/run-folder.md). One that is named by the time is a new one for every command."""
     resume: str | None
     """auto: go on from the newest good checkpoint in run_dir if there is one; a path: from there; restart: begin anew
     in run_dir and set aside what is there; null: a new run."""
@@ -213,6 +221,7 @@ class EvalConfig(Node):
     endpoint: Endpoint | None
     """Read by policy=endpoint; null otherwise."""
     seed: NonNegativeInt
+    """Of sampling; null in `seeds` stands for this one alone."""
     seeds: PositiveInt | Annotated[list[NonNegativeInt], Field(min_length=1)] | None
     """Passes over the tasks with other random numbers; a number n stands for seed to seed + n - 1, null for seed."""
     temperatures: Annotated[list[NonNegativeFloat], Field(min_length=1)] | None
@@ -220,6 +229,7 @@ class EvalConfig(Node):
     samples: PositiveInt
     """Attempts at each task with each seed; from 2 on, pass@k is reported."""
     run_dir: str
+    """Folder of the evaluation, never that of a run."""
     model: Model
     benchmark: Benchmark
     rollout: Rollout

@@ -24,6 +24,7 @@ class WarmStart(Node):
     batch_size: PositiveInt
     """Demonstrations in a step. Those of the expert are of a new task each; one that fails is replaced."""
     lr: PositiveFloat
+    """The highest learning rate of the warm start."""
     mistakes: float = Field(ge=0, le=1)
     """Probability of a random admissible action in a demonstration of the expert, who recovers. It never trains."""
     prompt_weight: float = Field(ge=0, le=1)
@@ -87,17 +88,22 @@ class Health(Node):
 
 class Trainer(Node):
     updates: NonNegativeInt
+    """Rollout batches that are played and learned from; 0 = only evaluate."""
     tasks_per_update: PositiveInt
+    """Tasks in a rollout batch; each is played algo.group_size times."""
     lr: PositiveFloat
+    """Learning rate of AdamW at its highest."""
     lr_warmup: NonNegativeInt
     """Updates over which the learning rate grows from 0; 0 = none."""
     lr_schedule: Literal["constant", "linear", "cosine"]
     """After the warm-up: constant, or decaying to a tenth at the last update."""
     weight_decay: NonNegativeFloat
+    """AdamW's, decoupled; 0 = none."""
     optimizer: Literal["adamw", "adamw8bit"]
     """adamw8bit: both moments in 8 bits, in blocks of 256 with a scale each (arXiv 2110.02861): 2 bytes a parameter in
     place of 8, and steps that differ a little (extra: bitsandbytes). The warm start's too."""
     max_grad_norm: PositiveFloat
+    """A longer gradient is scaled down to this norm."""
     epochs: PositiveInt
     """Passes over each rollout batch."""
     minibatches: PositiveInt
@@ -118,6 +124,7 @@ class Trainer(Node):
     checkpoint_every: NonNegativeInt
     """Updates between checkpoints; 0 = only at the end."""
     keep_checkpoints: PositiveInt
+    """The newest n stay, and the best one beside them."""
     device: str = Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     """auto (cuda when there is one, else cpu), cpu, cuda, cuda:1 ..."""
     threads: NonNegativeInt

@@ -16,9 +16,20 @@ from empg_cli.model.policy import Policy
 from empg_cli.runs.checkpoint import MODEL
 
 CPU = torch.device("cpu")
+CARD = "README.md"
+"""Where the Hub looks for a model's card."""
 
 
-def export(checkpoint: Path, model: Model, benchmark: str, out: Path, *, dtype: str | None, adapter: bool) -> None:
+def export(
+    checkpoint: Path,
+    model: Model,
+    benchmark: str,
+    out: Path,
+    *,
+    dtype: str | None,
+    adapter: bool,
+    card: str | None = None,
+) -> None:
     """Write a Hugging Face model folder with the weights of a checkpoint, an adapter's products merged into them; or
     the adapter itself, in peft's format. The folder appears whole or not at all.
 
@@ -26,6 +37,7 @@ def export(checkpoint: Path, model: Model, benchmark: str, out: Path, *, dtype: 
         model: the settings of the run; they say where the weights below an adapter are.
         dtype: of the weights; None = as the run kept them, below an adapter as they were read.
         adapter: leave it apart, in the type that it was trained in.
+        card: what its README.md says; None = it has none.
 
     Raises:
         UserError: there is something in `out`, or no adapter to leave apart.
@@ -42,6 +54,8 @@ def export(checkpoint: Path, model: Model, benchmark: str, out: Path, *, dtype: 
             _copy_adapter(checkpoint / MODEL, temporary)
         else:
             _plain(checkpoint / MODEL, model, benchmark, dtype).save(temporary)
+        if card is not None:
+            (temporary / CARD).write_text(card, encoding="utf-8")
         temporary.replace(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -11,8 +11,7 @@ a time, so that a large request delays a small one by no more than that.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -20,10 +19,9 @@ from empg_cli.benchmarks.base import DataError, UnscoredError
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, Runner
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
+from empg_cli.services.asgi import BadRequestError, Receive, Send, encoded, json_body, send_json
 from empg_cli.services.errors import ServiceError
-from empg_cli.services.parsing import NotJsonError, parse_json
 
-MAX_BODY_BYTES: Final = 8 * 2**20
 MAX_TOP_K: Final = 1000
 MAX_QUERIES: Final = 10_000
 """In a request: Search-R1's trainer sends those of a whole batch, 2,560, in one."""
@@ -31,18 +29,6 @@ MAX_HITS: Final = 100_000
 """Queries times hits in a request."""
 AT_ONCE: Final = 32
 """Queries or pages between which other requests have their turn."""
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class BadRequestError(Exception):
-    """The request has not the form of the dialect, or asks for too much."""
-
-    def __init__(self, reason: str, status: int = 422) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class RetrieveApp:
@@ -62,10 +48,7 @@ class RetrieveApp:
             case "lifespan":
                 await self._lifespan(receive, send)
             case "http":
-                status, body = await self._answer(scope["method"], scope["path"], receive)
-                headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": body})
+                await send_json(send, *await self._answer(scope["method"], scope["path"], receive))
             case _:  # a WebSocket
                 await receive()
                 await send({"type": "websocket.close"})
@@ -74,17 +57,17 @@ class RetrieveApp:
         try:
             match method, path.rstrip("/"):
                 case "GET", "/health":
-                    return 200, _encoded({"status": "ok", **self._retriever.fingerprint()})
+                    return 200, encoded({"status": "ok", **self._retriever.fingerprint()})
                 case "POST", "/retrieve":
-                    return 200, await self._retrieve(await _json_body(receive))
+                    return 200, await self._retrieve(await json_body(receive))
                 case "POST", "/access":
-                    return 200, await self._access(await _json_body(receive))
+                    return 200, await self._access(await json_body(receive))
                 case _:
-                    return 404, _encoded({"detail": "there are POST /retrieve, POST /access and GET /health"})
+                    return 404, encoded({"detail": "there are POST /retrieve, POST /access and GET /health"})
         except BadRequestError as error:
-            return error.status, _encoded({"detail": str(error)})
+            return error.status, encoded({"detail": str(error)})
         except (ServiceError, UnscoredError, UserError) as error:
-            return 503, _encoded({"detail": str(error)})
+            return 503, encoded({"detail": str(error)})
 
     async def _retrieve(self, body: Mapping[str, Any]) -> bytes:
         queries = body.get("queries", [body["query"]] if "query" in body else None)
@@ -128,11 +111,11 @@ class RetrieveApp:
                 loop = asyncio.get_running_loop()
                 parts.append(await loop.run_in_executor(self._thread, self._found, some))
             else:
-                parts.append(_encoded(await some))
+                parts.append(encoded(await some))
         return b'{"result": [%s]}' % b", ".join(part[1:-1] for part in parts)
 
     def _found(self, some: Coroutine[Any, Any, list[Any]]) -> bytes:
-        return _encoded(self._in_place.run(some))
+        return encoded(self._in_place.run(some))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -159,30 +142,6 @@ def serve(retriever: Retriever, *, host: str, port: int, top_k: int = 3) -> None
     uvicorn.run(RetrieveApp(retriever, top_k), host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
-async def _json_body(receive: Receive) -> dict[str, Any]:
-    body = bytearray()
-    size, more = 0, True
-    while more and size <= 16 * MAX_BODY_BYTES:
-        message = await receive()
-        part, more = message.get("body", b""), message.get("more_body", False)
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            body += part  # the rest is read all the same: who still sends does not hear that it is too much
-    if size > MAX_BODY_BYTES:
-        raise BadRequestError(f"the body is larger than {MAX_BODY_BYTES:,} bytes", 413)
-    try:
-        parsed = parse_json(bytes(body))
-    except NotJsonError as error:
-        raise BadRequestError(f"the body is {error}") from None
-    if not isinstance(parsed, dict):
-        raise BadRequestError("the body is not a JSON object")
-    return parsed
-
-
 def _refuse_more_than(most: int, asked: int, what: str) -> None:
     if asked > most:
         raise BadRequestError(f"{what} may be {most:,} in one request, got {asked:,}; send several", 413)
-
-
-def _encoded(answer: Any) -> bytes:
-    return json.dumps(answer, ensure_ascii=False).encode(errors="replace")  # a corpus may hold half a character

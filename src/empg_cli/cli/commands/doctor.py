@@ -17,7 +17,7 @@ from typing import Any
 from empg_cli import __version__
 from empg_cli.config.location import conf_dir, groups
 from empg_cli.config.targets import BENCHMARKS, SINKS
-from empg_cli.extras import CORE, EXTRAS, install_command, pip_install
+from empg_cli.extras import CORE, EXTRAS, gpu_torch_command, install_command, pip_install
 from empg_cli.invocation import script
 from empg_cli.observe.terminal import write_line
 
@@ -113,7 +113,7 @@ def compute() -> Iterator[Finding]:
             value = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
             yield Finding("compute", f"cuda:{index}", Status.OK, value)
     elif torch.version.cuda is None:
-        advice = "with an NVIDIA GPU: make clean demo TORCH_BACKEND=auto"
+        advice = f"with an NVIDIA GPU: {gpu_torch_command()}"
         yield Finding("compute", "gpu", Status.NOTE, "this torch is built for CPUs", advice)
     else:
         value = f"torch is built for CUDA {torch.version.cuda}, but no GPU can be used"

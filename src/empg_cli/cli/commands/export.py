@@ -1,72 +1,97 @@
-"""`empg export run=RUN out=DIR`: a run's policy for other programs."""
+"""`empg export run=RUN out=DIR`: a run's policy for other programs, with its card; and to the Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from empg_cli.config.compose import INVALID, validate
-from empg_cli.config.job import load_job
+from empg_cli.cli.run_words import own_and_run
+from empg_cli.config.compose import INVALID
 from empg_cli.config.node import Node
 from empg_cli.config.problems import ConfigError, Problem
-from empg_cli.config.schema import EvalConfig
+from empg_cli.integrations import hub
+from empg_cli.integrations.model_card import model_card
 from empg_cli.invocation import from_here
 from empg_cli.observe.terminal import printable
 from empg_cli.runs.config_file import find_run_folder
-from empg_cli.runs.own_config import primary_config, run_given
 from empg_cli.runs.which_checkpoint import hold_checkpoint
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 class Written(Node):
     """What is written; all else is said of the run, as for `empg eval`."""
 
-    out: str
-    """A folder that is not there yet."""
+    out: str | None = None
+    """A folder that is not there yet; may be left out with `hub`."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """null = as the run kept its weights."""
     adapter: bool = False
     """Of a run with model.lora: the adapter alone, not merged into the weights below."""
+    hub: str | None = None
+    """owner/name: push the folder to this repository of the Hugging Face Hub."""
+    private: bool = True
+    """Read with `hub`: false makes the repository public."""
 
 
-READ = ("run", "checkpoint", "model.path")
-"""Keys of `empg eval` that say which weights are meant."""
-
-
-def run(overrides: Sequence[str]) -> None:
-    own = {_key(word): word.partition("=")[2] for word in overrides if _key(word) in Written.model_fields}
-    about_run = [word for word in overrides if _key(word) not in Written.model_fields]
-    given = run_given(about_run)
-    if given is None:
-        hint = "empg export run=runs/... out=FOLDER"
-        raise ConfigError(INVALID, [Problem("run", "must name the folder of a run", hint=hint)])
-    written = validate(_values(own), Written)
-    if written.adapter and written.dtype is not None:
-        raise ConfigError(INVALID, [Problem("dtype", "is not read when adapter=true", hint="leave it out")])
-    folder = find_run_folder(given)
-    cfg = load_job(primary_config("eval", folder, about_run), about_run, EvalConfig)
-    if unread := [word for word in about_run if "=" in word and _key(word) not in READ]:
-        hint = f"takes {', '.join((*READ, *Written.model_fields))}"
-        raise ConfigError(INVALID, [Problem(_key(word), "is not read by empg export", hint=hint) for word in unread])
+def run(overrides: Sequence[str], *, dry_run: bool = False) -> None:
+    example = "empg export run=runs/... out=FOLDER"
+    written, given, cfg = own_and_run("export", overrides, Written, example=example)
+    if problems := list(_contradictions(written, dry_run)):
+        raise ConfigError(INVALID, problems)
+    if written.hub is not None:
+        hub.check_repo(written.hub)
+        if not dry_run:
+            hub.token()  # said before anything is read
     from empg_cli.learner.export import export  # brings torch: seconds
 
-    out = Path(written.out)
-    with hold_checkpoint(given, cfg.checkpoint) as held:
-        export(held.checkpoint, cfg.model, cfg.benchmark.name, out, dtype=written.dtype, adapter=written.adapter)
-        print(printable(f"{from_here(held.checkpoint)} -> {from_here(out)}"))
+    with _place(written.out) as out, hold_checkpoint(given, cfg.checkpoint) as held:
+        folder = find_run_folder(given)
+        card = model_card(folder, held.checkpoint, adapter=written.adapter, name=written.hub)
+        export(
+            held.checkpoint,
+            cfg.model,
+            cfg.benchmark.name,
+            out,
+            dtype=written.dtype,
+            adapter=written.adapter,
+            card=card,
+        )
+        if written.out is not None:
+            print(printable(f"{from_here(held.checkpoint)} -> {from_here(out)}"))
+        if written.hub is None:
+            return
+        if dry_run:
+            _show(out, written.hub, written.private, card)
+            return
+        message = f"{folder.resolve().name}, {held.checkpoint.name}"
+        print(printable(hub.push(out, written.hub, private=written.private, message=message)))
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+")
+def _contradictions(written: Written, dry_run: bool) -> Iterator[Problem]:
+    if written.adapter and written.dtype is not None:
+        yield Problem("dtype", "is not read when adapter=true", hint="leave it out")
+    if written.out is None and written.hub is None:
+        yield Problem("out", "must name a new folder", hint="or hub=owner/name to push it")
+    if written.hub is None and not written.private:
+        yield Problem("private", "is read with hub=owner/name only", hint="leave it out")
+    if written.hub is None and dry_run:
+        yield Problem("--dry-run", "shows what hub=owner/name would push", hint="give hub, or leave it out")
 
 
-def _values(own: Mapping[str, str]) -> DictConfig:
-    """What stands behind each key as it is meant: a folder is never a number."""
-    from omegaconf import OmegaConf
+@contextmanager
+def _place(out: str | None) -> Iterator[Path]:
+    """The folder that is asked for, or one that goes when it has been pushed."""
+    if out is not None:
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="empg-export-") as folder:
+        yield Path(folder) / "model"
 
-    plain = {"true": True, "false": False, "null": None}
-    texts = {key: text.replace("${", r"\${") for key, text in own.items()}
-    return OmegaConf.create({key: text if key == "out" else plain.get(text, text) for key, text in texts.items()})
+
+def _show(folder: Path, repo: str, private: bool, card: str) -> None:
+    kind = "private" if private else "public"
+    lines = [f"would push to {repo} ({kind}), of the Hub's kind model:"]
+    lines += [f"  {size:>12,} bytes  {name}" for name, size in hub.files(folder)]
+    print(printable("\n".join([*lines, "", card])), end="")

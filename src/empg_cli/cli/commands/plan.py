@@ -9,6 +9,7 @@ from pathlib import Path
 
 from empg_cli.config.job import load_job
 from empg_cli.config.plan import PlanConfig
+from empg_cli.config.schema import TrainConfig
 from empg_cli.disk import free_bytes, in_bytes
 from empg_cli.observe.terminal import write_line
 from empg_cli.planning.hardware import Hardware, named
@@ -29,7 +30,7 @@ def run(overrides: Sequence[str], *, as_json: bool) -> None:
     hardware, flops = named(cfg.plan.hardware), None
     is_here = hardware is None
     if hardware is None:
-        hardware, flops = _found(cfg)
+        hardware, flops = found_here(cfg)
     plan = plan_of(cfg, hardware, cpu_flops=flops)
     if plan is None:
         raise UnknownShape(
@@ -47,7 +48,7 @@ def run(overrides: Sequence[str], *, as_json: bool) -> None:
     plan.refuse()
 
 
-def _found(cfg: PlanConfig) -> tuple[Hardware, float | None]:
+def found_here(cfg: TrainConfig) -> tuple[Hardware, float | None]:
     """The hardware that a run would find here, and the speed of a CPU's products."""
     from empg_cli.cli.threads import measured_flops  # brings torch: seconds
     from empg_cli.model.loading import pick_device
@@ -104,8 +105,8 @@ def _rest(plan: Plan, free: int | None) -> Table:
         rows.append(("free on that disk", in_bytes(free)))
     notes = ["kept: the newest, the best, and one that is being written"]
     if took is not None:
-        rows += [("playing for an update, about", _time(took.rollout_s)),
-                 ("scoring and learning, about", _time(took.learning_s))]  # fmt: skip
+        rows += [("playing for an update, about", duration_text(took.rollout_s)),
+                 ("scoring and learning, about", duration_text(took.learning_s))]  # fmt: skip
         notes.append(f"times: an estimate within a factor of two or so, for episodes of full length, from {took.basis}")
     return Table("Disk and time", ("", "about"), tuple((Cell(name), Cell(text)) for name, text in rows), tuple(notes))
 
@@ -114,6 +115,6 @@ def _size(size: int | None) -> str:
     return NOTHING if size is None else in_bytes(size)
 
 
-def _time(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     divisor, unit = next((divisor, unit) for divisor, unit, most in UNITS if seconds < most)
     return f"{seconds / divisor:.3g} {unit}"

@@ -43,7 +43,7 @@ def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None,
             check_demonstrations(overrides)
             if "cluster" in words_for("dist", overrides):
                 raise refused_sweep()
-        launch(train_task, TrainConfig, name, overrides, flags, doing="training", admit=_admit)
+        launch(train_task, TrainConfig, name, overrides, flags, doing="training", admit=refuse_before_work)
         return
     if flags.multirun:
         raise ConfigError(INVALID, [Problem("--resume", "cannot be combined with --multirun")])
@@ -88,7 +88,7 @@ def check_demonstrations(overrides: Sequence[str]) -> None:
             read_demonstrations(path)
 
 
-def _admit(cfg: DictConfig, folder: Path) -> None:
+def refuse_before_work(cfg: DictConfig, folder: Path) -> None:
     """What is refused before a folder is made and torch loaded."""
     _admit_place(cfg, folder)
     if resume_of(cfg) is None:

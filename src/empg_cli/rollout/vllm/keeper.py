@@ -19,7 +19,8 @@ def main() -> None:
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)  # the run's affair, which says when it needs no server any more
-    signal.signal(signal.SIGTERM, lambda *_: end(child))
+    # In a thread: this one waits for the child, and a handler inside that wait could not.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end, args=(child,), daemon=True).start())
     threading.Thread(target=end_with_the_run, args=(child,), daemon=True).start()
     code = child.wait()
     end(child)  # what it left behind

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MOST_CONCURRENT = 4096
 """Requests that one rank has with a server at once; how many of them run is the server's affair."""
+ADAPTERS = "adapters"
 FULLY, KEEPING_WEIGHTS = 2, 1
 """Levels of sleep."""
 
@@ -95,7 +96,8 @@ def opened_servers(
         stack.callback(engine.shut)
         transfer: Transfer
         if is_adapter:
-            transfer = AdapterTransfer(policy, folder, engine.ask)
+            transfer = AdapterTransfer(policy, folder / ADAPTERS, engine.ask)
+            stack.callback(shutil.rmtree, folder / ADAPTERS, ignore_errors=True)
         elif transport == "gloo":
             transfer = GlooTransfer(Weights(policy), servers, engine.ask, ranks, settings.timeout_s)
         else:

@@ -190,11 +190,12 @@ class AdapterTransfer:
     def send(self, version: int) -> None:
         place = self._folder / f"adapter-{version}"
         self._policy.save(place)
-        try:
-            self._ask(lambda server: server.load_adapter(ADAPTER, str(place.resolve())))
-            self._ask(lambda server: server.label(version))
-        finally:
-            shutil.rmtree(place)
+        self._ask(lambda server: server.load_adapter(ADAPTER, str(place.resolve())))
+        self._ask(lambda server: server.label(version))
+        # Servers read it when they need it, and again after they had no room for it; those before, never again.
+        for old in self._folder.glob("adapter-*"):
+            if old != place:
+                shutil.rmtree(old)
 
 
 def listening_for(url: str) -> tuple[str, socket.socket]:

@@ -1,0 +1,34 @@
+"""A benchmark with its settings, for code that plays it outside of any command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from empg_cli.benchmarks import base, make_benchmark
+from empg_cli.config import outside
+from empg_cli.config.benchmarks import Benchmark
+from empg_cli.config.compose import benchmark_node
+
+OURS = ("alfworld", "webshop", "deepsearch")
+
+
+def opened(name: str, *, target: str | None = None, **keys: Any) -> tuple[base.Benchmark, Benchmark]:
+    """
+    Args:
+        name: alfworld, webshop, deepsearch, or that of an installed package's.
+        target: package.module:factory of a benchmark from outside (docs/adding-a-benchmark.md).
+        keys: settings of the benchmark, as those of conf/benchmark; those left out are as there.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is out of range.
+        ValueError: there is no such benchmark.
+    """
+    if target is None and name in OURS:
+        settings = benchmark_node(name, keys)
+        return make_benchmark(**settings.model_dump()), settings  # type: ignore[return-value]
+    played = make_benchmark(name, target=target, **keys)
+    values = {"benchmark": {**keys, "name": played.name, "target": target or name}}
+    outside.check(values)  # fills in the defaults; what is wrong was said above
+    return played, TypeAdapter[Benchmark](Benchmark).validate_python(values["benchmark"])

@@ -1,0 +1,52 @@
+"""`empg train ... --plan`: what would be trained, on what, for how much; and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from empg_cli.config import load
+from empg_cli.planning import hardware
+from tests.e2e.conftest import Empg
+
+
+def test_the_plan_of_a_run(empg: Empg) -> None:
+    shown = empg("train", "experiment=demo", "algo.group_size=4", "run_dir=runs/mine", "--plan").stdout
+    printed = yaml.safe_load(shown.partition("Configuration\n")[2].partition("\nData\n")[0])
+    wanted = load(["experiment=demo", "algo.group_size=4", "run_dir=runs/mine"]).model_dump()
+    assert printed == wanted
+    assert "alfworld: generated data (train 3,553, valid_seen 140, valid_unseen 134)" in shown
+    assert "tiny: weights that ship with empg" in shown
+    assert "24 updates of 64 episodes: about" in shown  # 16 tasks, 4 attempts each
+    assert "runs/mine: nothing was written there" in shown
+    assert "together" in shown and "a checkpoint on the disk" in shown
+    assert list(Path().iterdir()) == []
+
+
+def test_a_mistake_is_the_same_message_as_without_it(empg: Empg) -> None:
+    words = ("train", "trainer.lr=-1", "algo.zetta=1")
+    assert empg(*words, "--plan", code=2).stderr == empg(*words, code=2).stderr
+
+
+def test_what_does_not_fit_is_refused_after_all_is_told(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "available_memory", lambda: 10**8)
+    monkeypatch.setattr(hardware, "resident_memory", lambda: 0)
+    result = empg("train", "experiment=smoke", "--plan", code=2)
+    assert "does not fit into the 100.0 MB of this machine" in result.stderr
+    assert "2 updates of 4 episodes" in result.stdout
+
+
+def test_a_folder_that_holds_a_run_is_refused(empg: Empg, finished_run: Path) -> None:
+    assert "already holds a run" in empg("train", f"run_dir={finished_run}", "--plan", code=2).stderr
+
+
+def test_a_model_of_an_unknown_shape_has_no_cost(empg: Empg) -> None:
+    shown = empg("train", "model=local", "model.path=owner/unheard-of", "--plan").stdout
+    assert "nobody here knows the shape of owner/unheard-of" in shown
+
+
+@pytest.mark.parametrize("words", [["-m", "seed=0,1"], ["--resume", "runs/x"], ["--cfg", "job"]])
+def test_it_is_about_one_new_run(words: list[str], empg: Empg) -> None:
+    assert "--plan" in empg("train", *words, "--plan", code=2).stderr

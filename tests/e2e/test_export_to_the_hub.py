@@ -1,0 +1,176 @@
+"""The card of an exported model, read as the Hub reads it; and pushes to a server that answers as the Hub does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard, constants
+
+from empg_cli.integrations.model_card import model_card
+from tests.e2e.conftest import Empg
+from tests.support.server import FakeServer, Reply, Request
+
+KEY = "hf_abcdefghijklmnopqrstuvwxyz012345"
+
+
+class Hub:
+    """Repositories, and the files committed to them."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, bool] = {}
+        """Name -> private."""
+        self.files: dict[str, bytes] = {}
+        self.refuse = False
+        self.server = FakeServer(self.answer)
+
+    def answer(self, request: Request) -> Reply:
+        if self.refuse or request.headers.get("authorization") != f"Bearer {KEY}":
+            return Reply({"error": f"Invalid credentials {KEY}"}, 401)
+        path = request.path
+        if path == "/api/repos/create":
+            name = f"{request.json['organization']}/{request.json['name']}"
+            if name in self.repos:
+                return Reply({"error": "You already created this model repo", "url": self.url(name)}, 409)
+            asked = request.json
+            self.repos[name] = asked.get("private", asked.get("visibility") == "private")
+            return Reply({"url": self.url(name)})
+        if path.startswith("/api/models/") and path.count("/") == 4 and request.method == "GET":
+            name = path.removeprefix("/api/models/")
+            return Reply({"_id": "1", "id": name, "private": self.repos[name], "sha": "0" * 40, "siblings": []})
+        if "/preupload/" in path:
+            asked_files = [file["path"] for file in request.json["files"]]
+            return Reply({"files": [{"path": f, "uploadMode": "regular", "shouldIgnore": False} for f in asked_files]})
+        if "/commit/" in path:
+            for line in map(json.loads, request.body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            name = "/".join(path.split("/")[3:5])
+            return Reply({"commitUrl": f"{self.url(name)}/commit/{'1' * 40}", "commitOid": "1" * 40, "success": True})
+        if "/resolve/" in path or "/revision/" in path:
+            return Reply({"error": "none"}, 404, {"X-Error-Code": "EntryNotFound"})
+        if path == "/api/validate-yaml":
+            return Reply({"errors": [], "warnings": []})
+        raise AssertionError(f"asked for {request.method} {path}")
+
+    def url(self, name: str) -> str:
+        return f"{self.server.url}/{name}"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    made = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", made.server.url)
+    monkeypatch.setenv("HF_TOKEN", KEY)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # no other address than this server's is asked
+    yield made
+    made.server.close()
+
+
+def test_the_card_says_what_the_run_folder_says(empg: Empg, finished_run: Path) -> None:
+    empg("export", "--to", "hf", f"run={finished_run}", "out=FOLDER")
+    card = ModelCard.load("FOLDER/README.md")
+    facts = json.loads((finished_run / "run.json").read_text())
+    evaluation = json.loads((finished_run / "evaluations" / "update-000002.json").read_text())
+    total = evaluation["total"]
+    assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
+    assert card.data.base_model is None  # it began at random
+    assert {"empg", "alfworld"} <= set(card.data.tags)
+    (result,) = card.data.eval_results
+    assert result.dataset_name == "alfworld (generated data)" and result.metric_type == "success_rate"
+    assert result.metric_value == round(total["success_rate"], 4)
+    text = card.text
+    interval = f"**{total['success_rate']:.1%}** [{total['lo']:.1%}, {total['hi']:.1%}] | {total['n']} |"
+    assert f"| after 2 updates | {interval}" in text
+    assert "[EMPG](https://arxiv.org/abs/2509.09265)" in text and "[GRPO](https://arxiv.org/abs/2402.03300)" in text
+    for fact in (facts["config_hash"], facts["data"]["digest"], facts["versions"]["torch"], "experiment=smoke"):
+        assert fact in text
+    assert "which is not the official benchmark" in text and "One run with one seed" in text
+    assert str(finished_run) not in text and "…/run" in text  # folders of this machine stay here
+
+
+def test_the_card_of_a_model_with_a_base(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    run = tmp_path / "run"
+    facts = json.loads((run / "run.json").read_text())
+    config = (run / "config.yaml").read_text()
+    (run / "run.json").write_text(
+        json.dumps({k: v for k, v in facts.items() if k not in ("checksum", "config_digests")})
+    )
+    (run / "config.yaml").write_text(
+        config.replace("init: scratch\n  path: null", "init: pretrained\n  path: Qwen/Qwen2.5-0.5B-Instruct").replace(
+            "prompt: compact", "prompt: chat"
+        )
+    )
+    card = ModelCard(model_card(run, run / "checkpoints" / "step-000001"))
+    assert card.data.base_model == "Qwen/Qwen2.5-0.5B-Instruct" and card.data.license == "other"
+    assert "was not looked up" in card.text and "was not evaluated by its run" in card.text
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: mit\n---\n# Base\n")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("Qwen/Qwen2.5-0.5B-Instruct", str(base)))
+    card = ModelCard(model_card(run, run / "checkpoints" / "step-000001"))
+    assert card.data.license == "mit" and card.data.base_model is None
+    assert "a local folder, `base`" in card.text and str(base) not in card.text
+
+
+def test_a_push_brings_the_folder_and_keeps_it_private(empg: Empg, finished_run: Path, hub: Hub) -> None:
+    shown = empg("export", f"run={finished_run}", "out=FOLDER", "hub=me/agent")
+    assert hub.repos == {"me/agent": True}
+    assert hub.files == {path.name: path.read_bytes() for path in Path("FOLDER").iterdir()}
+    assert f"{hub.url('me/agent')}/commit/" in shown.stdout
+    assert hub.files["README.md"].decode().splitlines().count("# agent") == 1
+    for path in (path for path in Path().rglob("*") if path.is_file()):
+        assert KEY.encode() not in path.read_bytes()
+
+
+def test_without_out_nothing_stays_here(empg: Empg, finished_run: Path, hub: Hub) -> None:
+    empg("export", f"run={finished_run}", "hub=me/agent", "private=false")
+    assert hub.repos == {"me/agent": False} and "model.safetensors" in hub.files
+    assert not list(Path().iterdir())
+
+
+def test_a_public_repository_is_no_place_for_what_was_to_be_private(empg: Empg, finished_run: Path, hub: Hub) -> None:
+    hub.repos["me/agent"] = False
+    refused = empg("export", f"run={finished_run}", "hub=me/agent", code=2)
+    assert "me/agent is there already and public: add private=false" in refused.stderr
+    assert not hub.files
+    empg("export", f"run={finished_run}", "hub=me/agent", "private=false")
+    assert "README.md" in hub.files
+
+
+def test_a_dry_run_asks_nobody(empg: Empg, finished_run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    shown = empg("export", f"run={finished_run}", "hub=me/agent", "--dry-run").stdout
+    assert "would push to me/agent (private)" in shown and "model.safetensors" in shown and "# agent" in shown
+    assert not hub.server.requests and not list(Path().iterdir())
+
+
+def test_a_token_that_is_missing_or_refused(
+    empg: Empg, finished_run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.refuse = True
+    refused = empg("export", f"run={finished_run}", "hub=me/agent", code=2)
+    assert "me/agent could not be pushed" in refused.stderr and "401" in refused.stderr
+    assert KEY not in refused.stderr + refused.stdout and "Traceback" not in refused.stderr
+    monkeypatch.delenv("HF_TOKEN")
+    assert "environment variable HF_TOKEN" in empg("export", f"run={finished_run}", "hub=me/agent", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["hub=agent"], "give owner/name"),
+        (["out=new", "private=false"], "private: is read with hub=owner/name only"),
+        (["out=new", "--dry-run"], "shows what hub=owner/name would push"),
+        (["out=new", "--to", "gguf"], "'gguf' is not"),
+        ([f"hub=me/{KEY}"], "holds what looks like a key"),
+    ],
+)
+def test_wrong_words_are_one_message(empg: Empg, finished_run: Path, words: list[str], said: str) -> None:
+    refused = empg("export", f"run={finished_run}", *words, code=2)
+    assert said in " ".join(refused.stderr.split()) and not list(Path().iterdir())
