@@ -40,8 +40,8 @@ def test_families_with_a_free_part():
     ]
 
 
-NOT_METRICS = re.compile(r"hydra/.*|.*\.(json|pt|py|safetensors)|expert/.*|tokens/s")
-"""Other strings with a slash in these folders: Hydra groups, files, seeds, units."""
+NOT_METRICS = re.compile(r"hydra/.*|summary/.*|.*\.(json|pt|py|safetensors)|expert/.*|tokens/s")
+"""Other strings with a slash in these folders: Hydra groups, files, seeds, units, final numbers in a tracker."""
 
 
 FOLDERS = ("loop.py", "learner", "evaluation", "algorithms", "rollout", "observe", "runs", "stats")
