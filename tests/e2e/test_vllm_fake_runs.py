@@ -91,8 +91,8 @@ def test_servers_sample_from_the_policy_that_learns_at_every_update(empg_run: Pa
     assert [row["update"] for row in rows] == [1, 2, 3]
     for row in rows:
         assert row["rollout/probe_gap"] < PARITY
-        gaps = {name: value for name, value in row.items() if name.startswith("rollout/logprob")}
-        assert gaps and all(abs(value) < PARITY for name, value in gaps.items() if "corr" not in name), gaps
+        assert all(row[f"rollout/logprob_gap/{name}"] < PARITY for name in ("max", "mean", "kl"))
+        assert row["rollout/logprob_gap/ess"] == pytest.approx(1, abs=PARITY)
         assert row["actor/grad_norm"] > 0 and row["empg/weight/max"] > 1
         assert "timing_s/publish" in row
     assert [body["weight_version"] for body in server.record.bodies["/finish_weight_update"]][-4:] == list("0123")

@@ -146,12 +146,12 @@ def test_a_model_that_has_become_nan_ends_the_run(tmp_path: Path, monkeypatch: p
     )
     published = TorchEngine.publish
 
-    def publish(self: TorchEngine, version: int) -> None:
+    def publish(self: TorchEngine, version: int) -> dict[str, float]:
         if version == 2:
             with torch.no_grad():
                 for parameter in self._reader._policy.parameters():
                     parameter.fill_(NAN)
-        published(self, version)
+        return published(self, version)
 
     monkeypatch.setattr(TorchEngine, "publish", publish)
     with pytest.raises(HealthStop, match="2 updates in a row had NaN") as stopped:

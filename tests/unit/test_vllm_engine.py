@@ -290,7 +290,7 @@ def test_a_server_that_is_lost_each_time_ends_the_rollout(policy: Policy, engine
         server.restart()
 
     once_asked(server, 5, again)
-    with pytest.raises(ServerDown, match="lost 3 times in one batch, the last time since .*" + server.url):
+    with pytest.raises(ServerDown, match="lost 4 times in one batch, the last time: .*" + server.url):
         played(engine, policy, server)
 
 

@@ -18,6 +18,8 @@ from empg_cli.runs.config_file import saved_run
 from empg_cli.runs.evaluations import evaluation_files
 from empg_cli.runs.run_file import read_run_file
 
+PROGRAM = "empg"
+"""As whoever reads the card has it."""
 OWN_LICENCE = "apache-2.0"
 """Of weights that come from empg itself: its tiny agents, and what began at random."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -196,7 +198,7 @@ def _use(values: Mapping[str, Any], adapter: bool) -> str:
         if model["prompt"] == "compact"
         else "It reads the benchmark's chat prompts (think and action tags) through its own chat template."
     )
-    return f"{form}\n\n```bash\nempg eval {shlex.join(words)}\n```"
+    return f"{form}\n\n```bash\n{shlex.join([PROGRAM, 'eval', *words])}\n```"
 
 
 def _training(run: Path, values: Mapping[str, Any], facts: Mapping[str, Any], papers: list[Paper]) -> str:
@@ -226,10 +228,10 @@ def _command(run: Path) -> str:
     """As it was typed, without where it wrote."""
     file = run / ".hydra" / "overrides.yaml"
     if not file.is_file():
-        return "empg train  # the run folder does not say with which words; all settings are below"
+        return f"{PROGRAM} train  # the run folder does not say with which words; all settings are below"
     words = [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8")) or []]
     kept = [word for word in words if word.partition("=")[0].lstrip("+") not in ("run_dir", "resume")]
-    return shlex.join(["empg", "train", *map(_portable, kept)])
+    return shlex.join([PROGRAM, "train", *map(_portable, kept)])
 
 
 def _portable(value: Any) -> Any:

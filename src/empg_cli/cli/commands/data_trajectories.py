@@ -11,7 +11,7 @@ from empg_cli.cli.run_words import own_words
 from empg_cli.config.node import Node
 from empg_cli.errors import UserError
 from empg_cli.integrations.trajectory_dataset import write_dataset
-from empg_cli.invocation import from_here
+from empg_cli.invocation import command, from_here
 from empg_cli.observe.terminal import printable
 
 
@@ -25,7 +25,7 @@ class Taken(Node):
 
 
 def run(overrides: Sequence[str]) -> None:
-    example = "empg data trajectories run=runs/... out=trajectories/steps.parquet"
+    example = command("data", "trajectories", "run=runs/...", "out=trajectories/steps.parquet")
     taken = own_words("data trajectories", overrides, Taken, example=example)
     folder, out = Path(taken.run).expanduser(), Path(taken.out).expanduser()
     if not folder.is_dir():
