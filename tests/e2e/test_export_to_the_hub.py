@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from empg_cli.integrations.model_card import model_card
-from tests.e2e.conftest import Empg
+from tests.e2e.conftest import SMALL, Empg, invoke
 from tests.support.server import FakeServer, Reply, Request
 
 KEY = "hf_abcdefghijklmnopqrstuvwxyz012345"
@@ -71,11 +71,27 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     made.server.close()
 
 
-def test_the_card_says_what_the_run_folder_says(empg: Empg, finished_run: Path) -> None:
-    empg("export", "--to", "hf", f"run={finished_run}", "out=FOLDER")
+@pytest.fixture(scope="module")
+def run_at_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one command; that of `finished_run` may have been asked to go on."""
+    folder = tmp_path_factory.mktemp("at-once") / "run"
+    invoke("train", *SMALL, f"run_dir={folder}")
+    return folder
+
+
+def test_the_card_of_a_run_that_went_on_does_not_make_up_its_command(empg: Empg, run_at_once: Path) -> None:
+    shutil.copytree(run_at_once, "run")
+    empg("train", "--resume", "run", "trainer.updates=3")
+    text = model_card(Path("run"), Path("run/checkpoints/step-000003"))
+    assert "empg train  # the run folder does not say with which words" in text
+    assert "empg train trainer.updates=3" not in text
+
+
+def test_the_card_says_what_the_run_folder_says(empg: Empg, run_at_once: Path) -> None:
+    empg("export", "--to", "hf", f"run={run_at_once}", "out=FOLDER")
     card = ModelCard.load("FOLDER/README.md")
-    facts = json.loads((finished_run / "run.json").read_text())
-    evaluation = json.loads((finished_run / "evaluations" / "update-000002.json").read_text())
+    facts = json.loads((run_at_once / "run.json").read_text())
+    evaluation = json.loads((run_at_once / "evaluations" / "update-000002.json").read_text())
     total = evaluation["total"]
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
     assert card.data.base_model is None  # it began at random
@@ -90,7 +106,7 @@ def test_the_card_says_what_the_run_folder_says(empg: Empg, finished_run: Path) 
     for fact in (facts["config_hash"], facts["data"]["digest"], facts["versions"]["torch"], "experiment=smoke"):
         assert fact in text
     assert "which is not the official benchmark" in text and "One run with one seed" in text
-    assert str(finished_run) not in text and "…/run" in text  # folders of this machine stay here
+    assert str(run_at_once) not in text and "…/run" in text  # folders of this machine stay here
 
 
 def test_the_card_of_a_model_with_a_base(finished_run: Path, tmp_path: Path) -> None:

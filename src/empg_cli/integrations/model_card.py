@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from empg_cli.config.yaml_files import read_mapping
 from empg_cli.integrations.papers import BENCHMARK_PAPERS, Paper, papers_of
 from empg_cli.observe.secrets import mask_secrets
 from empg_cli.runs.checkpoint import updates_of
@@ -225,9 +226,10 @@ def _training(run: Path, values: Mapping[str, Any], facts: Mapping[str, Any], pa
 
 
 def _command(run: Path) -> str:
-    """As it was typed, without where it wrote."""
-    file = run / ".hydra" / "overrides.yaml"
-    if not file.is_file():
+    """As it was typed, without where it wrote. A run that went on has the words of the last command alone, which are
+    not those that made it."""
+    file, composed = run / ".hydra" / "overrides.yaml", run / ".hydra" / "config.yaml"
+    if not file.is_file() or not composed.is_file() or read_mapping(composed).get("resume") is not None:
         return f"{PROGRAM} train  # the run folder does not say with which words; all settings are below"
     words = [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8")) or []]
     kept = [word for word in words if word.partition("=")[0].lstrip("+") not in ("run_dir", "resume")]
