@@ -156,7 +156,9 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
                 ranks=ranks,
             )
         )
-        engine.publish(state.update)
+        with held():  # servers are not left in the middle of it
+            engine.publish(state.update)
+        ranks.obey()
         budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
         progress = observer.progress("rollout")
         source = stack.enter_context(open_source(cfg, engine, benchmark, make_agent, progress, ranks))

@@ -46,6 +46,7 @@ from empg_cli.runs.patience import Patience
 from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, text_with_special_tokens
 from empg_cli.runs.which_checkpoint import hold_checkpoint
+from empg_cli.signals import held, obey
 from empg_cli.types import Progress
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,9 @@ def _opened(cfg: EvalConfig, benchmark: Benchmark, run_dir: Path) -> Iterator[Pl
             make_agent = agents_of(cfg, policy, benchmark, today=today)
             stop_ids, folder = make_agent().codec.stop_ids, run_dir / SERVERS
             with opened_engine(cfg.rollout, policy, stop_ids, model=cfg.model, folder=folder) as playing:
-                playing.publish(version)
+                with held():  # servers are not left in the middle of it
+                    playing.publish(version)
+                obey()
                 yield _Model(cfg, benchmark, policy, playing, make_agent, facts)
 
 

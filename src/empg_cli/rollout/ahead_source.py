@@ -171,7 +171,8 @@ class AheadSource:
     def _own_looks(self, oldest: int) -> list[Look]:
         drops_uniform, looks = self._cfg.algo.sampling.drop_uniform_groups, []
         for number, group in self._ahead.groups.items():
-            version, is_finished = group.oldest, group.is_finished
+            is_finished = group.is_finished  # before its version: a step that comes in between may be older
+            version = group.oldest
             if is_finished or (version is not None and version < oldest):
                 is_uniform = is_finished and drops_uniform and not informative_groups(group.trajectories)
                 looks.append(Look(number, version, is_uniform))

@@ -7,13 +7,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from empg_cli.errors import UserError
 from empg_cli.pulse import beat
-from empg_cli.ranks import Ranks
+from empg_cli.ranks import RankLost, Ranks
 from empg_cli.rollout.engine import Completion, EngineLost, NoCompletion, Sampling
 from empg_cli.rollout.vllm.launch import ServerNotStarted, Started
 from empg_cli.rollout.vllm.probe import Probe
@@ -84,7 +86,8 @@ class VllmEngine:
         self._transfer, self._probe = transfer, probe
 
     def shut(self) -> None:
-        self._wait_for(asyncio.wait_for(self._closed(), timeout=10))
+        with suppress(TimeoutError):
+            self._wait_for(asyncio.wait_for(self._closed(), timeout=10))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -182,7 +185,7 @@ class VllmEngine:
         if not self._sleep_level or self._sleeps:
             return
         failure = self._told(lambda: self._say(lambda server: server.sleep(self._sleep_level)))
-        self._sleeps = failure is None
+        self._sleeps = True  # some of them may, and to wake one that is awake does no harm
         if failure is not None and self._ranks.is_first:
             log.warning("%s; the servers keep their memory", failure.text)
 
@@ -216,9 +219,12 @@ class VllmEngine:
                 work()
             except NoAnswerError as error:
                 failure = _Failure(str(error), is_final=False)
-            except (ServiceError, ServerNotStarted) as error:
+            except (ServiceError, UserError, OSError) as error:
                 failure = _Failure(str(error), is_final=True)
-        return self._ranks.of_first(failure)
+        found = self._ranks.of_first(failure)
+        if found is None and failure is not None:
+            raise RankLost(f"rank {self._ranks.rank} failed alone: {failure.text}")
+        return found
 
     def _get_ready(self) -> None:
         """All servers are there, awake, and at a stand."""
@@ -246,14 +252,15 @@ class VllmEngine:
         assert self._transfer is not None, "attached by whoever made this"
         until = time.monotonic() + self._start_timeout_s
         for server, started in zip(self._servers, self._started or [None] * len(self._servers), strict=True):
-            if is_there := self._wait_for(server.is_there()):
+            has_ended = started is not None and started.has_ended  # and its port may be somebody else's by now
+            if is_there := not has_ended and self._wait_for(server.is_there()):
                 self._wait_for(server.check())
                 if self._wait_for(server.weight_version()) == self.policy_version:
                     continue
             self._transfer.forget()  # who was started anew is in no group
             if is_there:
                 continue
-            if started is not None and started.has_ended and self._was_published:
+            if started is not None and has_ended and self._was_published:
                 log.warning("%s\nit is started again", started.last_words())
                 started.start()
             self._await(server, started, until)

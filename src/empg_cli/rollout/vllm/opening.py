@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from empg_cli.config.rollout import Rollout
+from empg_cli.config.rollout import Rollout, Vllm
 from empg_cli.config.schema import Model
 from empg_cli.errors import UserError
 from empg_cli.model.policy import Policy
@@ -51,7 +51,8 @@ def opened_servers(
     with ExitStack() as stack:
         started: list[Started] = []
         if settings.urls is None:
-            weights = model.path  # of the same form; the first transfer brings the right ones
+            # Of the same form; the first transfer brings the right ones.
+            weights = model.path if policy.base is None else policy.base.path
             if weights is None:
                 weights = str(folder / "model")
                 _write(policy, Path(weights), ranks)
@@ -61,16 +62,17 @@ def opened_servers(
                 dtype=str(policy.dtype).removeprefix("torch."),
                 most_tokens=rollout.max_context_tokens,
                 transfer=transport,
-                lora_rank=model.lora.rank,
+                lora_rank=0 if policy.base is None else model.lora.rank,
                 sleeps=sleeps,
             )
-            if ranks.is_first:
-                shares_of_gpus = _gpus(settings.servers, settings.gpus_per_server, on_gpus, shares, ranks.size)
-                for number, gpus in enumerate(shares_of_gpus):
-                    started.append(Started(settings, wanted, number, gpus, folder))
-                    stack.callback(started[-1].end)
-                    started[-1].start()
-                log.info("starting %d of vLLM: %s", len(started), folder)
+            with ranks.first_decides():
+                if ranks.is_first:
+                    places = _gpus(settings, policy.device, shares=shares, ranks=ranks.size)
+                    for number, gpus in enumerate(places):
+                        started.append(Started(settings, wanted, number, gpus, folder))
+                        stack.callback(started[-1].end)
+                        started[-1].start()
+                    log.info("starting %d of vLLM: %s", len(started), folder)
         urls = settings.urls or ranks.of_first([one.url for one in started])
         servers = [
             VllmServer(
@@ -115,15 +117,22 @@ def _write(policy: Policy, folder: Path, ranks: Ranks) -> None:
         policy.save(folder, state)
 
 
-def _gpus(servers: int | None, each: int, on_gpus: bool, shares: bool, ranks: int) -> list[list[int]]:
-    """GPUs of each server: those of the ranks, or those behind them."""
-    if not on_gpus:
-        return [[] for _ in range(servers or 1)]
-    first, all_of_them = (0 if shares else ranks), torch.cuda.device_count()
-    number = servers or (all_of_them - first) // each
-    if number < 1 or first + number * each > all_of_them:
+def _gpus(settings: Vllm, device: torch.device, *, shares: bool, ranks: int) -> list[list[int]]:
+    """GPUs of each server: those of the ranks, where a server shares them, or those behind."""
+    if device.type != "cuda":
+        return [[] for _ in range(settings.servers or 1)]
+    if ranks == 1 and device.index:
         raise UserError(
-            f"{max(number, 1)} servers of {each} GPUs from number {first} on do not fit: this machine shows "
-            f"{all_of_them} GPUs; see rollout.vllm.servers, gpus_per_server and colocate"
+            f"trainer.device ({device}) must be auto or cuda when rollout.engine=vllm starts servers: GPUs are counted "
+            "from the first; CUDA_VISIBLE_DEVICES says which that is"
+        )
+    each, there = settings.gpus_per_server, torch.cuda.device_count()
+    first, end = (0, min(ranks, there)) if shares else (ranks, there)
+    number = settings.servers or (end - first) // each
+    if number < 1 or first + number * each > end:
+        whose = "the ranks have" if shares else "are behind those of the ranks"
+        raise UserError(
+            f"{max(number, 1)} servers of {each} GPUs do not fit on the {max(end - first, 0)} that {whose} (this "
+            f"machine shows {there}); see rollout.vllm.servers, gpus_per_server and colocate"
         )
     return [list(range(first + k * each, first + (k + 1) * each)) for k in range(number)]

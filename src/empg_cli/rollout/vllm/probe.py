@@ -68,7 +68,7 @@ class Probe:
         if old:
             raise ServerDown(f"server {old[0][0]} answers with weights of version {old[0][1]} after it took {version}")
         gap_S = self._gaps([answer for answers in found for answer in answers])
-        gaps: list[float] = gap_S.view(len(found), -1).mean(1).tolist()
+        gaps: list[float] = self._ranks.of_first(gap_S.view(len(found), -1).mean(1).tolist())  # one verdict
         worst = max(gaps)
         if not worst <= self._limit:
             raise ServerDown(

@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,7 +99,8 @@ class GlooTransfer:
         with ThreadPoolExecutor(1) as executor:
             receiving = None
             if self._ranks.is_first and error is None:
-                receiving = executor.submit(self._ask, lambda server: server.receive(self._info()))
+                info = self._info()
+                receiving = executor.submit(self._ask, lambda server: server.receive(info))
             for _, value in self._weights:  # to the end whatever happens: the other ranks gather with this one
                 if self._ranks.is_first and error is None:
                     try:
@@ -129,7 +129,7 @@ class GlooTransfer:
 
         sizes = self._ask(lambda server: server.world_size())
         offsets = {server.url: 1 + sum(sizes[:number]) for number, server in enumerate(self._servers)}
-        address, listening = listening_for(self._servers[0].url)
+        address, listening = listening_for(self._servers)
         port = listening.getsockname()[1]
         store = dist.TCPStore(  # type: ignore[attr-defined]
             address, port, is_master=True, wait_for_workers=False, timeout=self._timeout,
@@ -198,12 +198,19 @@ class AdapterTransfer:
                 shutil.rmtree(old)
 
 
-def listening_for(url: str) -> tuple[str, socket.socket]:
-    """An address of this machine that a server can reach, and a socket that listens there."""
-    parts = urlsplit(url)
+def listening_for(servers: Sequence[VllmServer]) -> tuple[str, socket.socket]:
+    """An address of this machine that all servers can reach, and a socket that listens there.
+
+    Raises:
+        NoAnswerError: there is none.
+    """
+    hosts = [(urlsplit(server.url).hostname or "", urlsplit(server.url).port or 80) for server in servers]
+    away = [pair for pair in hosts if pair[0] != "localhost" and not pair[0].startswith("127.")]
+    host = (away or hosts)[0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # sends nothing
-        with suppress(OSError):
-            probe.connect((parts.hostname or "127.0.0.1", parts.port or 80))
+        try:
+            probe.connect(host)
+        except OSError as error:
+            raise NoAnswerError(f"no address of this machine is known that {host[0]} could reach: {error}") from None
         address = str(probe.getsockname()[0])
-    listening = socket.create_server((address, 0))
-    return address, listening
+    return address, socket.create_server((address, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from empg_cli.errors import UserError
@@ -21,23 +22,36 @@ class VllmTransfer:
     def __init__(self, kind: str, weights: Weights, servers: Sequence[VllmServer], ask: Call, ranks: Ranks) -> None:
         self._kind, self._weights, self._servers, self._ask, self._ranks = kind, weights, servers, ask, ranks
         self._engine: Any = None
+        self._walk: Iterator[tuple[str, Tensor]] | None = None
         self._version = 0
 
     def forget(self) -> None:
-        self._engine = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.shutdown()
 
     def send(self, version: int) -> None:
         self._version = version
-        try:
-            if self._engine is None:
+        error: Exception | None = None
+        if self._engine is None:
+            try:
                 self._engine = self._made()
-            self._engine.send_weights()
-        except ServiceError:
+            except (ServiceError, RuntimeError, OSError) as caught:
+                error = caught
+            error = self._ranks.of_first(error)  # before anybody walks through the weights
+        if error is None:
+            assert self._engine is not None, "made, or there is an error"
+            try:
+                self._engine.send_weights()
+            except torch.OutOfMemoryError:
+                raise
+            except (ServiceError, RuntimeError, OSError, AssertionError) as caught:
+                error = caught
+                for _ in self._walk or ():  # to the end: the other ranks gather with this one
+                    pass
+        if error is not None:
             self.forget()
-            raise
-        except (RuntimeError, OSError) as error:
-            self.forget()
-            raise NoAnswerError(f"a transfer of weights broke: {error}") from error
+            raise error if isinstance(error, ServiceError) else NoAnswerError(f"a transfer of weights broke: {error}")
 
     def _made(self) -> Any:
         try:
@@ -50,20 +64,21 @@ class VllmTransfer:
                 f"weights go to servers on GPUs by vLLM's own sender, and this environment has none ({error}): "
                 f"{pip_install('vllm')}"
             ) from None
-        weights = self._weights
+        transfer = self
 
         class Source(WeightSource):  # type: ignore[misc]
             def metadata(self) -> list[Any]:
-                return [ParamMeta(*one) for one in weights.shapes()]
+                return [ParamMeta(*one) for one in transfer._weights.shapes()]
 
             def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-                return iter(weights)
+                transfer._walk = iter(transfer._weights)
+                return transfer._walk
 
         if self._kind == "ipc":
-            info: Any = IPCTrainerInitInfo(rank=self._ranks.rank)
+            info: Any = IPCTrainerInitInfo(rank=self._ranks.rank, packed=True)  # a gigabyte at a time
         else:
             size = 1 + sum(self._ask(lambda server: server.world_size())) if self._ranks.is_first else 0
-            address, listening = listening_for(self._servers[0].url)
+            address, listening = listening_for(self._servers)
             port = listening.getsockname()[1]
             listening.close()
             info = NCCLTrainerInitInfo(address, port, size, rank=self._ranks.rank)
