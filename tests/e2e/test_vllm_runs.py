@@ -107,7 +107,7 @@ def assert_within_the_noise_of_seeds(run: Path, itself: list[float]) -> None:
 def test_what_servers_sample_is_learned_from_as_well(folder: Path, agent: Path, itself: list[float]) -> None:
     run = served(folder, agent, "served")
     assert_within_the_noise_of_seeds(run, itself)
-    assert max(row["rollout/logprob_gap/max"] for row in rows_of(run)) < 2e-5
+    assert max(row["rollout/logprob_gap/max"] for row in rows_of(run)) < 1e-4
     assert max(row["rollout/probe_gap"] for row in rows_of(run)) < 1e-5
 
 
@@ -115,7 +115,7 @@ def test_two_ranks_that_learn_share_a_server(folder: Path, agent: Path, itself: 
     ranks = ("dist=node", "dist.processes=2", "trainer.device=cpu")
     run = served(folder, agent, "ranks", *ranks)
     assert_within_the_noise_of_seeds(run, itself)
-    assert max(row["rollout/logprob_gap/max"] for row in rows_of(run)) < 2e-5
+    assert max(row["rollout/logprob_gap/max"] for row in rows_of(run)) < 1e-4
 
 
 def test_episodes_that_go_on_over_updates(folder: Path, agent: Path, itself: list[float]) -> None:
