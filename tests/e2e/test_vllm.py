@@ -179,22 +179,24 @@ def test_later_turns_read_their_beginning_from_the_cache(engine: VllmEngine) -> 
 
 
 def test_an_answer_under_way_goes_on_with_the_new_weights(policy: Policy, engine: VllmEngine) -> None:
-    prompt, answers = prompt_of(20), []
+    """How fast a machine is nobody knows: the publication comes earlier or later until it meets the answer."""
+    prompt = prompt_of(20)
     body = question(prompt, name="long", seed=3, stop_ids=(), max_tokens=900, temperature=TEMPERATURE)
-
-    def ask() -> None:
-        answers.extend(engine.ask(lambda server: server.generate(body)))
-
-    old_version, old = engine.policy_version, {k: v.clone() for k, v in policy.model.state_dict().items()}
-    asking = threading.Thread(target=ask)
-    asking.start()
-    time.sleep(0.7)
-    shift(policy, 77)
-    engine.publish(old_version + 1)
-    asking.join(120)
-    (answer,) = answers
-    assert isinstance(answer, Answer)
-    assert [span.version for span in answer.spans] == [old_version, old_version + 1], "it took long enough"
+    for attempt, delay_s in enumerate((0.3, 0.15, 0.6, 0.08, 1.2)):
+        answers: list[Answer] = []
+        asking = threading.Thread(
+            target=lambda found=answers: found.extend(engine.ask(lambda server: server.generate(body)))
+        )
+        old_version, old = engine.policy_version, {k: v.clone() for k, v in policy.model.state_dict().items()}
+        asking.start()
+        time.sleep(delay_s)
+        shift(policy, 77 + attempt)
+        engine.publish(old_version + 1)
+        asking.join(120)
+        (answer,) = answers
+        if len(answer.spans) == 2:
+            break
+    assert [span.version for span in answer.spans] == [old_version, old_version + 1]
     new = {k: v.clone() for k, v in policy.model.state_dict().items()}
     for span, weights in zip(answer.spans, (old, new), strict=True):
         policy.model.load_state_dict(weights)
