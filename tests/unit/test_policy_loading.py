@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,19 @@ def test_a_model_with_a_damaged_file_is_refused(
     with pytest.raises(ModelError, match=said) as error:
         load_folder(str(tmp_path), dtype="float32", device=torch.device("cpu"))
     assert str(tmp_path) in str(error.value)
+
+
+def test_models_are_loaded_and_made_in_several_threads(tmp_path: Path) -> None:
+    """transformers takes tying out of its classes while it loads; two loads at once left it out for good."""
+    cfg = tiny_config()
+    tiny_policy(cfg).save(tmp_path)
+
+    def loaded(number: int) -> bool:
+        makes = number % 4 == 3
+        policy = tiny_policy(cfg) if makes else load_folder(str(tmp_path), dtype="float32", device=torch.device("cpu"))
+        return policy.head.weight_VD is policy.model.get_input_embeddings().weight
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(loaded, range(24)))
+    assert loaded(0)
+    assert loaded(3)

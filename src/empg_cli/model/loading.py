@@ -15,6 +15,7 @@ from empg_cli.config.schema import Architecture, Lora, Model
 from empg_cli.errors import DataError, UserError
 from empg_cli.model import lora
 from empg_cli.model.attention import use_policy_attention
+from empg_cli.model.construction import ONE_AT_A_TIME
 from empg_cli.model.digest import weights_digest
 from empg_cli.model.head import head_of
 from empg_cli.model.norm import fuse_norms
@@ -175,14 +176,15 @@ def load_folder(path: str, *, dtype: str, device: torch.device, param_dtype: str
     try:
         with reading(f"cannot load the model {path!r}"):
             tokenizer = _load_tokenizer(path)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path,
-                dtype=getattr(torch, param_dtype or dtype),
-                trust_remote_code=False,
-                use_safetensors=True,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-            )
+            with ONE_AT_A_TIME:
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    path,
+                    dtype=getattr(torch, param_dtype or dtype),
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    attn_implementation="sdpa",
+                    output_loading_info=True,
+                )
             network, found = loaded
             _refuse_unlike(network, tokenizer, found)
     except DataError as error:

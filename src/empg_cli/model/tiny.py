@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from empg_cli.config.schema import Architecture
+from empg_cli.model.construction import ONE_AT_A_TIME
 
 MAX_POSITIONS = 4096
 ACT = "<act>"
@@ -48,6 +49,6 @@ def scratch_model(arch: Architecture, tokenizer: Any, *, seed: int) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    with torch.random.fork_rng(devices=[]):
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config)
