@@ -157,7 +157,7 @@ def test_two_equal_differences_have_no_interval_and_are_not_bold(tmp_path: Path)
     text = markdown(main_table(compared))
     assert "| better | 2 | 65.0 ± 63.5 | +10.0 (equal in all 2) | 2 | 0.5000 |" in text
     assert "| flat | 2 | 50.0 (equal in all 2) |" in text
-    assert "TWO VALUES" in text and "t = 12.7" in text and "equal in all n: values without a spread" in text
+    assert "TWO VALUES" in text and "t = 12.7" in text and "equal in all 2: 2 equal values carry no spread" in text
     assert "±" not in latex(main_table(compared)).split(r"\toprule")[1]  # $\pm$ there
     row = {row["variant"]: row for row in csv.DictReader(io.StringIO(variants_csv(compared)))}["better"]
     assert (row["difference_low"], row["difference_high"], row["bold"]) == ("", "", "False")

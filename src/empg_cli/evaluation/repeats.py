@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from empg_cli.config.schema import EvalConfig
-from empg_cli.stats.intervals import t_interval, wilson_interval
+from empg_cli.stats.intervals import are_equal, t_interval, wilson_interval
 from empg_cli.stats.pass_at_k import MIN_TASKS, ks, mean_over_tasks, pass_at_k
 from empg_cli.types import Status
 
@@ -141,13 +141,14 @@ def _row(
     *,
     each_counts_once: bool,
 ) -> dict[str, Any]:
-    """Success over seeds, with a t interval where there are several; score and steps over all attempts."""
+    """Success over seeds, with a t interval where there are several and not all are equal; score and steps over all
+    attempts."""
 
     def mean(attempts: _Attempts, key: str) -> float | None:
         return attempts.mean(kinds, key, each_counts_once=each_counts_once)
 
     rates = [rate for attempts in by_seed.values() if (rate := mean(attempts, "success")) is not None]
-    interval = t_interval(rates) if len(rates) > 1 else None
+    interval = t_interval(rates) if len(rates) > 1 and not are_equal(rates) else None
     return {
         "kind": name,
         "n": sum(len(everything.counts(kind)) for kind in kinds),

@@ -13,6 +13,7 @@ from empg_cli.files import write_atomically
 from empg_cli.invocation import command
 from empg_cli.observe.terminal import write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown, p_text, print_table
+from empg_cli.stats.intervals import no_spread
 from empg_cli.stats.paired import pairs_for_p, sign_flip_floor
 from empg_cli.studies.comparison import BESIDE, SURE, Comparison, RunValue, VariantRow
 
@@ -177,8 +178,8 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
     if twos := [row.variant for row in comparison.rows if _rests_on_two(row)]:
         notes.append(f"TWO VALUES: an interval over 2 seeds rests on the one distance between them (t = 12.7) and says "
                      f"little: {', '.join(twos)}.")  # fmt: skip
-    if any(_is_equal(row) for row in comparison.rows):
-        notes.append("equal in all n: values without a spread give no interval, and are not certain for it.")
+    if equal := sorted({n for row in comparison.rows for n in _equal(row)}):
+        notes += [f"equal in all {n}: {no_spread(n, 'values')}, and are not certain for it." for n in equal]
     if done < comparison.runs_planned:
         notes.append(f"INCOMPLETE: {done} of {comparison.runs_planned} runs are done.")
     if comparison.seeds_planned < 2:
@@ -192,9 +193,11 @@ def _rests_on_two(row: VariantRow) -> bool:
     return of_difference or (row.interval is not None and row.interval.n == 2)
 
 
-def _is_equal(row: VariantRow) -> bool:
-    of_values = row.interval is None and len(row.runs) > 1
-    return of_values or (row.difference is not None and row.difference.low is None)
+def _equal(row: VariantRow) -> list[int]:
+    """How many values, or differences, are all the same."""
+    of_values = [len(row.runs)] if row.interval is None and len(row.runs) > 1 else []
+    of_difference = [row.difference.n] if row.difference is not None and row.difference.low is None else []
+    return [n for n in (*of_values, *of_difference) if n > 1]
 
 
 def _or_empty(value: object) -> object:

@@ -55,20 +55,22 @@ def _labels(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _difference(number: int, label: str, labels: Sequence[str], runs: Sequence[RunFolder]) -> str:
-    alike = [_flat(run.config) for run, other in zip(runs, labels, strict=True) if other == label]
-    own = _flat(runs[number].config)
+    alike = [_shaping(run.config) for run, other in zip(runs, labels, strict=True) if other == label]
+    own = _shaping(runs[number].config)
     keys = [key for key in own if any(flat.get(key) != own[key] for flat in alike)]
     if not 0 < len(keys) <= MOST_KEYS_IN_A_LABEL:
         return f"#{number + 1}"
     return " ".join(f"{key.rpartition('.')[2]}={own[key]}" for key in keys)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key to value."""
-    flat: dict[str, Any] = {}
+def _shaping(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat(config).items() if not key.startswith(NO_DIFFERENCE)}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key to value; a mapping without keys is a value."""
+    values: dict[str, Any] = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if key.startswith(NO_DIFFERENCE):
-            continue
-        flat.update(_flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value})
-    return flat
+        values.update(flat(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value})
+    return values

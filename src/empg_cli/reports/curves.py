@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from empg_cli.reports.axes import Axis, number_axis, update_axis
 from empg_cli.reports.configurations import Configuration, configurations
 from empg_cli.runs.reading import RunFolder
-from empg_cli.stats.intervals import t_interval
+from empg_cli.stats.intervals import are_equal, t_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,10 @@ class Panel:
     """In 0..1, shown in percent."""
     shows_runs: bool = False
     """Single runs of a configuration are drawn too, thin: a mean hides spikes."""
+    is_whole: bool = False
+    """Its axis goes from 0 to 100 %, so that panels beside it can be compared."""
+    is_complement: bool = False
+    """What is shown is 1 - the metric."""
 
 
 SUCCESS = Panel("eval/success_rate", "success rate, evaluation", "success_rate", is_share=True)
@@ -31,6 +35,12 @@ KL_LOSS = Panel("actor/kl_loss", "KL loss to the reference (nats)", "kl_loss", s
 ENTROPY = Panel("actor/entropy", "policy entropy (nats)", "entropy")
 WON = Panel("empg/step_entropy/won", "step entropy, solved (nats per token)", "step_entropy_won")
 LOST = Panel("empg/step_entropy/lost", "step entropy, not solved (nats per token)", "step_entropy_lost")
+VALID = Panel(
+    "episode/invalid_action_frac", "valid actions, training", "valid_actions", is_share=True, is_complement=True
+)
+EPISODE = Panel("episode/length/mean", "steps of an episode, training", "episode_length")
+RESPONSE = Panel("response_length/mean", "tokens of a response, training", "response_length")
+GRADIENT = Panel("actor/grad_norm", "gradient norm before clipping", "grad_norm")
 PANELS = (SUCCESS, REWARD, KL_LOSS, ENTROPY)
 
 ROOM = 0.05
@@ -54,6 +64,16 @@ class Curve:
     def seeds(self) -> int:
         return len(self.runs)
 
+    def is_equal_at(self, place: int) -> bool:
+        """Several seeds have one value there: no spread, so no interval. That of t has no width and looks certain."""
+        return self.seeds > 1 and are_equal([run[place] for run in self.runs])
+
+    def interval_at(self, place: int) -> tuple[float, float] | None:
+        """What may be told as one."""
+        if self.low is None or self.high is None or self.is_equal_at(place):
+            return None
+        return self.low[place], self.high[place]
+
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
@@ -76,7 +96,7 @@ class LineChart:
 
 
 def line_chart(curves: Sequence[Curve], panel: Panel) -> LineChart:
-    low, high = value_range(curves, is_share=panel.is_share)
+    low, high = (-ROOM, 1 + ROOM) if panel.is_whole else value_range(curves, is_share=panel.is_share)
     updates = [update for curve in curves for update in (curve.updates[0], curve.updates[-1])]
     return LineChart(panel, tuple(curves), update_axis(updates), number_axis(low, high, is_share=panel.is_share))
 
@@ -85,8 +105,15 @@ def panels_of(runs: Sequence[RunFolder]) -> list[Panel]:
     """Those that have a curve; the score only where it says more than success does."""
     rows = [row for run in runs for row in run.rows.values()]
     has_score = any(row.get(SCORE.metric) != row.get(SUCCESS.metric) for row in rows)
-    chosen = [SUCCESS, *([SCORE] if has_score else []), REWARD, KL_LOSS, ENTROPY, WON, LOST]
+    results = [SUCCESS, *([SCORE] if has_score else []), REWARD]
+    chosen = [*results, KL_LOSS, ENTROPY, GRADIENT, VALID, EPISODE, RESPONSE, WON, LOST]
     return [panel for panel in chosen if curves_of(runs, panel.metric)]
+
+
+def panel_curves(runs: Sequence[RunFolder], panel: Panel) -> list[Curve]:
+    """`curves_of` its metric, as the panel shows it."""
+    curves = curves_of(runs, panel.metric)
+    return list(map(_complement, curves)) if panel.is_complement else curves
 
 
 def curves_of(runs: Sequence[RunFolder], metric: str) -> list[Curve]:
@@ -115,6 +142,16 @@ def _curve(configuration: Configuration, metric: str, updates: Sequence[int]) ->
     return Curve(configuration.label, configuration.number, tuple(updates), mean, low, high, tuple(per_run))
 
 
+def _complement(curve: Curve) -> Curve:
+    def turned(values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(1.0 - value for value in values)
+
+    return replace(
+        curve, mean=turned(curve.mean), low=curve.high and turned(curve.high), high=curve.low and turned(curve.low),
+        runs=tuple(map(turned, curve.runs)),
+    )  # fmt: skip
+
+
 def band_note(curves: Sequence[Curve]) -> str:
     """What the lines and bands are, for captions."""
     seeds = sorted({curve.seeds for curve in curves})
@@ -123,6 +160,8 @@ def band_note(curves: Sequence[Curve]) -> str:
     if several:
         shown = str(several[0]) if len(several) == 1 else f"{several[0]} to {several[-1]}"
         notes.append(f"mean over {shown} seeds; band: 95 % t interval over seeds")
+    if any(curve.is_equal_at(place) for curve in curves for place in range(len(curve.updates))):
+        notes.append("where all seeds are equal they carry no spread, so no band, and are not certain for it")
     if any(curve.seeds == 1 and curve.low for curve in curves):
         notes.append("one seed; band of the success rate: 95 % Wilson interval over its tasks")
     elif 1 in seeds:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from empg_cli.evaluation.head_to_head import PairedComparison
 from empg_cli.reports.tables import NOTHING, Cell, Table, p_text
+from empg_cli.stats.intervals import no_spread
 from empg_cli.stats.paired import PairedCounts
 from empg_cli.stats.pass_at_k import MIN_TASKS
 
@@ -40,6 +41,7 @@ def _by_type(title: str, entry: Mapping[str, Any]) -> Table:
     notes = [f"seeds: {seeds}; attempts at each task with each seed: {samples}; n: tasks, the same in every attempt."]
     if seeds > 1:
         notes.append("±: half of the 95 % t interval over seeds: chance in sampling, not in the choice of tasks.")
+        notes += [f"equal: {note}." for note in _equal_notes(entry["rows"])]
     elif entry["temperature"] == 0:
         notes.append("Greedy decoding is played once.")
     if any(row["kind"] in ("ID", "OOD", "overall") for row in entry["rows"]):
@@ -117,7 +119,15 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _half(row: Mapping[str, Any]) -> str:
-    return NOTHING if row["hi"] is None else f"{100 * (row['hi'] - row['success_rate']):.1f}"
+    """Of rows with several seeds and no interval all seeds are equal."""
+    if row["hi"] is None:
+        return "equal" if row["success_rate"] is not None and row["seeds"] > 1 else NOTHING
+    return f"{100 * (row['hi'] - row['success_rate']):.1f}"
+
+
+def _equal_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    seeds = sorted({row["seeds"] for row in rows if _half(row) == "equal"})
+    return [f"{no_spread(n)}, and are not certain for it" for n in seeds]
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ from empg_cli.extras import install_command
 from empg_cli.files import replacing, write_atomically
 from empg_cli.reports.axes import Axis
 from empg_cli.reports.configurations import look
-from empg_cli.reports.curves import PANELS, Panel, band_note, curves_of, line_chart, panels_of
+from empg_cli.reports.curves import PANELS, Panel, band_note, curves_of, line_chart, panel_curves, panels_of
 from empg_cli.reports.entropy_change import Change, change_axes, changes
 from empg_cli.reports.tables import csv_text
+from empg_cli.reports.task_types import type_panels
 from empg_cli.runs.reading import RunFolder
 
 if TYPE_CHECKING:
@@ -74,18 +75,19 @@ def draw_figures(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
 
 
 def curves_csv(runs: Sequence[RunFolder]) -> str:
-    """The numbers of every curve, in full precision: a line per configuration, metric and update."""
+    """The numbers of every curve, task types included, in full precision: a line per configuration, metric and update.
+    A metric is as it was logged, never 1 - it."""
     lines: list[tuple[object, ...]] = []
-    for panel in panels_of(runs):
+    for panel in (*panels_of(runs), *type_panels(runs)):
         for curve in curves_of(runs, panel.metric):
-            low, high = curve.low or [""] * len(curve.mean), curve.high or [""] * len(curve.mean)
-            for row in zip(curve.updates, curve.mean, low, high, strict=True):
-                lines.append((curve.label, panel.metric, row[0], curve.seeds, *row[1:]))
+            for place, (update, mean) in enumerate(zip(curve.updates, curve.mean, strict=True)):
+                low, high = curve.interval_at(place) or ("", "")
+                lines.append((curve.label, panel.metric, update, curve.seeds, mean, low, high))
     return csv_text(("configuration", "metric", "update", "seeds", "mean", "low", "high"), lines)
 
 
 def _draw(axes: Axes, runs: Sequence[RunFolder], panel: Panel) -> None:
-    curves = curves_of(runs, panel.metric)
+    curves = panel_curves(runs, panel)
     axes.set_title(panel.title, fontsize=9)
     axes.margins(x=0.02)
     if not curves:
@@ -137,7 +139,7 @@ def _draw_changes(axes: Axes, found: Sequence[Change]) -> None:
 def _finish(figure: Figure, runs: Sequence[RunFolder], panels: Sequence[Panel]) -> None:
     """One legend, and what the bands are."""
     _legend(figure)
-    note = band_note([curve for panel in panels for curve in curves_of(runs, panel.metric)])
+    note = band_note([curve for panel in panels for curve in panel_curves(runs, panel)])
     if any(panel.shows_runs for panel in panels) and "t interval" in note:
         note += "; thin in the KL panel: single runs" if len(panels) > 1 else "; thin: single runs"
     figure.suptitle(note, fontsize=7, color="0.35", wrap=True)

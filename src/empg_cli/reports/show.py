@@ -16,11 +16,12 @@ from empg_cli.invocation import command
 from empg_cli.observe.catalogue import FAMILIES, METRICS
 from empg_cli.observe.panel import sparkline
 from empg_cli.observe.terminal import printable
-from empg_cli.reports.curves import band_note, curves_of, left_out_notes, panels_of
+from empg_cli.reports.curves import band_note, left_out_notes, panel_curves, panels_of
 from empg_cli.reports.entropy_change import changes
 from empg_cli.reports.health_history import health_warnings, spike_note
 from empg_cli.reports.page.kept_trajectories import in_turn
 from empg_cli.runs.reading import RunFolder
+from empg_cli.stats.intervals import no_spread
 
 LONGEST_TEXT = 600
 HISTOGRAMS = (
@@ -103,12 +104,14 @@ def _curves(runs: Sequence[RunFolder]) -> Group:
     table = Table.grid(padding=(0, 2))
     shown = []
     for panel in panels_of(runs):
-        curves = curves_of(runs, panel.metric)
+        curves = panel_curves(runs, panel)
         shown += curves
         for number, curve in enumerate(curves):
             last = f"{curve.mean[-1]:.4g}"
-            if curve.low is not None and curve.high is not None:
-                last += f" [{curve.low[-1]:.4g}, {curve.high[-1]:.4g}]"
+            if curve.is_equal_at(-1):
+                last += f" ({no_spread(curve.seeds)})"
+            elif interval := curve.interval_at(-1):
+                last += f" [{interval[0]:.4g}, {interval[1]:.4g}]"
             names = [panel.title if number == 0 else "", *([printable(curve.label)] if len(runs) > 1 else [])]
             cells = [*names, last, f"after update {curve.updates[-1]}", sparkline(list(curve.mean), 24)]
             table.add_row(*map(Text, cells))
@@ -171,12 +174,17 @@ def _numbers(step: dict[str, Any], largest: float) -> Group:
         parts += [f"{name} {step[name]:.3f}" for name in ("g", "f") if step.get(name) is not None]
         lines.append(Text("  ".join(parts)))
     if step.get("credit") is not None and step.get("advantage") is not None:
-        colour = "green" if step["credit"] >= 0 else "red"
-        lines.append(
-            Text(f"advantage {step['advantage']:+.3f}  ").append(f"credit {step['credit']:+.3f}", style=colour)
-        )
+        credit = _signed(step["credit"])
+        colour = {"+": "green", "-": "red"}.get(credit[0], "dim")
+        lines.append(Text(f"advantage {_signed(step['advantage'])}  ").append(f"credit {credit}", style=colour))
         lines.append(Bar(largest or 1.0, 0, abs(step["credit"]), width=20, color=colour))
     return Group(*lines)
+
+
+def _signed(value: float) -> str:
+    """What would show as +0.000 or -0.000 is neither."""
+    text = f"{value:+.3f}"
+    return text if float(text) else text[1:]
 
 
 def _short(text: str) -> str:

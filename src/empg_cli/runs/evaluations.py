@@ -140,12 +140,19 @@ class _Average(_Total):
     sources: int
 
 
+class _Kind(_Total):
+    kind: str
+    steps: float
+    valid_actions: float
+
+
 class _File(TypedDict):
     """What is read of the file of an evaluation."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
     update: int
     total: _Total
+    kinds: NotRequired[list[_Kind]]
     averages: NotRequired[list[_Average]]
 
 
@@ -181,6 +188,18 @@ def read_groups(run_dir: Path) -> list[tuple[str, str]]:
         for when, path in ends
         for name, text in group_lines(read_json(path, _File).get("averages", []))
     ]
+
+
+def read_task_types(run_dir: Path, update: int) -> list[Mapping[str, Any]]:
+    """What the evaluation after this update found on each task type: `kind`, `n`, `success_rate`, `lo`, `hi`, `steps`
+    and `valid_actions`. Averages over the sources of Deep Search follow, under the name of their metric (`id`), without
+    the last two. None where there is no such evaluation."""
+    path = run_dir / FOLDER / f"update-{update:06d}.json"
+    if not path.is_file():
+        return []
+    content = read_json(path, _File)
+    averages = [{**row, "kind": row["name"].lower()} for row in content.get("averages", [])]
+    return [*content.get("kinds", []), *averages]
 
 
 def group_lines(averages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -117,6 +117,11 @@ def are_equal(values: Sequence[float]) -> bool:
     return max(values) - min(values) <= 1e-12 * max(map(abs, values))
 
 
+def no_spread(n: int, what: str = "seeds") -> str:
+    """What tables and pages say of values that `are_equal`, in the place of an interval."""
+    return f"{n} equal {what} carry no spread, so no interval"
+
+
 def iqm(values: Sequence[float]) -> float:
     """Interquartile mean: the mean without the lowest and highest quarter (floor(n/4) values each).
 

@@ -15,24 +15,27 @@ from typing import Any
 from empg_cli.extras import install_command
 from empg_cli.files import write_atomically
 from empg_cli.reports.configurations import COLOURS
-from empg_cli.reports.curves import Curve, Panel, band_note, curves_of, left_out_notes, line_chart, panels_of
+from empg_cli.reports.curves import band_note, left_out_notes, panels_of
 from empg_cli.reports.figures import MissingExtra
 from empg_cli.reports.health_history import health_warnings, spike_note
+from empg_cli.reports.page.charts import charts_of
 from empg_cli.reports.page.entropy_charts import entropy_charts
 from empg_cli.reports.page.kept_trajectories import kept_trajectories
-from empg_cli.reports.page.svg import drawn_lines
 from empg_cli.reports.page.tiles import tiles_of
+from empg_cli.reports.settings import made_with, settings_of
 from empg_cli.reports.tables import NOTHING, Cell, Table
+from empg_cli.reports.task_types import type_panels, type_table
 from empg_cli.runs.reading import RunFolder
 
 MOST_BYTES = 1_900_000
 """Of the page, so that it stays below 2 MB."""
-MOST_POINTS = 400
-"""Of a curve on the page; longer ones are thinned (the figures have every point)."""
+MOST_TYPES = 24
+"""Task types with a chart of their own; of more there is the table alone."""
+SCRIPTS = ("page_charts.js", "page_trajectories.js", "page_settings.js")
 
 
 def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table] = ()) -> None:
-    """Tiles, curves, the tables of a study, and searchable trajectories."""
+    """Tiles, curves, the tables of a study, task types, searchable trajectories, settings and versions."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
@@ -41,10 +44,10 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
         loader=PackageLoader("empg_cli.reports.page", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    style, script = _asset("page.css"), _asset("page_charts.js") + _asset("page_trajectories.js")
-    charts = [_chart(curves_of(runs, panel.metric), panel) for panel in panels_of(runs)]
-    curves = [curve for panel in panels_of(runs) for curve in curves_of(runs, panel.metric)]
-    legend = {curve.number: curve for curve in reversed(curves)}
+    style, script = _asset("page.css"), "".join(map(_asset, SCRIPTS))
+    panels, types = panels_of(runs), type_panels(runs)
+    charts = charts_of(runs, [*panels, *(types if len(types) <= MOST_TYPES else ())])
+    legend = {curve.number: curve for curve in reversed(charts.curves)}
     content: dict[str, Any] = {
         "style": style,
         "script": script,
@@ -52,16 +55,22 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
         "title": runs[0].title if len(runs) == 1 else _title(runs),
         "facts": facts_of(runs),
         "tiles": tiles_of(runs),
-        "charts": charts,
+        "charts": charts.shown[: len(panels)],
+        "type_charts": charts.shown[len(panels) :],
+        "type_table": type_table(runs),
+        "axes": charts.axes,
+        "chart_data": charts.data,
         "legend": [legend[number] for number in sorted(legend)],
         "colours": COLOURS,
         "diagnostics": entropy_charts(runs),
         "warnings": health_warnings(runs[0]) if len(runs) == 1 else (),
         "spikes": spike_note(runs),
-        "band_note": band_note(curves),
+        "band_note": band_note(charts.curves),
         "left_out": left_out_notes(runs),
         "tables": tables,
         "runs_table": _runs_table(runs),
+        "settings": settings_of(runs),
+        "made_with": made_with(runs),
     }
     template = environment.get_template("page.html.j2")
     empty = template.render(**content, kept=kept_trajectories([], most_bytes=0))
@@ -81,49 +90,6 @@ def _policy(style: str, script: str) -> str:
         f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-
-
-def _chart(curves: Sequence[Curve], panel: Panel) -> dict[str, Any]:
-    chart = line_chart([_thinned(curve) for curve in curves], panel)
-    return {
-        "title": panel.title,
-        "note": "thin: single runs" if chart.thin else "",
-        "svg": drawn_lines(chart),
-        "data": {
-            "share": panel.is_share,
-            "frame": [chart.x.low, chart.x.high, chart.y.low, chart.y.high],
-            "curves": [_curve_data(curve) for curve in chart.curves],
-        },
-    }
-
-
-def _thinned(curve: Curve) -> Curve:
-    count = len(curve.updates)
-    if count <= MOST_POINTS:
-        return curve
-    kept = sorted({round(n * (count - 1) / (MOST_POINTS - 1)) for n in range(MOST_POINTS)})
-
-    def pick(values: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(values[n] for n in kept)
-
-    return Curve(
-        curve.label, curve.number, pick(curve.updates), pick(curve.mean), curve.low and pick(curve.low),
-        curve.high and pick(curve.high), tuple(pick(run) for run in curve.runs),
-    )  # fmt: skip
-
-
-def _curve_data(curve: Curve) -> dict[str, Any]:
-    def short(values: Sequence[float] | None) -> list[float] | None:
-        return None if values is None else [float(f"{value:.4g}") for value in values]
-
-    return {
-        "label": curve.label,
-        "number": curve.number,
-        "updates": curve.updates,
-        "mean": short(curve.mean),
-        "low": short(curve.low),
-        "high": short(curve.high),
-    }
 
 
 def _title(runs: Sequence[RunFolder]) -> str:

@@ -38,7 +38,7 @@ function browse({ runs, texts, trajectories }) {
   function strip(t) {
     const parts = t.steps.map((step, n) => {
       const value = t.hasCredit ? step[CREDIT] ?? 0 : step[ENTROPY] ?? 0;
-      const name = !t.hasCredit ? "--heat" : value < 0 ? "--minus" : "--plus";
+      const name = t.hasCredit ? `--${signOf(value)}` : "--heat";
       const share = Math.round(100 * Math.sqrt(Math.abs(value) / (t.hasCredit ? most.credit : most.entropy)));
       const from = (100 * n) / t.steps.length;
       const to = (100 * (n + 1)) / t.steps.length;
@@ -94,6 +94,7 @@ function browse({ runs, texts, trajectories }) {
     list.append(...sorted.map((item) => item.row));
     byId("count").textContent = `${count} of ${items.length}`;
     if (shown.t) select(shown.t, shown.step);
+    showInList("instant");
   }
 
   // The text, with what was searched for marked.
@@ -146,7 +147,7 @@ function browse({ runs, texts, trajectories }) {
 
   function meter(value, most_, isSigned) {
     const bar = el("span", isSigned ? "meter wide" : "meter h");
-    const fill = el("i", isSigned ? (value < 0 ? "minus" : "plus") : "");
+    const fill = el("i", isSigned ? signOf(value) : "");
     const share = (Math.abs(value) / most_) * (isSigned ? 50 : 100);
     fill.style.width = `${share}%`;
     fill.style.left = isSigned ? `${value < 0 ? 50 - share : 50}%` : "0";
@@ -159,7 +160,7 @@ function browse({ runs, texts, trajectories }) {
     cell.dataset.name = name;
     if (value === null) cell.append("–");
     else if (column === CREDIT) {
-      cell.append(el("span", `credit ${value < 0 ? "minus" : "plus"}`, signed(value)), meter(value, most.credit, true));
+      cell.append(el("span", `credit ${signOf(value)}`, signed(value)), meter(value, most.credit, true));
     } else if (column === ADVANTAGE) cell.append(signed(value));
     else cell.append(fixed(value));
     if (column === ENTROPY && value !== null) cell.append(meter(value, most.entropy, false));
@@ -180,7 +181,7 @@ function browse({ runs, texts, trajectories }) {
       if (step[CREDIT] !== null) {
         const size = Math.max((23 * Math.abs(step[CREDIT])) / most.credit, 0.6);
         const isMinus = step[CREDIT] < 0;
-        link.append(shape("rect", { fill: isMinus ? "var(--minus)" : "var(--plus)", x: 10 * n + 2, y: isMinus ? 60 : 60 - size, width: 6, height: size }));
+        link.append(shape("rect", { fill: `var(--${signOf(step[CREDIT])})`, x: 10 * n + 2, y: isMinus ? 60 : 60 - size, width: 6, height: size }));
       }
       svg.append(link);
     });
@@ -240,19 +241,39 @@ function browse({ runs, texts, trajectories }) {
   }
 
   // `#run/phase-update/group.index`, with `/step-3` for a step.
-  function follow() {
+  function follow(behavior = pace()) {
     if (shown.t && location.hash === shown.address) return true;
     const [, id, step] = /^#(.*?)(?:\/step-(\d+))?$/.exec(decodeURI(location.hash)) ?? [];
     const item = items.find((candidate) => candidate.t.id === id);
     if (!item) return false;
-    const row = select(item.t, step - 1);
-    const box = item.link.parentElement.parentElement.parentElement;
-    const place = item.link.getBoundingClientRect().top - box.getBoundingClientRect().top;
-    if (place < 0 || place > box.clientHeight - 80) box.scrollTop += place - box.clientHeight / 3;
-    const top = detail.getBoundingClientRect().top;
-    if (row) row.scrollIntoView({ block: "center" });
-    else if (top < 0 || top > innerHeight * 0.6) detail.scrollIntoView({ block: "start" });
+    aim(select(item.t, step - 1), behavior);
     return true;
+  }
+
+  // The chosen trajectory into the window of the list, and its step, or its beginning, into that of the page.
+  function aim(row, behavior) {
+    showInList(behavior);
+    const top = detail.getBoundingClientRect().top;
+    if (row) row.scrollIntoView({ block: "center", behavior });
+    else if (top < 0 || top > innerHeight * 0.6) detail.scrollIntoView({ block: "start", behavior });
+  }
+
+  function showInList(behavior) {
+    const link = list.querySelector("[aria-current]");
+    if (!link) return;
+    const box = list.parentElement;
+    const place = link.getBoundingClientRect().top - box.getBoundingClientRect().top;
+    if (place < 0 || place > box.clientHeight - link.offsetHeight) {
+      box.scrollBy({ top: place - box.clientHeight / 3, behavior });
+    }
+  }
+
+  const pace = () => (matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth");
+
+  // The address is there already, so nothing changes: but the reader may have scrolled away and wants to see it.
+  function again(event) {
+    const link = event.target.closest("a");
+    if (link && link.getAttribute("href") === location.hash && shown.t) aim(detail.querySelector("tr.aimed"), pace());
   }
 
   function move(step) {
@@ -278,11 +299,15 @@ function browse({ runs, texts, trajectories }) {
   });
   byId("filter").addEventListener("input", filter);
   byId("filter").addEventListener("submit", (event) => event.preventDefault());
-  window.addEventListener("hashchange", follow);
+  byId("browser").addEventListener("click", again);
+  window.addEventListener("hashchange", () => follow());
 
   for (const id of ["filter", "browser", "keys"]) byId(id).hidden = false;
   filter();
-  if (!follow()) select((items.find(({ t }) => t.hasCredit) ?? items[0]).t);
+  if (!follow("instant")) {
+    select((items.find(({ t }) => t.hasCredit) ?? items[0]).t);
+    showInList("instant");
+  }
 }
 
 if (byId("browser")) {

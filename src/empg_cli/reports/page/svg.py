@@ -1,6 +1,8 @@
 """Charts as SVG text, for the HTML page: drawn without a script, coloured by the page's style sheet.
 
-Classes: `c0` .. `c7` the colour of a configuration, `line`, `band`, `seed` (a single run), `bar`, `grid`, `axis`.
+Classes: `c0` .. `c7` the colour of a configuration, `line`, `band`, `seed` (a single run), `bar`, `grid`, `axis`,
+`marks` (ticks and name of the horizontal axis). `data-curve` is the place of a shape's curve in the chart: the page's
+script moves these.
 """
 
 from __future__ import annotations
@@ -48,11 +50,11 @@ class Frame:
             y = self.y(value)
             parts += [f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>', _label(LEFT - 6, y + 4, text, "end")]
         bottom = HEIGHT - BOTTOM
-        parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/><g class="marks">')
         for value, text in self.horizontal.marks:
             x = self.x(value)
             parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>{_label(x, bottom + 17, text, "middle")}')
-        parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 2, self.horizontal.name, "middle"))
+        parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 2, self.horizontal.name, "middle") + "</g>")
         return "".join(parts)
 
     def points(self, pairs: Iterable[tuple[float, float]]) -> str:
@@ -62,18 +64,22 @@ class Frame:
 def drawn_lines(chart: LineChart) -> str:
     """Every curve with its band, and single runs where the panel has them."""
     frame = Frame(chart.x, chart.y)
+    place = {curve.number: n for n, curve in enumerate(chart.curves)}
     parts = [frame.begin(f"{chart.panel.title}. {_spoken(chart.curves, chart.panel.is_share)}")]
     for curve, *edges in chart.bands():
         low, high = (list(zip(curve.updates, edge, strict=True)) for edge in edges)
         around = frame.points([*low, *reversed(high)])
-        parts.append(f'<polygon class="band c{look(curve.number)[0]}" points="{around}"/>')
+        data = f'data-curve="{place[curve.number]}"'
+        parts.append(f'<polygon class="band c{look(curve.number)[0]}" {data} points="{around}"/>')
     if sum(len(curve.updates) * curve.seeds for curve in chart.curves) <= MOST_SEED_POINTS:
-        parts += [_line(curve, run, frame, "seed") for curve in chart.thin for run in curve.runs]
-    for curve in chart.curves:
-        parts.append(_line(curve, curve.mean, frame, "line"))
+        parts += [_line(curve, place[curve.number], run, frame, "seed") for curve in chart.thin for run in curve.runs]
+    for n, curve in enumerate(chart.curves):
+        parts.append(_line(curve, n, curve.mean, frame, "line"))
         if len(curve.updates) == 1:
             x, y = frame.x(curve.updates[0]), frame.y(curve.mean[0])
-            parts.append(f'<circle class="dot c{look(curve.number)[0]}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+            parts.append(
+                f'<circle class="dot c{look(curve.number)[0]}" data-curve="{n}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
+            )
     return "".join([*parts, "</svg>"])
 
 
@@ -87,12 +93,11 @@ def _spoken(curves: Sequence[Curve], is_share: bool) -> str:
     )
 
 
-def _line(curve: Curve, values: Sequence[float], frame: Frame, kind: str) -> str:
+def _line(curve: Curve, place: int, values: Sequence[float], frame: Frame, kind: str) -> str:
     colour, dash = look(curve.number)
     dashed = f' stroke-dasharray="{DASHES[dash]}"' if dash else ""
-    return (
-        f'<polyline class="{kind} c{colour}"{dashed} points="{frame.points(zip(curve.updates, values, strict=True))}"/>'
-    )
+    points = frame.points(zip(curve.updates, values, strict=True))
+    return f'<polyline class="{kind} c{colour}" data-curve="{place}"{dashed} points="{points}"/>'
 
 
 def _label(x: float, y: float, text: str, anchor: str) -> str:

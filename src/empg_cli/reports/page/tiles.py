@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from empg_cli.observe.terminal import duration
 from empg_cli.reports.curves import ENTROPY, KL_LOSS, REWARD, SCORE, SUCCESS, Curve, curves_of
 from empg_cli.runs.reading import RunFolder
+from empg_cli.stats.intervals import no_spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,11 @@ def tiles_of(runs: Sequence[RunFolder]) -> list[Tile]:
 
 def _success(curve: Curve) -> Tile:
     value, update = curve.mean[-1], f"after update {curve.updates[-1]}"
-    if curve.low is None or curve.high is None:
-        return Tile(curve.label, f"{value:.1%}", f"1 seed · {update}", number=curve.number)
-    low, high = max(0.0, curve.low[-1]), min(1.0, curve.high[-1])
+    interval = curve.interval_at(-1)
+    if interval is None:
+        without = no_spread(curve.seeds) if curve.is_equal_at(-1) else "1 seed"
+        return Tile(curve.label, f"{value:.1%}", f"{without} · {update}", number=curve.number)
+    low, high = max(0.0, interval[0]), min(1.0, interval[1])
     kind = f"95 % t, {curve.seeds} seeds" if curve.seeds > 1 else "95 % Wilson, 1 seed"
     note = f"[{low:.1%}, {high:.1%}] {kind} · {update}"
     return Tile(curve.label, f"{value:.1%}", note, (low, value, high), curve.number)
