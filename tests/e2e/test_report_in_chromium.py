@@ -6,34 +6,23 @@ Needs Chromium and its driver (Debian: chromium, chromium-driver); without them 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from empg_cli import config
 from empg_cli.config import load
 from empg_cli.reports.page.page import write_page
 from empg_cli.runs.reading import open_runs
+from tests.support.chromium import HAS_CHROMIUM, WITHOUT_CHROMIUM, chromium, emulating
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium chromium-driver"
-)
+pytestmark = pytest.mark.skipif(not HAS_CHROMIUM, reason=WITHOUT_CHROMIUM)
 
-SWITCHES = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
-    "--no-proxy-server", "--window-size=1280,1000",
-)  # fmt: skip
 ATTACK = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 TRAJECTORIES, STEPS = 200, 50
 
@@ -48,7 +37,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "run.json").write_text(json.dumps({"config_hash": "abc", "data": {"source": "generated"}}))
     rows = [
         {"update": n, "eval/success_rate": 0.4 + 0.1 * n, "eval/success_rate_lo": 0.2, "eval/success_rate_hi": 0.9,
-         "eval/n": 140, "actor/kl_loss": 0.01 * n}
+         "eval/n": 140, "eval/look/success_rate": 0.2 * n, "actor/kl_loss": 0.01 * n,
+         "env/episodes": (0, 100, 300, 600)[n], "env/tokens": 2_000_000 * n, "perf/time_per_step": 1800}
         for n in range(4)
     ]  # fmt: skip
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -80,15 +70,8 @@ def trajectory(number: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -196,16 +179,140 @@ def test_a_chart_tells_its_values(opened: Any) -> None:
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_picture_of_it_has_something_on_it(opened: Any, width: int, theme: str, tmp_path: Path) -> None:
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
+    with emulating(opened, width=width, theme=theme):
         assert opened.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
         assert opened.save_screenshot(str(tmp_path / "page.png"))
         background = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 20, 25)"}[theme]
         assert (tmp_path / "page.png").stat().st_size > 20_000  # one colour alone takes about 5 kB
+
+
+def choose(browser: Any, axis: str) -> None:
+    Select(browser.find_element(By.ID, "axis")).select_by_value(axis)
+
+
+def test_curves_move_to_another_axis_and_back(opened: Any) -> None:
+    def drawn() -> tuple[list[str], str]:
+        points = opened.find_element(By.CSS_SELECTOR, "figure.chart polyline.line").get_attribute("points")
+        return [point.partition(",")[0] for point in points.split()], texts_of(opened, "figure.chart .marks text")[-1]
+
+    # The plot is 360 wide from 50 on; updates 0 to 3; episodes 0, 100, 300, 600.
+    assert drawn() == (["50.0", "170.0", "290.0", "410.0"], "update")
+    choose(opened, "episodes")
+    assert drawn() == (["50.0", "110.0", "230.0", "410.0"], "training episodes")
+    band = opened.find_element(By.CSS_SELECTOR, "figure.chart polygon").get_attribute("points").split()
+    assert [point.partition(",")[0] for point in band] == [*drawn()[0], *reversed(drawn()[0])]
+    assert texts_of(opened, "figure.chart .marks text")[:3] == ["0", "200", "400"]
+    choose(opened, "tokens")
+    assert drawn()[1] == "sampled tokens (millions)"
+    choose(opened, "update")
+    assert drawn() == (["50.0", "170.0", "290.0", "410.0"], "update")
+
+
+def texts_of(browser: Any, selector: str) -> list[str]:
+    """Of SVG too, of the first figure that has any."""
+    found: list[str] = browser.execute_script(
+        "const [first] = document.querySelectorAll(arguments[0]);"
+        "return [...first.closest('figure').querySelectorAll(arguments[0])].map(n => n.textContent)", selector,
+    )  # fmt: skip
+    return found
+
+
+def test_a_chart_over_hours_tells_its_values(opened: Any) -> None:
+    choose(opened, "hours")  # half an hour for every row
+    wait_for(opened, "figure.chart")[0].send_keys(Keys.ARROW_LEFT)
+    (tip,) = texts(opened, ".tip")
+    assert "2 hours" in tip and "70.0 % [20.0 %, 90.0 %]" in tip and "update 3" in tip
+
+
+def is_in_view(browser: Any, selector: str) -> bool:
+    found: bool = browser.execute_script(
+        "const b = document.querySelector(arguments[0]).getBoundingClientRect();"
+        "return b.top >= 0 && b.top < innerHeight * 0.8", selector,
+    )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(("motion", "behavior"), [("reduce", "instant"), ("no-preference", "smooth")])
+def test_what_is_chosen_comes_into_view(opened: Any, motion: str, behavior: str) -> None:
+    with emulating(opened, motion=motion):
+        opened.execute_script(
+            "window.asked = []; const own = Element.prototype.scrollIntoView;"
+            "Element.prototype.scrollIntoView = function (wish) { asked.push(wish.behavior); own.call(this, wish); }"
+        )
+        for choice, aim in (
+            ("#list li:nth-child(3) a", "#detail h3"),
+            ("#detail .overview a:nth-of-type(41)", ".aimed"),
+        ):
+            opened.execute_script("window.scrollTo(0, 1e6)")
+            click(opened, choice)
+            WebDriverWait(opened, 20).until(lambda _, aim=aim: is_in_view(opened, aim))
+        assert "turn 40" in opened.find_element(By.CSS_SELECTOR, "#detail tr.aimed").text
+        assert opened.execute_script("return [...new Set(asked)]") == [behavior]
+
+
+def click(browser: Any, selector: str) -> None:
+    """A click that scrolls nothing by itself."""
+    browser.execute_script(
+        "document.querySelector(arguments[0]).dispatchEvent("
+        "new MouseEvent('click', {bubbles: true, cancelable: true, view: window}))", selector,
+    )  # fmt: skip
+
+
+def test_what_is_chosen_already_comes_into_view_again(opened: Any) -> None:
+    with emulating(opened, motion="reduce"):
+        click(opened, "#detail tbody tr:nth-child(30) th a")
+        WebDriverWait(opened, 20).until(lambda _: is_in_view(opened, ".aimed"))
+        opened.execute_script("window.scrollTo(0, 0)")
+        assert not is_in_view(opened, ".aimed")
+        click(opened, "#detail tbody tr:nth-child(30) th a")
+        assert is_in_view(opened, ".aimed")
+
+
+def test_the_list_follows_what_is_chosen_elsewhere(opened: Any) -> None:
+    shows = (
+        "const [a, b] = ['#list [aria-current]', 'nav'].map(s => document.querySelector(s).getBoundingClientRect());"
+        "return a.top >= b.top && a.bottom <= b.bottom + 1"
+    )
+    with emulating(opened, motion="reduce"):
+        opened.execute_script("location.hash = '#run/train-3/20.2'")
+        WebDriverWait(opened, 20).until(lambda _: "train/162" in texts(opened, "#detail .note")[0])
+        assert opened.execute_script(shows)
+        opened.execute_script(  # it moves to another place in the list
+            "const o = document.getElementById('order');"
+            "o.value = 'reward'; o.dispatchEvent(new Event('input', {bubbles: true}))"
+        )
+        assert opened.execute_script(shows)
+
+
+def test_credit_of_zero_has_no_colour_and_no_sign(opened: Any) -> None:
+    looks = "return getComputedStyle(document.querySelector(arguments[0])).color"
+    cell = "#detail tbody tr:nth-child({}) .credit"
+    assert texts(opened, cell.format(4)) == ["0.000"]  # 0.3 - 0.1 x 3
+    plus, zero, minus = (opened.execute_script(looks, cell.format(row)) for row in (1, 4, 10))
+    assert len({plus, zero, minus}) == 3
+    assert zero == opened.execute_script(looks, ".dim")
+    fills = "return [...document.querySelectorAll('.overview a rect:last-child')].map(n => n.getAttribute('fill'))"
+    assert opened.execute_script(fills)[2:5] == ["var(--plus)", "var(--zero)", "var(--minus)"]
+
+
+def test_settings_are_searched(opened: Any) -> None:
+    opened.find_element(By.XPATH, "//summary[starts-with(., 'Settings')]").click()
+    opened.find_element(By.ID, "setting").send_keys("Zeta")
+    assert texts(opened, "#settings tbody tr") == ["algo.credit.zeta\t0.05"]
+    assert texts(opened, "#settings-count")[0].startswith("1 of ")
+
+
+def test_without_a_script_all_but_trajectories_is_there(browser: Any, page: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(page.as_uri())
+        shown = browser.find_element(By.TAG_NAME, "body").text
+        for words in ("success rate, evaluation", "Success by task type", "are drawn by a script", "Settings ("):
+            assert words in shown
+        assert not browser.find_element(By.ID, "axis").is_displayed()
+        browser.find_element(By.XPATH, "//summary[starts-with(., 'Settings')]").click()
+        assert "algo.credit.zeta" in browser.find_element(By.ID, "settings").text
+        assert not browser.find_element(By.ID, "setting").is_displayed()
     finally:
-        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -175,7 +175,7 @@ def _numbers(step: dict[str, Any], largest: float) -> Group:
         lines.append(Text("  ".join(parts)))
     if step.get("credit") is not None and step.get("advantage") is not None:
         credit = _signed(step["credit"])
-        colour = {"+": "green", "-": "red"}.get(credit[0], "dim")
+        colour = {"+": "green", "-": "red"}.get(credit[0], "default")
         lines.append(Text(f"advantage {_signed(step['advantage'])}  ").append(f"credit {credit}", style=colour))
         lines.append(Bar(largest or 1.0, 0, abs(step["credit"]), width=20, color=colour))
     return Group(*lines)

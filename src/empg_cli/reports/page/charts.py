@@ -9,7 +9,7 @@ from typing import Any
 
 from empg_cli.reports.axes import Axis
 from empg_cli.reports.configurations import configurations
-from empg_cli.reports.curves import Curve, LineChart, Panel, line_chart, panel_curves
+from empg_cli.reports.curves import Curve, LineChart, Panel, drawn_band, line_chart, panel_curves
 from empg_cli.reports.page.svg import drawn_lines
 from empg_cli.reports.progress import MEASURES, UPDATE, Measure, measure_axis, places
 from empg_cli.runs.reading import RunFolder
@@ -99,7 +99,7 @@ def _data(chart: LineChart, measures: Sequence[Measure], by_configuration: Place
         "share": chart.panel.is_share,
         "range": [chart.y.low, chart.y.high],
         "axes": axes,
-        "curves": [_curve(curve) for curve in chart.curves],
+        "curves": [_curve(curve, chart.panel) for curve in chart.curves],
     }
 
 
@@ -107,17 +107,18 @@ def _axis(axis: Axis) -> dict[str, Any]:
     return {"low": axis.low, "high": axis.high, "marks": axis.marks, "name": axis.name}
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
+def _curve(curve: Curve, panel: Panel) -> dict[str, Any]:
     def short(values: Sequence[float] | None) -> list[float] | None:
         return None if values is None else [float(f"{value:.4g}") for value in values]
 
+    low, high = drawn_band(curve, is_share=panel.is_share) or (None, None)
     return {
         "label": curve.label,
         "number": curve.number,
         "seeds": curve.seeds,
         "updates": curve.updates,
         "mean": short(curve.mean),
-        "low": short(curve.low),
-        "high": short(curve.high),
+        "low": short(low),
+        "high": short(high),
         "equal": [place for place in range(len(curve.updates)) if curve.is_equal_at(place)],
     }

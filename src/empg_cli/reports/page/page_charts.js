@@ -95,7 +95,7 @@ function chartOf(figure, chart, { axes, places }) {
     const place = stops[index];
     rule.setAttribute("d", `M${x(place)} ${PLOT.top}V${PLOT.bottom}`);
     dots.replaceChildren();
-    const heading = name === UPDATE ? `update ${place}` : `${Number(place.toPrecision(4)).toLocaleString("en")} ${name}`;
+    const heading = name === UPDATE ? `update ${place}` : `${place.toLocaleString("en", { maximumSignificantDigits: 4 })} ${name}`;
     tip.replaceChildren(el("div", "dim", heading));
     chart.curves.forEach((curve, number) => {
       const n = valueAt(number, place);
@@ -147,7 +147,7 @@ function chartOf(figure, chart, { axes, places }) {
   const draws = data.charts.map((chart, number) => chartOf(document.querySelector(`[data-chart="${number}"]`), chart, data));
   if (byId("over")) {
     const choose = () => draws.forEach((draw) => draw(byId("axis").value));
-    byId("axis").addEventListener("input", choose);
+    byId("axis").addEventListener("change", choose);
     byId("over").hidden = false;
     if (byId("axis").value !== UPDATE) choose(); // a browser that comes back to a page keeps what was chosen
   }
