@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("top", type=Path, help="the picture of tiles and curves")
     parser.add_argument("steps", type=Path, help="the picture of a trajectory's steps, in the dark theme")
     parser.add_argument("--trajectory", default="", help="its address on the page; default: the first with credit")
+    parser.add_argument("--until", default="#curves", help="what the picture of the top ends with (a CSS selector)")
+    parser.add_argument("--over", default="update", help="the axis of the curves: update, episodes, tokens, hours")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +44,11 @@ def main() -> None:
             driver.get(f"{page.as_uri()}#{args.trajectory}")
             WebDriverWait(driver, 60).until(lambda d: d.execute_script("return !!document.querySelector('.item')"))
             driver.execute_script("document.activeElement.blur()")
-            _photograph(driver, args.top, "header", "#curves")
+            driver.execute_script(
+                "const axis = document.getElementById('axis'); axis.value = arguments[0];"
+                "axis.dispatchEvent(new Event('change'))", args.over,
+            )  # fmt: skip
+            _photograph(driver, args.top, "header", args.until)
             driver.execute_script("document.documentElement.dataset.theme = 'dark'")
             _photograph(driver, args.steps, "#trajectories", "#detail tbody tr")
         finally:

@@ -66,7 +66,14 @@ def test_the_table_names_studies_and_what_is_left_out(two: list[Path]) -> None:
     assert "| grpo | 8 | 40.0 |" in shown and "| empg | 8 | 49.0 |" in shown
     for fact in ("alfworld (generated data), tiny, 8 runs", "left out: dapo", "FEW VALUES: 8", "86 to 93 %"):
         assert fact in shown
-    assert "**" not in shown
+    assert "**" not in shown and "without width" not in shown
+
+
+def test_values_without_spread_are_not_called_certain(tmp_path: Path) -> None:
+    level = {"grpo": [0.1] * 4, "empg": [0.3] * 4}
+    shown = markdown(across_table(compare_across([study(tmp_path / name, level, name) for name in "ab"])))
+    assert "| empg | 8 | 30.0 | [30.0, 30.0] | +20.0 | [+20.0, +20.0] |" in shown
+    assert "carry no spread, and are not certain for it" in shown
 
 
 def test_four_formats(two: list[Path], tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_means_and_t_intervals_are_over_seeds() -> None:
     assert first["interval"] == "wilson" and entry["not_judged"] == 0 and "pass_at_k" not in entry
 
 
+def test_equal_seeds_have_no_interval_and_say_why() -> None:
+    (entry,) = summarise_passes(
+        [played(Pass(1.0, seed, 0), text, "aabb") for seed, text in enumerate(("+--+", "-+-+"))]
+    )
+    found = rows(entry)["all"]  # 1/2 and 1/2
+    assert (found["success_rate"], found["lo"], found["hi"], found["seeds"]) == (0.5, None, None, 2)
+    shown = "".join(markdown(table) for table in evaluation_tables(result([entry])))
+    assert "| all | 4 | 50.0% | equal |" in shown
+    assert "equal: 2 equal seeds carry no spread, so no interval, and are not certain for it." in shown
+
+
 def test_pass_at_k_takes_the_attempts_of_all_seeds() -> None:
     passes_ = [Pass(1.0, seed, sample) for seed in (0, 1) for sample in (0, 1)]
     texts = ["+--", "+--", "-+-", "---"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from empg_cli.files import write_atomically
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown
-from empg_cli.stats.intervals import Estimate
+from empg_cli.stats.intervals import Estimate, are_equal
 from empg_cli.studies.across import Across
 
 FEW = 20
@@ -25,6 +25,8 @@ def across_table(across: Across) -> Table:
     ]
     if values < FEW:
         notes.append(f"FEW VALUES: {values} are fewer than {FEW}; rely on the studies' own tables.")
+    if any(one and are_equal([one.low, one.high]) for row in across.rows for one in (row.iqm, row.difference)):
+        notes.append("An interval without width: its values are equal, carry no spread, and are not certain for it.")
     if across.left_out:
         notes.append(f"Not in every study, so left out: {', '.join(across.left_out)}.")
     header = ("variant", "values", f"IQM of {across.metric} (%)", "95% interval", f"Δ to {across.base}", "95% interval")
