@@ -60,6 +60,17 @@ def record(number: int, update: int, steps: int, text: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def with_texts(folder: Path, prompt: str, response: str, **more: Any) -> Path:
+    """Prompt and response for every step that the run has kept."""
+    for file in (folder / "trajectories").iterdir():
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        for number, entry in enumerate(records):
+            for turn, step in enumerate(entry["steps"]):
+                step |= {"prompt": f"{number} {turn} {prompt}", "response": response, **more}
+        file.write_text("".join(json.dumps(entry) + "\n" for entry in records))
+    return folder
+
+
 class Reader(HTMLParser):
     """What a browser would make of a page: its elements, addresses, and the texts of scripts and style sheets."""
 
