@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from scripts.mutants.ahead import AHEAD
 from scripts.mutants.algorithms import ALGORITHMS
+from scripts.mutants.controls import CONTROLS
 from scripts.mutants.evaluation import EVALUATION
 from scripts.mutants.mutant import Mutant
 from scripts.mutants.playing import PLAYING
 from scripts.mutants.training import TRAINING
 from scripts.mutants.updating import UPDATING
 
-MUTANTS: tuple[Mutant, ...] = (*ALGORITHMS, *UPDATING, *TRAINING, *AHEAD, *PLAYING, *EVALUATION)
+MUTANTS: tuple[Mutant, ...] = (*ALGORITHMS, *CONTROLS, *UPDATING, *TRAINING, *AHEAD, *PLAYING, *EVALUATION)

@@ -47,8 +47,8 @@ ALGORITHMS = (
     Mutant(
         "clarity-of-the-step-itself",
         "src/empg_cli/algorithms/empg.py",
-        "clarity_S[next_S.clamp_min(0)]",
-        "clarity_S",
+        "value_S[next_S.clamp_min(0)]",
+        "value_S",
         "the bonus looks at the step itself, not at the following one",
         _EMPG,
     ),

@@ -157,6 +157,8 @@ class Batch:
     """float [S]: reward of each step before penalties; None when nothing was penalised (`reward_S` then)."""
     penalty_S: Tensor | None = None
     """float [S]: what an invalid action cost the step; None for nothing."""
+    is_valid_S: Tensor | None = None
+    """bool [S]: the response was well formed and the environment accepted the action; None where all were."""
     ref_logprob_ST: Tensor | None = None
     """float [S, T]: log-probs under the reference policy; None when no KL term is asked for."""
     rollout_logprob_ST: Tensor | None = None

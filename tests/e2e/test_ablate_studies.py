@@ -95,3 +95,34 @@ def test_a_small_study_on_every_other_benchmark(empg: Empg, small: Small, benchm
     assert f"benchmark: {benchmark}" in result.stdout and "data: generated" in result.stdout
     rows = [json.loads(line) for line in Path("study/dapo-s1/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["eval/n"] == 3
+
+
+def test_a_fair_baseline_is_tuned_and_confirmed_as_the_page_says(empg: Empg) -> None:
+    """The two commands of docs/ablations.md, with one draw, one seed and small runs."""
+    page = (Path(__file__).parents[2] / "docs" / "ablations.md").read_text(encoding="utf-8")
+    tune, confirm = [
+        line.removeprefix("empg ").split() for line in page.splitlines() if line.startswith("empg ablate ablation=fair")
+    ]
+    small = [
+        word for word in WORDS[5:] if not word.startswith(("run_dir=", "seeds=", "trainer.updates=", "trainer.lr="))
+    ]
+
+    def shortened(words: list[str], seeds: int) -> list[str]:
+        kept = [word for word in words if not word.startswith(("seeds=", "experiment=", "trainer.updates="))]
+        return [*kept, *small, f"seeds={seeds}", "trainer.updates=1"]
+
+    answer = empg(*shortened(tune, 1), "ablation.tuning.draws=1")
+    assert answer.exit_code == 0, answer.output
+    assert sorted(path.name for path in Path("tuning").glob("*-s*")) == [
+        f"{arm}-0{number}-s0" for arm in ("empg", "grpo") for number in (0, 1)
+    ]
+    assert "TUNING:" in Path("tuning/ablation.md").read_text()
+
+    answer = empg(*shortened(confirm, 1))
+    assert answer.exit_code == 0, answer.output
+    assert sorted(path.name for path in Path("confirmed").glob("*-s*")) == ["empg-s1", "grpo-s1"]
+    table = Path("confirmed/ablation.md").read_text()
+    digest = json.loads(Path("confirmed/plan.json").read_text())["sha256"]
+    assert "Settings tuned in tuning on eval/success_rate, seeds 0: grpo = grpo-0" in table
+    assert f"plan: sha256 {digest[:12]}" in table
+    assert "before the first run" in table

@@ -255,7 +255,9 @@ def test_a_complex_state_is_not_taken_for_an_unsure_agent():
 
 def test_an_empty_batch_gives_empty_credit_and_no_nan():
     nothing, no_ids = torch.empty(0), torch.empty(0, dtype=torch.long)
-    table = StepTable(nothing, no_ids, no_ids, no_ids, nothing, no_ids, nothing, (), nothing, nothing)
+    table = StepTable(
+        nothing, nothing, no_ids, no_ids, no_ids, nothing, no_ids, nothing, (), nothing, nothing, no_ids.bool()
+    )
     for name in PRESETS:
         credit_S, metrics = compute_credit(settings(name), table)
         assert credit_S.shape == (0,)

@@ -54,6 +54,8 @@ TABLE = StepTable(
     anchor_S=(),
     task_reward_S=torch.tensor([0.0, 1.0, 0.0, 0.0]),
     penalty_S=torch.zeros(4),
+    first_entropy_S=torch.tensor([0.1, 0.2, 0.3, 0.4]),
+    is_valid_S=torch.ones(4, dtype=torch.bool),
 )
 
 

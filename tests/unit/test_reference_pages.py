@@ -50,7 +50,7 @@ def test_every_key_has_a_type_and_a_meaning() -> None:
     assert [key for key, kind, *_ in ROWS if kind == "mapping" and key not in MAPPINGS] == []
 
 
-MAPPINGS = {"ablation.variants", "endpoint.extra_body"}
+MAPPINGS = {"ablation.variants", "ablation.tuning.space", "endpoint.extra_body"}
 
 
 def test_types_bounds_and_defaults_by_hand() -> None:

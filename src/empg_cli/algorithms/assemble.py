@@ -12,8 +12,9 @@ from torch import Tensor
 from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
 from empg_cli.algorithms.brought import brought_credit
 from empg_cli.algorithms.cispo import clipped_importance
+from empg_cli.algorithms.controls import batch_seed, controlled_modulation, ordered_credit
 from empg_cli.algorithms.describe import Metrics, entropy_metrics, mean, modulation_metrics, summary
-from empg_cli.algorithms.empg import Modulation, apply_modulation, modulation, normalise_entropy
+from empg_cli.algorithms.empg import Modulation, normalise_entropy
 from empg_cli.algorithms.filtering import soft_overlong_penalty, uniform_fraction
 from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
 from empg_cli.algorithms.gspo import sequence_surrogate
@@ -256,10 +257,12 @@ def _credit(settings: schema.Credit, advantage_S: Tensor, table: StepTable) -> t
             return CreditParts(table.entropy_S, advantage_S, None, None, advantage_S), {}
         case _ if not table.entropy_S.isfinite().all():  # the update will be left out and counted
             return CreditParts(table.entropy_S, advantage_S, None, None, torch.full_like(advantage_S, math.nan)), {}
-        case schema.EmpgCredit():
+        case schema.EmpgCredit(zeta=zeta):
             parts = _modulation(settings, table)
-            credit_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=settings.center)
-            metrics = modulation_metrics(advantage_S, parts, credit_S, table.next_S, zeta=settings.zeta)
+            credit_S = ordered_credit(
+                advantage_S, parts, zeta=zeta, order=settings.order, scaled=settings.scaled, center=settings.center
+            )
+            metrics = modulation_metrics(advantage_S, parts, credit_S, table.next_S, zeta=zeta)
             return CreditParts(table.entropy_S, advantage_S, parts.weight_S, parts.clarity_S, credit_S), metrics
         case schema.CustomCredit():
             credit_S = brought_credit(settings, advantage_S, table.entropy_S, table.next_S)
@@ -269,17 +272,27 @@ def _credit(settings: schema.Credit, advantage_S: Tensor, table: StepTable) -> t
 
 
 def _modulation(settings: schema.EmpgCredit, table: StepTable) -> Modulation:
-    return modulation(_entropy01(settings, table), table.next_S, k=settings.k, k_future=settings.k_future)
+    return controlled_modulation(
+        _entropy01(settings, table),
+        table.next_S,
+        settings.control,
+        trajectory_S=table.trajectory_S,
+        is_valid_S=table.is_valid_S,
+        seed=batch_seed(table.tokens_S, table.trajectory_S),
+        k=settings.k,
+        k_future=settings.k_future,
+    )
 
 
 def _entropy01(settings: schema.EmpgCredit, table: StepTable) -> Tensor:
+    entropy_S = table.first_entropy_S if settings.control == "first_token" else table.entropy_S
     match settings.normalise:
         case "minmax":
-            return normalise_entropy(table.entropy_S)
+            return normalise_entropy(entropy_S)
         case "quantile":
-            return normalise_between_quantiles(table.entropy_S, settings.tail or 0.0)
+            return normalise_between_quantiles(entropy_S, settings.tail or 0.0)
         case "anchor":
-            return normalise_within_anchors(table.entropy_S, anchor_groups(table.anchor_S, table.group_of_step))
+            return normalise_within_anchors(entropy_S, anchor_groups(table.anchor_S, table.group_of_step))
         case _:
             assert_never(settings.normalise)
 

@@ -27,7 +27,7 @@ def modulation_metrics(
     """How EMPG spreads its weights, how far it moves credit, and which signs it turns.
 
     Args:
-        credit_S: from `apply_modulation` with the other arguments, centred or not.
+        credit_S: what they came to, centred or not.
     """
     if credit_S.numel() == 0:
         return {"empg/future_clarity/mean": 0.0, "empg/advantage_shift": 0.0}

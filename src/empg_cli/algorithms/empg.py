@@ -29,6 +29,14 @@ def step_entropy(entropy_ST: Tensor, mask_ST: Tensor) -> Tensor:
     return torch.where(mask_ST, entropy_ST, 0.0).sum(dim=1) / count_S
 
 
+def first_entropy(entropy_ST: Tensor, mask_ST: Tensor) -> Tensor:
+    """Entropy of the first sampled token of each step, a control of H_t; every step must have one."""
+    if mask_ST.numel() == 0:
+        return entropy_ST.new_zeros(len(mask_ST))
+    first_S1 = mask_ST.long().argmax(dim=1, keepdim=True)
+    return entropy_ST.gather(1, first_S1).squeeze(1)
+
+
 def normalise_entropy(entropy_S: Tensor, eps: float = 1e-8) -> Tensor:
     """Min-max over the batch of steps, to [0, 1] (Eq. 8). Equal entropies all become 0."""
     entropy_S = entropy_S.detach()
@@ -55,8 +63,17 @@ def future_clarity(entropy01_S: Tensor, next_S: Tensor, k_future: float = 1.0) -
     Args:
         next_S: long, row of the following step of the same trajectory, -1 if none.
     """
-    clarity_S = torch.exp(-k_future * entropy01_S)
-    return torch.where(next_S >= 0, clarity_S[next_S.clamp_min(0)], torch.zeros_like(clarity_S))
+    return of_next(clarity(entropy01_S, k_future), next_S)
+
+
+def clarity(entropy01_S: Tensor, k_future: float = 1.0) -> Tensor:
+    """f(H_t) of each step itself, in [exp(-k_future), 1] (Eq. 7)."""
+    return torch.exp(-k_future * entropy01_S)
+
+
+def of_next(value_S: Tensor, next_S: Tensor) -> Tensor:
+    """The value of the following step of the same trajectory, 0 where there is none."""
+    return torch.where(next_S >= 0, value_S[next_S.clamp_min(0)], torch.zeros_like(value_S))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from empg_cli.algorithms.empg import step_entropy
+from empg_cli.algorithms.empg import first_entropy, step_entropy
 from empg_cli.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
 class StepTable:
     entropy_S: Tensor
+    first_entropy_S: Tensor
+    """Of the first sampled token."""
     tokens_S: Tensor
     """long [S]: sampled tokens."""
     trajectory_S: Tensor
@@ -27,6 +29,8 @@ class StepTable:
     task_reward_S: Tensor
     """Rewards before penalties."""
     penalty_S: Tensor
+    is_valid_S: Tensor
+    """bool [S]: well formed and accepted by the environment."""
 
     @property
     def group_of_step(self) -> Tensor:
@@ -46,6 +50,7 @@ class StepTable:
 def step_table(batch: Batch) -> StepTable:
     return StepTable(
         entropy_S=step_entropy(batch.entropy_ST, batch.mask_ST),
+        first_entropy_S=first_entropy(batch.entropy_ST, batch.mask_ST),
         tokens_S=batch.mask_ST.sum(dim=1),
         trajectory_S=batch.trajectory_S,
         next_S=batch.next_S,
@@ -55,6 +60,7 @@ def step_table(batch: Batch) -> StepTable:
         anchor_S=tuple(batch.anchor_S),
         task_reward_S=batch.reward_S if batch.task_reward_S is None else batch.task_reward_S,
         penalty_S=torch.zeros_like(batch.reward_S) if batch.penalty_S is None else batch.penalty_S,
+        is_valid_S=torch.ones_like(batch.next_S, dtype=torch.bool) if batch.is_valid_S is None else batch.is_valid_S,
     )
 
 
@@ -68,6 +74,7 @@ def merge_tables(tables: Sequence[StepTable]) -> StepTable:
         first_trajectory += len(table.group_N)
     return StepTable(
         entropy_S=torch.cat([table.entropy_S for table in tables]),
+        first_entropy_S=torch.cat([table.first_entropy_S for table in tables]),
         tokens_S=torch.cat([table.tokens_S for table in tables]),
         trajectory_S=torch.cat(trajectory_S),
         next_S=torch.cat(next_S),
@@ -77,4 +84,5 @@ def merge_tables(tables: Sequence[StepTable]) -> StepTable:
         anchor_S=tuple(anchor for table in tables for anchor in table.anchor_S),
         task_reward_S=torch.cat([table.task_reward_S for table in tables]),
         penalty_S=torch.cat([table.penalty_S for table in tables]),
+        is_valid_S=torch.cat([table.is_valid_S for table in tables]),
     )

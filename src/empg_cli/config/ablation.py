@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
@@ -10,6 +11,23 @@ from empg_cli.config.node import Node
 from empg_cli.config.schema import TrainConfig
 
 FolderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+class Tuning(Node):
+    """Random search before a comparison: every variant is played as it is and with the same drawn settings."""
+
+    draws: PositiveInt
+    """Settings drawn from `space`, each once."""
+    seed: NonNegativeInt
+    """Of the draws. More draws with the same seed are those of before and new ones."""
+    space: dict[str, Annotated[list[float | int | bool | str | None], Field(min_length=1)]] = Field(min_length=1)
+    """Key -> the values it is drawn from."""
+
+    @model_validator(mode="after")
+    def there_are_as_many(self) -> Self:
+        if self.draws > (there := math.prod(len(values) for values in self.space.values())):
+            raise ValueError(f"draws must be at most {there}, which is all that space holds, got {self.draws}")
+        return self
 
 
 class Ablation(Node):
@@ -22,8 +40,21 @@ class Ablation(Node):
     mixed: Literal["refuse", "mark"]
     """Cells that other code, packages, data or weights made. refuse: none is added, and no table compares them; mark:
     every table says so above its numbers, and differences leave out the seeds whose cells are unlike."""
+    tuning: Tuning | None
+    """Plays drawn settings of every variant instead of the variant alone; null = off."""
+    confirms: str | None
+    """Folder of a finished study with `tuning`: the variants are played with what did best there, on seeds that tuned
+    nothing (`seeds=n`: n of them). null = off."""
     variants: dict[FolderName, list[str]] = Field(min_length=1)
     """Name -> Hydra overrides, laid over those of the command line."""
+
+    @model_validator(mode="after")
+    def tuning_or_confirming(self) -> Self:
+        if self.confirms is not None and self.tuning is not None:
+            raise ValueError(
+                "tuning must be null beside confirms: winners are played as they are (ablation.tuning=null)"
+            )
+        return self
 
     @model_validator(mode="after")
     def base_is_a_variant(self) -> Self:

@@ -8,6 +8,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from empg_cli.config.node import Brought, Node
 
+Control = Literal["none", "permuted", "permuted_within", "trajectory_mean", "inverted", "first_token", "valid_only"]
+Order = Literal["scale_then_center", "center_then_scale", "bias_only"]
+Scaled = Literal["all", "positive", "negative"]
+
 
 class _Penalised(Node):
     penalty: Literal["step", "episode"]
@@ -93,6 +97,20 @@ class EmpgCredit(Node):
     """minmax: the paper's Eq. 8; quantile: min-max between quantiles; anchor: against the usual entropy of a state."""
     tail: float | None = Field(ge=0, lt=0.5)
     """Share of steps cut at either end, read by normalise=quantile; null otherwise."""
+    control: Control
+    """A test of EMPG, not to train with: what takes the place of a step's own entropy. none: nothing; another step's of
+    the batch (permuted) or of its trajectory (permuted_within); the trajectory's mean; inverted: confident steps are
+    given less; first_token: the entropy of the first token alone; valid_only: the mean of valid, of refused actions."""
+    order: Order
+    """scale_then_center: the paper's; center_then_scale: (A - mean A) g; bias_only: A + mean(A) (g - 1)."""
+    scaled: Scaled
+    """Steps that g scales: all, or those with a positive or a negative advantage."""
+
+    @model_validator(mode="after")
+    def order_tells_where_the_mean_goes(self) -> Self:
+        if self.order != "scale_then_center" and not self.center:
+            raise ValueError(f"order={self.order} says where the mean is subtracted, so center must be true")
+        return self
 
     @model_validator(mode="after")
     def tail_belongs_to_quantile(self) -> Self:

@@ -55,6 +55,7 @@ def make_batch(trajectories: Sequence[Trajectory], *, append_only: bool) -> Batc
         # Each from the numbers themselves: a difference of rounded ones would tell equal rewards apart.
         task_reward_S=torch.tensor([step.reward + step.penalty for step in steps]),
         penalty_S=torch.tensor([step.penalty for step in steps]),
+        is_valid_S=torch.tensor([step.well_formed and step.admissible for step in steps], dtype=torch.bool),
         anchor_S=[step.observation for step in steps],
     )
 

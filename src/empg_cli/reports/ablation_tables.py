@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from empg_cli.files import write_atomically
 from empg_cli.invocation import command
@@ -27,7 +27,7 @@ def main_table(comparison: Comparison) -> Table:
         header=header,
         rows=tuple(_variant_cells(row, scale) for row in comparison.rows),
         notes=_notes(comparison),
-        warnings=mixed_warnings(comparison),
+        warnings=(*mixed_warnings(comparison), *fairness_warnings(comparison)),
     )
 
 
@@ -40,6 +40,24 @@ def mixed_warnings(comparison: Comparison) -> tuple[str, ...]:
     if told:
         told.append("Means are over all runs; Δ and p leave out seeds that a variant and the base have unlike"
                     + (f": {', '.join(left_out)}." if left_out else ", which are none here."))  # fmt: skip
+    return tuple(told)
+
+
+def fairness_warnings(comparison: Comparison) -> tuple[str, ...]:
+    """What a reader must know before comparing the numbers: which seeds have chosen settings, and unequal budgets."""
+    told = []
+    if comparison.is_tuning:
+        told.append("TUNING: these seeds choose settings, and the best of many draws looks better than it is; play the "
+                    "winners on fresh seeds with ablation.tuning=null ablation.confirms=FOLDER.")  # fmt: skip
+    if comparison.confirms:
+        seeds = {run.seed for row in comparison.rows for run in row.runs}
+        if reused := sorted(seeds & set(comparison.confirms["seeds"])):
+            told.append(
+                f"TUNED ON THESE SEEDS: {', '.join(map(str, reused))} have chosen the settings that are compared here."
+            )
+    if len(budgets := set(comparison.episodes.values())) > 1:
+        each = ", ".join(f"{name} {count:,}" for name, count in comparison.episodes.items())
+        told.append(f"UNEQUAL BUDGETS: variants train on {min(budgets):,} to {max(budgets):,} episodes ({each}).")
     return tuple(told)
 
 
@@ -184,8 +202,19 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         notes.append(f"INCOMPLETE: {done} of {comparison.runs_planned} runs are done.")
     if comparison.seeds_planned < 2:
         notes.append("A single seed: no interval, so nothing here tells a difference from chance.")
+    if comparison.confirms:
+        notes.append(_tuned_in(comparison.confirms))
     facts = "; ".join(f"{key}: {value}" for key, value in comparison.facts.items())
     return (*notes, facts + ("" if comparison.facts.get("data") == "official" else " (not the official benchmark)"))
+
+
+def _tuned_in(confirms: Mapping[str, Any]) -> str:
+    winners = "; ".join(
+        f"{arm} = {won['variant']} ({' '.join(won['overrides'])}), {won['mean']:.4g} there"
+        for arm, won in confirms["winners"].items()
+    )
+    seeds = ", ".join(map(str, confirms["seeds"]))
+    return f"Settings tuned in {confirms['study']} on {confirms['metric']}, seeds {seeds}: {winners}."
 
 
 def _rests_on_two(row: VariantRow) -> bool:

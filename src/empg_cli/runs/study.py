@@ -62,6 +62,10 @@ class Study:
     """Variant -> its configuration as far as it shapes results; none in a study of an older empg."""
     mixed: str = "refuse"
     """What is done with cells that are not made of the same: `refuse` or `mark`."""
+    arms: Mapping[str, str] = field(default_factory=dict)
+    """Variant -> the variant of `ablation.variants` that it is a drawn setting of; empty where nothing is tuned."""
+    confirms: Mapping[str, Any] | None = None
+    """Of a study that plays winners: what `studies.tuning.winners` found in which study."""
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -69,6 +73,10 @@ class Study:
 
     def cell_dir(self, cell: Cell) -> Path:
         return self.folder / cell.folder
+
+    def named(self, names: Sequence[str]) -> list[str]:
+        """The variants that `ablation.variants` names: each itself, or its drawn settings."""
+        return [variant for variant in self.variants if self.arms.get(variant, variant) in names]
 
     def part(self, variants: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
         """The cells of these variants with these seeds, seed by seed."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from empg_cli.observe.catalogue import definition_of
 from empg_cli.runs.mixture import Mixture, mixtures
@@ -13,6 +14,7 @@ from empg_cli.runs.rows import read_rows
 from empg_cli.runs.study import Cell, Study
 from empg_cli.stats.intervals import Estimate, Interval, are_equal, t_interval, wilson_interval
 from empg_cli.stats.paired import PairedDifference, holm, paired_difference
+from empg_cli.studies.preregistration import read_plan
 
 SUCCESS_RATE = "eval/success_rate"
 BESIDE = {
@@ -79,6 +81,12 @@ class Comparison:
     """What holds for all variants, or `varies`."""
     mixtures: tuple[Mixture, ...] = ()
     """Parts that were not the same in all runs; differences leave out the pairs of seeds that they separate."""
+    confirms: Mapping[str, Any] | None = None
+    """Where the settings of the variants were tuned, as `Study.confirms`."""
+    episodes: Mapping[str, int] = field(default_factory=dict)
+    """Variant -> episodes that a run of it trains on; none in a study of an older empg."""
+    is_tuning: bool = False
+    """The variants are drawn settings, and the best of them looks better than it is."""
 
     def pairs(self, row: VariantRow) -> list[tuple[float, float]]:
         """(value, value of the base), seed by seed, over the seeds that both have; empty for the base itself."""
@@ -144,6 +152,9 @@ def compare(study: Study) -> Comparison | None:
         runs_planned=len(study.cells),
         facts=_facts(study, counted, runs),
         mixtures=mixed,
+        confirms=study.confirms,
+        episodes={name: facts["episodes"] for name, facts in study.facts.items() if "episodes" in facts},
+        is_tuning=bool(study.arms),
     )
 
 
@@ -211,6 +222,8 @@ def _facts(study: Study, counted: Sequence[Cell], runs: Mapping[str, Sequence[Ru
             facts.setdefault("commit", set()).add(str(commit))
         for key, value in study.facts[cell.variant].items():
             facts.setdefault(key, set()).add(str(value))
+    if plan := read_plan(study.folder):
+        facts["plan"] = {str(plan)}
     tasks = {str(run.tasks) for values in runs.values() for run in values if run.tasks}
     facts |= {"tasks": tasks} if tasks else {}
     return {key: next(iter(values)) if len(values) == 1 else "varies" for key, values in facts.items()}

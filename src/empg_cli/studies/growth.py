@@ -15,12 +15,13 @@ from empg_cli.runs.format import lookup
 from empg_cli.runs.mixture import refuse_cell
 from empg_cli.runs.provenance import CODE, code_digest
 from empg_cli.runs.study import PLACES, Cell, Study, differences, is_study, read_study, write_study, writing_into
+from empg_cli.studies.preregistration import preregister
 
 OTHER = "The folder holds another study: give another run_dir"
 
 
 def entered(asked: Study) -> Study:
-    """`asked` joined with the study in its folder, written there; commands that do so at once wait for each other.
+    """`asked` joined with the study in its folder, written there with its plan; commands that do so at once take turns.
 
     Raises:
         ConfigError: as `joined`; then nothing was written.
@@ -29,6 +30,7 @@ def entered(asked: Study) -> Study:
     asked.folder.mkdir(parents=True, exist_ok=True)
     with writing_into(asked.folder):
         whole = joined(asked)
+        preregister(whole)
         write_study(whole)
     return whole
 
@@ -68,6 +70,7 @@ def _union(here: Study, asked: Study) -> Study:
         facts={**here.facts, **asked.facts},
         costs={**here.costs, **asked.costs},
         settings={**here.settings, **asked.settings},
+        arms={**here.arms, **asked.arms},
     )
 
 

@@ -23,6 +23,7 @@ from empg_cli.runs.facts import cell_hash, config_hash, settings_hash, shaping
 from empg_cli.runs.study import Cell, Study, is_study, without_places
 from empg_cli.studies.forecast import cost_digest
 from empg_cli.studies.growth import joined
+from empg_cli.studies.tuning import refuse_other_settings, with_draws, with_winners
 
 OF_THE_STUDY = {
     "seed": "give seeds=N or seeds=[...]: a study pairs its variants by seed",
@@ -49,7 +50,9 @@ def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_
         if problems:
             raise ConfigError(INVALID, problems)
         composed, _ = compose_job(words, AblateConfig, session)  # what it refuses, the variants report
-        settings = _with_outside_keys(_settings(composed), overrides, config_name, config_dir)
+        settings, arms = with_draws(_settings(composed))
+        settings, confirmed = with_winners(settings)
+        settings = _with_outside_keys(settings, overrides, config_name, config_dir)
         metric = settings.ablation.metric
         if definition_of(metric) is None and not _is_from_outside(metric, composed):
             hint = did_you_mean(metric, [known.name for known in METRICS]) or "every name is in docs/metrics.md"
@@ -78,7 +81,11 @@ def make_study(overrides: Sequence[str], *, config_name: str = "ablate", config_
         costs={name: cost_digest(cfg.model_dump()) for name, cfg in configs.items()},
         settings={name: shaping(cfg.model_dump(mode="json")) for name, cfg in configs.items()},
         mixed=settings.ablation.mixed,
+        arms=arms,
+        confirms=confirmed.told() if confirmed else None,
     )
+    if confirmed:
+        refuse_other_settings(confirmed, study.settings)
     joined(study)
     return study
 
@@ -175,4 +182,5 @@ def _facts(cfg: TrainConfig) -> dict[str, Any]:
         "loss weighting": cfg.algo.loss.weighting,
         "group statistics": getattr(cfg.algo.advantage, "statistics", "trajectory"),
         "updates": cfg.trainer.updates,
+        "episodes": cfg.trainer.updates * cfg.trainer.tasks_per_update * cfg.algo.group_size,
     }

@@ -42,7 +42,9 @@ class AblationSweeper(Sweeper):
         assert self.config is not None and self.launcher is not None, "Hydra calls setup first"
         study = read_study(Path(str(self.config.hydra.sweep.dir)))
         seeds = self.config.seeds
-        asked = study.part(list(self.config.ablation.variants), range(seeds) if isinstance(seeds, int) else list(seeds))
+        asked = study.part(
+            study.named(list(self.config.ablation.variants)), range(seeds) if isinstance(seeds, int) else list(seeds)
+        )
         waiting = [cell for cell in asked if not study.is_done(cell)]
         if len(waiting) < len(asked):
             log.info("%d of %d cells are done already", len(asked) - len(waiting), len(asked))

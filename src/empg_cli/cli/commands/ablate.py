@@ -95,8 +95,9 @@ def run(
     check_demonstrations(words)
     entered(asked)
     folder, again = f"hydra.sweep.dir={as_value(asked.folder)}", command(*COMMAND_LINE[1:])
+    seeds = f"seeds=[{','.join(map(str, asked.seeds))}]"  # those of a confirmation are not 0 to n-1
     try:
-        run_hydra(ablate_task, config_name, [*words, folder], flags, again=again)
+        run_hydra(ablate_task, config_name, [*words, folder, seeds], flags, again=again)
     except BaseException as error:
         if isinstance(error, Stopped):
             print(f"The study:  {len(asked.done())} of {len(asked.cells)} cells are done", file=sys.stderr)

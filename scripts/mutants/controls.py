@@ -1,0 +1,58 @@
+"""Faults in the controls of EMPG."""
+
+from __future__ import annotations
+
+from scripts.mutants.mutant import Mutant
+
+_CONTROLS = ("golden/test_controls_golden.py",)
+
+CONTROLS = (
+    Mutant(
+        "permuted-is-not",
+        "src/empg_cli/algorithms/controls.py",
+        "order_S = permutation(torch.zeros_like(next_S), seed)",
+        "order_S = torch.arange(len(next_S))",
+        "control=permuted is EMPG",
+        _CONTROLS,
+    ),
+    Mutant(
+        "permuted-within-all",
+        "src/empg_cli/algorithms/controls.py",
+        "order_S = permutation(trajectory_S, seed)",
+        "order_S = permutation(torch.zeros_like(trajectory_S), seed)",
+        "control=permuted_within takes weights from other trajectories",
+        _CONTROLS,
+    ),
+    Mutant(
+        "valid-only-by-trajectory",
+        "src/empg_cli/algorithms/controls.py",
+        "weight_S, clarity_S = means_of(weight_S, is_valid_S)",
+        "weight_S, clarity_S = means_of(weight_S, trajectory_S)",
+        "control=valid_only goes by trajectories",
+        _CONTROLS,
+    ),
+    Mutant(
+        "bias-of-one",
+        "src/empg_cli/algorithms/controls.py",
+        "advantage_S.mean() * (parts.weight_S - 1)",
+        "advantage_S.mean() * parts.weight_S",
+        "order=bias_only keeps the mean twice",
+        _CONTROLS,
+    ),
+    Mutant(
+        "one-seed-for-all-batches",
+        "src/empg_cli/algorithms/controls.py",
+        "return zlib.crc32(torch.stack([tokens_S, trajectory_S]).cpu().numpy().tobytes())",
+        "return zlib.crc32(b'')",
+        "every batch has the same permutation",
+        _CONTROLS,
+    ),
+    Mutant(
+        "refused-actions-are-valid",
+        "src/empg_cli/model/batch.py",
+        "[step.well_formed and step.admissible for step in steps]",
+        "[step.well_formed for step in steps]",
+        "control=valid_only does not see what the environment refuses",
+        ("unit/test_batching.py",),
+    ),
+)

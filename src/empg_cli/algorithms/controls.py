@@ -1,0 +1,115 @@
+"""Controls of EMPG (arXiv 2509.09265): its credit with one part taken away or replaced, to see which part does what.
+
+None of this is an algorithm to train with. A control changes what a step is given by entropy, g(H_t) and f(H_t); the
+mean of g over the batch stays 1. An order changes how g, the mean of the advantages and the bonus meet.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from empg_cli.algorithms.empg import Modulation, apply_modulation, clarity, gradient_scale, modulation, of_next
+from empg_cli.algorithms.groups import group_index, group_mean
+from empg_cli.config.algo import Control, Order, Scaled
+
+
+def controlled_modulation(
+    entropy01_S: Tensor,
+    next_S: Tensor,
+    control: Control,
+    *,
+    trajectory_S: Tensor,
+    is_valid_S: Tensor,
+    seed: int,
+    k: float = 1.0,
+    k_future: float = 1.0,
+) -> Modulation:
+    """g and f under a control: permuted over some steps, or replaced by their mean over them.
+
+    Args:
+        entropy01_S: float [S], normalised; for control=first_token of the entropies of first tokens.
+        is_valid_S: bool [S], well formed and accepted by the environment.
+        seed: of the permutations.
+    """
+    match control:
+        case "none" | "first_token":
+            return modulation(entropy01_S, next_S, k=k, k_future=k_future)
+        case "inverted":
+            return modulation(1 - entropy01_S, next_S, k=k, k_future=k_future)
+        case _:
+            weight_S, clarity_S = gradient_scale(entropy01_S, k), clarity(entropy01_S, k_future)
+    match control:
+        case "permuted":
+            order_S = permutation(torch.zeros_like(next_S), seed)
+            weight_S, clarity_S = weight_S[order_S], clarity_S[order_S]
+        case "permuted_within":
+            order_S = permutation(trajectory_S, seed)
+            weight_S, clarity_S = weight_S[order_S], clarity_S[order_S]
+        case "trajectory_mean":
+            weight_S, clarity_S = means_of(weight_S, trajectory_S), means_of(clarity_S, trajectory_S)
+        case "valid_only":
+            weight_S, clarity_S = means_of(weight_S, is_valid_S), means_of(clarity_S, is_valid_S)
+        case _:
+            assert_never(control)
+    return Modulation(entropy01_S, weight_S, of_next(clarity_S, next_S))
+
+
+def ordered_credit(
+    advantage_S: Tensor, parts: Modulation, *, zeta: float, order: Order, scaled: Scaled, center: bool
+) -> Tensor:
+    """The credit of every step, with B = zeta f(H_{t+1}).
+
+    scale_then_center: A g + B, less its mean (Eq. 4 and 9; `center` = False leaves the mean in).
+    center_then_scale: (A - mean A) g + B - mean B.
+    bias_only: A + mean(A) (g - 1) + B - mean B: what the mean alone brings about in A g = (A - mean A) g + mean(A) g.
+
+    Args:
+        scaled: the sign of A on the steps that g scales; on the others it is 1.
+    """
+    parts = replace(parts, weight_S=_on_the_sign(advantage_S, parts.weight_S, scaled))
+    if order == "scale_then_center":
+        return apply_modulation(advantage_S, parts, zeta=zeta, center=center)
+    bonus_S = zeta * (parts.clarity_S - parts.clarity_S.mean())
+    match order:
+        case "center_then_scale":
+            return (advantage_S - advantage_S.mean()) * parts.weight_S + bonus_S
+        case "bias_only":
+            return advantage_S + advantage_S.mean() * (parts.weight_S - 1) + bonus_S
+        case _:
+            assert_never(order)
+
+
+def batch_seed(tokens_S: Tensor, trajectory_S: Tensor) -> int:
+    """A seed made of the lengths of a batch's responses: another batch has other permutations, the same batch the same
+    ones, whenever and on however many ranks it is computed."""
+    return zlib.crc32(torch.stack([tokens_S, trajectory_S]).cpu().numpy().tobytes())
+
+
+def permutation(group_S: Tensor, seed: int) -> Tensor:
+    """long [S]: the rows in random order, each group's among themselves."""
+    shuffled_S = torch.randperm(len(group_S), generator=torch.Generator().manual_seed(seed)).to(group_S.device)
+    drawn_S = shuffled_S[torch.argsort(group_S[shuffled_S], stable=True)]  # group after group, random within
+    return torch.empty_like(drawn_S).scatter_(0, torch.argsort(group_S, stable=True), drawn_S)
+
+
+def means_of(value_S: Tensor, group_S: Tensor) -> Tensor:
+    """float [S]: the mean of each step's group."""
+    index_S, num_groups = group_index(group_S)
+    return group_mean(value_S, index_S, num_groups)[index_S]
+
+
+def _on_the_sign(advantage_S: Tensor, weight_S: Tensor, scaled: Scaled) -> Tensor:
+    match scaled:
+        case "all":
+            return weight_S
+        case "positive":
+            return torch.where(advantage_S > 0, weight_S, 1.0)
+        case "negative":
+            return torch.where(advantage_S < 0, weight_S, 1.0)
+        case _:
+            assert_never(scaled)
