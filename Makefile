@@ -43,7 +43,7 @@ PARITY_ENV := $(VENV)-parity
 # The version that tests/parity/test_verl_*.py call; its own pins of torch and transformers are old, and those of
 # tensordict's pyvers refuse the packaging of constraints.txt.
 VERL ?= verl==0.9.1
-VERL_PARTS ?= tensordict==0.10.0 pyvers==0.1.0 TransferQueue==0.1.10
+VERL_PARTS ?= tensordict==0.10.0 pyvers==0.1.0 TransferQueue==0.1.11
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help

@@ -12,8 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 from transformers import GenerationConfig
-from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput, register
-from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 from empg_cli.agents.agent import AgentMaker, agents_of
 from empg_cli.benchmarks import make_benchmark
@@ -35,6 +34,14 @@ class EpisodeFailed(Exception):  # noqa: N818 (what has happened to an episode)
 @register(NAME)
 class EmpgAgentLoop(AgentLoopBase):  # type: ignore[misc]
     """One session is one episode. A window gives a row a step, a transcript one row."""
+
+    def __init__(self, *args: Any, hf_model_type: str | None = None, **kwargs: Any) -> None:
+        """hf_model_type: verl chooses its maker of prompts by it, which is not used here, and refuses tokenizers that
+        are not the family's, such as those of our tiny agents."""
+        try:
+            super().__init__(*args, hf_model_type=hf_model_type, **kwargs)
+        except ValueError:
+            super().__init__(*args, **kwargs)
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> list[AgentLoopOutput]:
         """
@@ -78,9 +85,7 @@ class ServerEngine:
         params = self._params | {"max_tokens": sampling.max_new_tokens, "stop_token_ids": list(self._stop_ids)}
         begun = time.monotonic()
         # One id for all turns: verl sends them to the same server, which has their beginning in its cache.
-        answer = await self._servers.generate(
-            request_id=self._request, prompt_ids=list(prompt), sampling_params=params
-        )
+        answer = await self._servers.generate(request_id=self._request, prompt_ids=list(prompt), sampling_params=params)
         self.seconds += time.monotonic() - begun
         ids = list(answer.token_ids)
         if not ids:

@@ -24,7 +24,7 @@ from empg_cli.types import Task
 CONFIG, TRAIN, EVAL, SCRIPT = "empg.yaml", "train.parquet", "eval.parquet", "run.sh"
 HERE = "$here"
 """The folder, to the script."""
-_PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z/][\w./-]*")
+_PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z/][\w./-]*|\d{4}-\d\d-\d\d")
 
 
 def write(cfg: TrainConfig, out: Path) -> dict[str, int]:
@@ -90,6 +90,7 @@ def command(found: Words, prompt_date: date) -> str:
         "# By `empg verl`. In an environment with verl and empg: ./run.sh trainer.n_gpus_per_node=8\n"
         "set -euo pipefail\n"
         'here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"\n'
+        "here=\"${here//\\'/\\\\\\'}\"  # in quotes of Hydra's below\n"
         "# Of what verl loads by itself it passes over what fails; this it does not.\n"
         "export VERL_USE_EXTERNAL_MODULES=empg_cli.integrations.verl.plugin\n"
         "exec python3 -m verl.trainer.main_ppo \\\n  " + " \\\n  ".join([*lines, '"$@"']) + "\n"

@@ -89,6 +89,7 @@ def steps_of(rows: Sequence[Row]) -> Steps:
             spans += [(number, begin, end) for begin, end in begun]
             facts += _facts(rows[number], len(begun), is_last=is_last)
             trajectory += [episode] * len(begun)
+    is_noted = all(rows[number].facts is not None for numbers in played.values() for number in numbers)
     entropies = [rows[row].entropy_T[begin:end].float().mean() for row, begin, end in spans]
     rewards = [0.0] * len(played)
     for episode, fact in zip(trajectory, facts, strict=True):
@@ -102,7 +103,7 @@ def steps_of(rows: Sequence[Row]) -> Steps:
         reward_S=torch.tensor([fact["reward"] for fact in facts]),
         group_N=torch.tensor([group_of[uid] for uid, _ in played], dtype=torch.long),
         reward_N=torch.tensor(rewards),
-        anchor_S=tuple(fact["observation"] for fact in facts),
+        anchor_S=tuple(fact["observation"] for fact in facts) if is_noted else (),  # who needs them asks for them
         task_reward_S=torch.tensor([fact["reward"] + fact["penalty"] for fact in facts]),
         penalty_S=torch.tensor([fact["penalty"] for fact in facts]),
     )

@@ -53,7 +53,7 @@ class EmpgTrainer(PPOTrainerSync):  # type: ignore[misc]
             return super()._compute_advantage(batch, metrics)
 
 
-@register_adv_est(NAME)
+@register_adv_est(NAME)  # type: ignore[untyped-decorator]
 def empg_advantage(
     token_level_rewards: Tensor, response_mask: Tensor, index: Any = None, config: Any = None, **_: Any
 ) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from empg_cli.config.algo import CispoLoss, ClipLoss, SequenceLoss
 from empg_cli.config.dist import NodeDist
@@ -115,7 +116,7 @@ def _actor(cfg: TrainConfig) -> Words:
     tokens = trainer.tokens_per_microbatch
     most = max(cfg.rollout.max_context_tokens, 0 if tokens == "auto" else tokens)
     return {
-        "actor_rollout_ref.model.path": model.path or str(packaged_agent(cfg.benchmark.name)),
+        "actor_rollout_ref.model.path": _weights(cfg),
         "actor_rollout_ref.model.enable_gradient_checkpointing": model.gradient_checkpointing,
         "actor_rollout_ref.model.lora_rank": model.lora.rank,
         "actor_rollout_ref.model.lora_alpha": int(model.lora.alpha),
@@ -136,6 +137,14 @@ def _actor(cfg: TrainConfig) -> Words:
         f"{ACTOR}.ppo_max_token_len_per_gpu": most,
         f"{ACTOR}.data_loader_seed": cfg.seed,
     }
+
+
+def _weights(cfg: TrainConfig) -> str:
+    """A folder by its whole name, since the script may be called from anywhere; else an id of the hub."""
+    if cfg.model.path is None:
+        return str(packaged_agent(cfg.benchmark.name))
+    folder = Path(cfg.model.path).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else cfg.model.path
 
 
 def _rollout(cfg: TrainConfig) -> Words:
