@@ -69,16 +69,8 @@ def steps_of(rows: Sequence[Row]) -> Steps:
     Raises:
         RowsError: a key has another form, or the facts are not those of the row's tokens.
     """
-    episodes: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for number, row in enumerate(rows):
-        if row.is_padding:
-            continue
-        uid, session, index = _parts(row.key)
-        episodes.setdefault((uid, session), []).append((index, number))
-    members = Counter(uid for uid, _ in episodes)
-    played = {name: [number for _, number in sorted(of)] for name, of in episodes.items() if members[name[0]] > 1}
+    played = _played(rows)
     group_of = {uid: group for group, uid in enumerate(dict.fromkeys(uid for uid, _ in played))}
-
     spans: list[tuple[int, int, int]] = []
     facts: list[StepFacts] = []
     trajectory: list[int] = []
@@ -108,6 +100,17 @@ def steps_of(rows: Sequence[Row]) -> Steps:
         penalty_S=torch.tensor([fact["penalty"] for fact in facts]),
     )
     return Steps(table, spans, len(rows))
+
+
+def _played(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
+    """Uid and session of each episode that has another one in its group, with its rows in their order."""
+    episodes: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for number, row in enumerate(rows):
+        if not row.is_padding:
+            uid, session, index = _parts(row.key)
+            episodes.setdefault((uid, session), []).append((index, number))
+    members = Counter(uid for uid, _ in episodes)
+    return {name: [number for _, number in sorted(of)] for name, of in episodes.items() if members[name[0]] > 1}
 
 
 def runs(mask_T: Tensor) -> list[tuple[int, int]]:
