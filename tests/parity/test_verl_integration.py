@@ -202,7 +202,7 @@ def test_an_agent_loop_of_others_gets_the_same_where_only_the_end_is_rewarded(pa
 
 
 def test_verl_trains_in_its_synchronous_way_under_our_name(tmp_path: Path) -> None:
-    """Its base class asks for the name "sync" in seven places; under another it would be asynchronous in parts."""
+    """Its base class asks for the name "sync" in six places; under another it would be asynchronous in parts."""
     trainer = EmpgTrainer(handed_over(tiny_config(*GAMES), tmp_path / "folder"))
     assert isinstance(trainer, PPOTrainerSync)
     assert trainer.trainer_mode == "sync" and type(trainer.replay_buffer) is ReplayBuffer
