@@ -43,8 +43,10 @@ MODEL ?=
 AXE ?= axe-core@4.14.1
 AXE_FILE := build/axe/package/axe.min.js
 PARITY_ENV := $(VENV)-parity
-# The version whose functions tests/parity/test_verl_parity.py calls; its own pins of torch and transformers are old.
+# The version that tests/parity/test_verl_*.py call; its own pins of torch and transformers are old, and those of
+# tensordict's pyvers refuse the packaging of constraints.txt.
 VERL ?= verl==0.9.1
+VERL_PARTS ?= tensordict==0.10.0 pyvers==0.1.0 TransferQueue==0.1.11
 SOURCES := src tests scripts
 
 .DEFAULT_GOAL := help
@@ -111,12 +113,13 @@ $(PARITY_ENV)/.done: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PARITY_ENV)
 	$(BIN)/uv pip install --quiet --python $(PARITY_ENV)/bin/python $(TORCH_SOURCE) "$(TORCH)" --constraint constraints.txt \
 		--editable . --group parity
-	$(BIN)/uv pip install --quiet --python $(PARITY_ENV)/bin/python --no-deps "$(VERL)"
+	$(BIN)/uv pip install --quiet --python $(PARITY_ENV)/bin/python --no-deps "$(VERL)" $(VERL_PARTS)
 	@touch $@
 
 parity: $(PARITY_ENV)/.done  ## Compare formulas and gradients with verl's and TRL's own code, in an environment of their own
-	$(PARITY_ENV)/bin/python -c 'import trl.trainer.grpo_trainer, verl.trainer.ppo.core_algos, verl.workers.config'  # or all is skipped
-	$(PARITY_ENV)/bin/python -m pytest tests/parity/test_trl_parity.py tests/parity/test_verl_parity.py
+	$(PARITY_ENV)/bin/python -c 'import trl.trainer.grpo_trainer, verl.workers.config, verl.trainer.ppo.v1'  # or all is skipped
+	$(PARITY_ENV)/bin/python -m pytest tests/parity/test_trl_parity.py tests/parity/test_verl_parity.py \
+		tests/parity/test_verl_integration.py
 
 $(BENCH_ENV): $(DEV_ENV)
 	$(UV_INSTALL) --group bench

@@ -47,7 +47,7 @@ def test_configurations_are_validated_before_torch_is_loaded() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "evaluate", "ablate", "report", "play", "export", "serve", "init", "data_trajectories", "doctor"],
+    ["train", "evaluate", "ablate", "report", "play", "export", "serve", "init", "data_trajectories", "doctor", "verl"],
 )
 def test_torch_is_not_loaded_before_there_is_work_for_it(command: str) -> None:
     """Mistakes on a command line, `--cfg` and tables come at once."""
@@ -58,7 +58,7 @@ def test_torch_is_not_loaded_before_there_is_work_for_it(command: str) -> None:
 def test_help_lists_the_commands() -> None:
     shown = CliRunner().invoke(app, ["--help"])
     assert shown.exit_code == 0
-    for command in ("train", "eval", "export", "serve", "play", "init", "doctor", "--install-completion"):
+    for command in ("train", "eval", "export", "serve", "verl", "play", "init", "doctor", "--install-completion"):
         assert command in shown.output
 
 

@@ -21,6 +21,7 @@ from empg_cli.config.job import load_job
 from empg_cli.config.plan import PlanConfig
 from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import EvalConfig, TrainConfig
+from empg_cli.integrations.verl.words import refused
 from empg_cli.runs.own_config import primary_config
 from empg_cli.studies.plan import make_study
 
@@ -104,6 +105,12 @@ def _plan(given: dict[str, Any], overrides: list[str]) -> None:
     load_job("plan", overrides, PlanConfig)
 
 
+def _verl(given: dict[str, Any], overrides: list[str]) -> None:
+    out, *rest = overrides
+    assert out.startswith("out=")
+    assert not list(refused(load_job("train", rest, TrainConfig)))
+
+
 CHECKS: dict[str, Callable[[dict[str, Any], list[str]], None]] = {
     "train": _train,
     "eval": _eval,
@@ -112,6 +119,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], list[str]], None]] = {
     "export": _export,
     "play": _play,
     "plan": _plan,
+    "verl": _verl,
 }
 """Others take a path or words of their own, which the parser has read."""
 

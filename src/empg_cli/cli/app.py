@@ -228,6 +228,15 @@ def serve(overrides: Overrides = None) -> None:
         command.run(overrides or [])
 
 
+@app.command(cls=OverridesCommand, epilog="What verl does otherwise, and what was tried: docs/verl.md")
+def verl(overrides: Overrides = None) -> None:
+    """Hand a training over to verl: [bold]empg verl out=FOLDER model=qwen2.5-7b rollout=window[/bold]."""
+    with user_border():
+        from empg_cli.cli.commands import verl as command
+
+        command.run(overrides or [])
+
+
 @app.command(
     cls=OverridesCommand,
     epilog="plan.hardware=here, 1x24GB, 1x80GB, 8x80GB or cpu-8GB. What does not fit ends with exit code 2.",
