@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from empg_cli.benchmarks.base import Observation, StepResult
 from empg_cli.config.node import BenchmarkSettings
-from empg_cli.integrations.tools import OVER, ToolEnv, ToolTasks
+from empg_cli.integrations.tools import ToolEnv, ToolTasks
 from empg_cli.types import Task
 
 COLOURS = ("red", "blue", "green", "white")
@@ -125,10 +125,10 @@ def tool_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_tool_model(folder: Path, *, steps: int = 120, seed: int = 0) -> Path:
+def save_tool_model(folder: Path, *, steps: int = 80, seed: int = 0) -> Path:
     """A model that has learned the form of a call, not which doors to take: it was shown random ones."""
     tasks, rng = doors(), random.Random(seed)
-    shown = [conversation(tasks, rng.choices(COLOURS, k=4)) for _ in range(16 * steps)]
+    shown = [conversation(tasks, rng.choices(COLOURS, k=4)) for _ in range(8 * steps)]
     words = [f"act command {colour}" for colour in COLOURS]
     tokenizer = tool_tokenizer(["user assistant tool bye", *words, *(message["content"] for message in shown[0])])
     torch.manual_seed(seed)
@@ -149,7 +149,7 @@ def save_tool_model(folder: Path, *, steps: int = 120, seed: int = 0) -> Path:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     for number in range(steps):
-        texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in shown[16 * number :][:16]]
+        texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in shown[8 * number :][:8]]
         rows = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
         labels = rows.input_ids.masked_fill(rows.attention_mask == 0, -100)
         model(**rows, labels=labels).loss.backward()

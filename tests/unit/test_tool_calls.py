@@ -1,4 +1,4 @@
-"""Benchmarks as environments with one tool, and EMPG's credit of turns held as padded rows: the same numbers as ours."""
+"""Benchmarks as environments with one tool, and EMPG's credit of turns in padded rows: the same numbers as ours."""
 
 from __future__ import annotations
 
