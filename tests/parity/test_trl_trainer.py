@@ -69,34 +69,40 @@ def same(found, expected):
     assert difference <= 1e-6 and size > 0.1
 
 
-def test_the_credit_is_ours(model, tmp_path):
-    """From rewards and token entropies on, over Dr. GRPO's advantages; and the loss is the one that this credit has."""
+@pytest.fixture(scope="module")
+def played(model, tmp_path_factory):
+    """One update, in two micro-batches, over Dr. GRPO's advantages."""
     made = trainer(
-        Watched, model, tmp_path, more=KNOBS, max_steps=1, temperature=TEMPERATURE, scale_rewards="none",
-        per_device_train_batch_size=16, gradient_accumulation_steps=2,
+        Watched, model, tmp_path_factory.mktemp("trl"), more=KNOBS, max_steps=1, temperature=TEMPERATURE,
+        scale_rewards="none", per_device_train_batch_size=16, gradient_accumulation_steps=2,
     )  # fmt: skip
     made.train()
-    cfg = config.load([*CREDIT, "algo.advantage.scale_by_std=false", f"rollout.temperature={TEMPERATURE}"])
-    expected = our_credit(made.seen, cfg, group_size=16)
-    same(made.seen.credit, expected)
-    # The loss had the same rows, shuffled and dealt over two micro-batches. Ratios are 1, so it is minus their mean.
-    credits = [row.tolist() for row in made.seen.credit]
-    assert sorted(made.learned) == sorted(zip(made.seen.completions, credits, strict=True))
-    tokens = sum(map(sum, made.seen.sampled))
-    assert made.state.log_history[0]["loss"] == pytest.approx(-sum(row.sum() for row in expected) / tokens, abs=1e-6)
+    return made
 
 
-def test_the_entropies_are_our_policys(model, tmp_path):
+def test_the_credit_is_ours(played):
+    """From rewards and token entropies on."""
+    cfg = config.load([*CREDIT, "algo.advantage.scale_by_std=false"])
+    same(played.seen.credit, our_credit(played.seen, cfg, group_size=16))
+
+
+def test_the_entropies_are_our_policys(played, model):
     """From the same weights, at the sampling temperature, to what two ways of adding up in single precision leave."""
-    made = trainer(Watched, model, tmp_path, max_steps=1, temperature=TEMPERATURE, learning_rate=0.0)
-    made.train()
-    batch = make_batch(trajectories(made.seen, group_size=16), append_only=True)
+    batch = make_batch(trajectories(played.seen, group_size=16), append_only=True)
     policy = load_folder(str(model), dtype="float32", device=torch.device("cpu"))
     cfg = config.load(["trainer.device=cpu", f"rollout.temperature={TEMPERATURE}"])
     _, entropy_ST = score_batch(policy, batch, cfg)
     difference = (entropy_ST - batch.entropy_ST)[batch.mask_ST].abs().max().item()
     print(f"max difference {difference:.1e} of {entropy_ST.max():.2f} nats")
     assert difference <= 1e-5 and entropy_ST.max() > 0.5
+
+
+def test_the_loss_is_that_of_the_credit(played):
+    """It had the same rows, shuffled and dealt over the micro-batches. Ratios are 1, so it is minus their mean."""
+    seen = played.seen
+    assert sorted(played.learned) == sorted(zip(seen.completions, (row.tolist() for row in seen.credit), strict=True))
+    mean = sum(row.sum().item() for row in seen.credit) / sum(map(sum, seen.sampled))
+    assert played.state.log_history[0]["loss"] == pytest.approx(-mean, abs=1e-6)
 
 
 def test_the_credit_is_ours_on_advantages_of_trl(model, tmp_path, monkeypatch):
@@ -165,3 +171,18 @@ def test_a_tiny_agent_learns(model, tmp_path):
     assert after > before + 0.2
     weights = [entry["empg/weight/max"] for entry in made.state.log_history if "reward" in entry]
     assert all(weight > 1 for weight in weights)  # turns were told apart, update after update
+
+
+def test_the_snippet_of_the_page_runs(model, tmp_path, monkeypatch):
+    """docs/integrations.md, with one update of short conversations on a CPU."""
+    page = (ROOT / "docs/integrations.md").read_text(encoding="utf-8")
+    (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "integrations.trl" in block)
+    here = 'GRPOConfig(max_steps=1, use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True, '
+    monkeypatch.chdir(tmp_path)
+    names = {"MODEL": str(model)}
+    snippet = snippet.replace("GRPOConfig(num", f"{here}num").replace(
+        "max_completion_length=8192", "max_completion_length=256"
+    )
+    exec(compile(snippet, "docs/integrations.md", "exec"), names)
+    (logged, *_) = names["trainer"].state.log_history
+    assert {"reward", "rewards/success/mean", "empg/weight/max"} <= logged.keys()

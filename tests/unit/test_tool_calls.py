@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import random
+import re
+import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,3 +150,21 @@ def test_an_entropy_that_is_no_number_is_refused() -> None:
     settings = EmpgCredit(kind="empg", k=1, k_future=1, zeta=0.05, center=True, normalise="minmax", tail=None)
     with pytest.raises(ValueError, match="entropy of step 0 is nan"):
         turn_credit(settings, torch.zeros(1), entropy_BS, turns_B, torch.ones(1).bool())
+
+
+@pytest.mark.parametrize(
+    ("fake", "words"),
+    [
+        (None, "this needs TRL: "),
+        (SimpleNamespace(__version__="9.0", GRPOTrainer=type("GRPOTrainer", (), {})), "TRL 9.0 has no _generate_and"),
+    ],
+    ids=["absent", "another"],
+)
+def test_without_what_is_needed_of_trl_the_command_is_said(
+    fake: object, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trl", fake)  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, "empg_cli.integrations.trl", raising=False)
+    with pytest.raises(ImportError, match=re.escape(words)) as refused:
+        importlib.import_module("empg_cli.integrations.trl")
+    assert "trl>=1.16,<1.17" in str(refused.value)

@@ -44,7 +44,7 @@ class ToolTasks:
         self._rules = rules_of(self.settings)
 
     def rows(self, split: str, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """A row a task: `prompt`, to which the trainer adds what `ToolEnv.reset` returns, and `info`, for finding it."""
+        """A row a task: `prompt`, to which the trainer adds what `ToolEnv.reset` returns, and `info`, for `reset`."""
         for number, task in enumerate(self.benchmark.tasks(split)[:limit]):
             info = {"split": split, "number": number, "task_id": task.task_id, "kind": task.kind}
             yield {"prompt": [{"role": "user", "content": OPENING}], "info": info}

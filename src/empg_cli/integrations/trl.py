@@ -31,7 +31,7 @@ try:
 except ImportError:
     raise ImportError(f"this needs TRL: {pip_install(TRIED)}") from None
 if missing := [name for name in USED if not hasattr(GRPOTrainer, name)]:
-    raise ImportError(f"the GRPOTrainer of TRL {version} has no {missing[0]}, which this needs: {pip_install(TRIED)}")
+    raise ImportError(f"GRPOTrainer of TRL {version} has no {missing[0]}, which this needs: {pip_install(TRIED)}")
 
 
 class EMPGTrainer(GRPOTrainer):  # type: ignore[misc]
