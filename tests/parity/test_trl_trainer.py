@@ -123,6 +123,7 @@ def test_the_credit_is_ours_on_advantages_of_trl(model, tmp_path, monkeypatch):
     assert all(made.seen.credit[row].count_nonzero() == 0 for row in failed)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_statistics(model, tmp_path):
     """Each has half of the conversations, and min, max, mean and centre are those of all."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -161,6 +162,7 @@ def test_a_knob_out_of_range_is_refused(model, tmp_path):
         trainer(EMPGTrainer, model, tmp_path, more={"zeta": -0.1}, max_steps=1)
 
 
+@pytest.mark.slow
 def test_a_tiny_agent_learns(model, tmp_path):
     """From the form of a call to the doors that lead out: seed 0, 40 updates of 32 conversations."""
     made = trainer(EMPGTrainer, model, tmp_path, max_steps=40, seed=0)
@@ -177,12 +179,10 @@ def test_the_snippet_of_the_page_runs(model, tmp_path, monkeypatch):
     """docs/integrations.md, with one update of short conversations on a CPU."""
     page = (ROOT / "docs/integrations.md").read_text(encoding="utf-8")
     (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "integrations.trl" in block)
-    here = 'GRPOConfig(max_steps=1, use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True, '
+    here = "max_steps=1, logging_steps=1, use_cpu=True, bf16=False, report_to=[], save_strategy='no', disable_tqdm=True"
+    snippet = snippet.replace("GRPOConfig(", f"GRPOConfig({here}, ").replace("length=8192", "length=256")
     monkeypatch.chdir(tmp_path)
     names = {"MODEL": str(model)}
-    snippet = snippet.replace("GRPOConfig(num", f"{here}num").replace(
-        "max_completion_length=8192", "max_completion_length=256"
-    )
     exec(compile(snippet, "docs/integrations.md", "exec"), names)
     (logged, *_) = names["trainer"].state.log_history
     assert {"reward", "rewards/success/mean", "empg/weight/max"} <= logged.keys()

@@ -49,7 +49,7 @@ class DoorSettings(BenchmarkSettings):
 
 
 class Rooms:
-    """Two rooms in a row, each with four doors; one of them leads on. A wrong one costs a step."""
+    """Two rooms in a row, each with four doors; one of them leads on, and earns a half. A wrong one costs a step."""
 
     def __init__(self, task: Task, settings: DoorSettings) -> None:
         self.task, self._settings = task, settings
@@ -62,11 +62,12 @@ class Rooms:
         self._steps += 1
         if action == "break":
             raise RuntimeError("the door is stuck")
-        self._room += action == WAY[self._room]
+        passed = action == WAY[self._room]
+        self._room += passed
         won = self._room == len(WAY)
         done, score = won or self._steps == self._settings.max_steps, self._room / len(WAY)
         text = "out" if won else f"room {self._room + 1}"
-        return StepResult(text, (), float(won), done, won, score, valid=action in COLOURS)
+        return StepResult(text, (), passed / len(WAY), done, won, score, valid=action in COLOURS)
 
 
 class Doors:
@@ -125,7 +126,7 @@ def tool_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_tool_model(folder: Path, *, steps: int = 80, seed: int = 0) -> Path:
+def save_tool_model(folder: Path, *, steps: int = 120, seed: int = 0) -> Path:
     """A model that has learned the form of a call, not which doors to take: it was shown random ones."""
     tasks, rng = doors(), random.Random(seed)
     shown = [conversation(tasks, rng.choices(COLOURS, k=4)) for _ in range(8 * steps)]

@@ -112,4 +112,4 @@ class EMPGTrainer(GRPOTrainer):  # type: ignore[misc]
             batch_size=args.per_device_train_batch_size if is_training else args.per_device_eval_batch_size,
             compute_entropy=True,
         )
-        return entropy_BT
+        return entropy_BT  # type: ignore[no-any-return]
