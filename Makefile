@@ -116,10 +116,10 @@ $(PARITY_ENV)/.done: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(PARITY_ENV)/bin/python --no-deps "$(VERL)" $(VERL_PARTS)
 	@touch $@
 
-parity: $(PARITY_ENV)/.done  ## Compare formulas and gradients with verl's and TRL's own code, in an environment of their own
+parity: $(PARITY_ENV)/.done  ## Compare formulas and gradients with verl's and TRL's own code, and our credit inside both trainers
 	$(PARITY_ENV)/bin/python -c 'import trl.trainer.grpo_trainer, verl.workers.config, verl.trainer.ppo.v1'  # or all is skipped
-	$(PARITY_ENV)/bin/python -m pytest tests/parity/test_trl_parity.py tests/parity/test_verl_parity.py \
-		tests/parity/test_verl_integration.py
+	$(PARITY_ENV)/bin/python -m pytest tests/parity/test_trl_parity.py tests/parity/test_trl_trainer.py \
+		tests/parity/test_verl_parity.py tests/parity/test_verl_integration.py
 
 $(BENCH_ENV): $(DEV_ENV)
 	$(UV_INSTALL) --group bench

@@ -80,6 +80,8 @@ def test_the_snippet_runs(snippet: str, place: Path, request: pytest.FixtureRequ
         found = importlib.util.find_spec("verifiers")
         if found is None or not hasattr(pytest.importorskip("verifiers"), "MultiTurnEnv"):
             pytest.skip("verifiers with MultiTurnEnv is not installed")
+    if "integrations.trl" in snippet:
+        pytest.skip("needs TRL and a model that calls tools: tests/parity/test_trl_trainer.py runs it (make parity)")
     if "steps/steps.parquet" in snippet and not Path("steps/steps.parquet").exists():
         invoke("data", "trajectories", "run=runs/chat", "out=steps/steps.parquet")
     names = {"BASE_URL": request.getfixturevalue("base_url")} if "BASE_URL" in snippet else {}

@@ -15,6 +15,12 @@ FALLBACK_CHARACTERS = 200
 _ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 
 
+def with_actions(text: str, actions: Sequence[str]) -> str:
+    """What an environment says, and what can be done now where it lists that."""
+    listed = ", ".join(f"'{action}'" for action in actions)
+    return f"{text}\n\nAdmissible actions now: [{listed}]" if listed else text
+
+
 class PlainCompact:
     """Observations and actions as they are, a token a word: the benchmark's vocabulary must hold every word of them."""
 
@@ -51,10 +57,7 @@ class PlainChat:
         return self.turn("", observation)
 
     def turn(self, action: str, observation: Observation) -> str:
-        listed = ", ".join(f"'{action}'" for action in observation.actions)
-        return "\n\n".join(
-            [observation.text, *([f"Admissible actions now: [{listed}]"] if listed else []), INSTRUCTIONS]
-        )
+        return f"{with_actions(observation.text, observation.actions)}\n\n{INSTRUCTIONS}"
 
     def window(self, past: Sequence[Exchange], steps_taken: int, observation: Observation) -> str:
         first = steps_taken - len(past) + 1

@@ -12,7 +12,7 @@ from empg_cli.agents.agent import Agent, wording_maker
 from empg_cli.agents.messages import Message, MessageCodec
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.border import begin, step_in_place
-from empg_cli.integrations.playing import opened
+from empg_cli.integrations.playing import opened, rules_of
 from empg_cli.rollout.engine import Completion
 from empg_cli.rollout.episode import EpisodeRules, settle, understood
 from empg_cli.types import Step, Task
@@ -30,15 +30,7 @@ class Chats:
         """
         self.benchmark, self.settings = opened(benchmark, target=target, **keys)
         self._make_wording = wording_maker(self.settings, "chat", self.benchmark)
-        self._rules = EpisodeRules(
-            append_only=True,
-            max_steps=self.settings.max_steps,
-            temperature=1.0,
-            max_new_tokens=0,  # the tool has limits of its own
-            max_context_tokens=0,
-            invalid_action_penalty=self.settings.invalid_action_penalty,
-            penalise_refused=self.settings.invalid_action_scope == "admissible",
-        )
+        self._rules = rules_of(self.settings)
 
     def rows(self, split: str, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """A row a task: `prompt`, the messages that begin its conversation, and `info`, which finds it again."""

@@ -10,6 +10,7 @@ from empg_cli.benchmarks import base, make_benchmark
 from empg_cli.config import outside
 from empg_cli.config.benchmarks import Benchmark
 from empg_cli.config.compose import benchmark_node
+from empg_cli.rollout.episode import EpisodeRules
 
 OURS = ("alfworld", "webshop", "deepsearch")
 
@@ -32,3 +33,16 @@ def opened(name: str, *, target: str | None = None, **keys: Any) -> tuple[base.B
     values = {"benchmark": {**keys, "name": played.name, "target": target or name}}
     outside.check(values)  # fills in the defaults; what is wrong was said above
     return played, TypeAdapter[Benchmark](Benchmark).validate_python(values["benchmark"])
+
+
+def rules_of(settings: Benchmark) -> EpisodeRules:
+    """Those of episodes that another tool plays turn by turn, within limits of its own for tokens."""
+    return EpisodeRules(
+        append_only=True,
+        max_steps=settings.max_steps,
+        temperature=1.0,
+        max_new_tokens=0,
+        max_context_tokens=0,
+        invalid_action_penalty=settings.invalid_action_penalty,
+        penalise_refused=settings.invalid_action_scope == "admissible",
+    )
