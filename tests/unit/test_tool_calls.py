@@ -9,6 +9,7 @@ import re
 import sys
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,9 @@ from empg_cli.integrations.turns import on_tokens, turn_credit, turn_entropies, 
 from tests.support.tool_calls import Doors, doors
 
 KEYS = {"train_games": 5, "max_steps": 4}
+PLAIN: Any = {
+    "normalise": "minmax", "tail": None, "control": "none", "order": "scale_then_center", "scaled": "all",
+}  # fmt: skip
 
 
 def begun(tasks: ToolTasks) -> tuple[ToolEnv, str]:
@@ -130,7 +134,7 @@ def test_the_credit_of_turns_is_that_of_our_steps(center: bool) -> None:
     expected_S = modulate(advantage_N[row_S], step_entropy(padded_ST, mask_ST), next_S, **knobs)
 
     entropy_BS, turns_B = turn_entropies(entropy_BT, turn_numbers(mask_BT))
-    settings = EmpgCredit(kind="empg", normalise="minmax", tail=None, **knobs)
+    settings = EmpgCredit(kind="empg", **PLAIN, **knobs)
     credit_NS, metrics = turn_credit(settings, advantage_N, entropy_BS, turns_B, is_scored_N)
     found_S = torch.stack([credit_NS[row, number] for row, number in where])
     torch.testing.assert_close(found_S, expected_S, atol=1e-6, rtol=0)
@@ -140,14 +144,14 @@ def test_the_credit_of_turns_is_that_of_our_steps(center: bool) -> None:
 
 def test_a_batch_that_nobody_could_judge_has_no_credit() -> None:
     entropy_BS, turns_B = turn_entropies(torch.rand(2, 3), turn_numbers(torch.ones(2, 3).bool()))
-    settings = EmpgCredit(kind="empg", k=1, k_future=1, zeta=0.05, center=True, normalise="minmax", tail=None)
+    settings = EmpgCredit(kind="empg", k=1, k_future=1, zeta=0.05, center=True, **PLAIN)
     credit_NS, _ = turn_credit(settings, torch.zeros(2), entropy_BS, turns_B, torch.zeros(2).bool())
     assert credit_NS.tolist() == [[0], [0]]
 
 
 def test_an_entropy_that_is_no_number_is_refused() -> None:
     entropy_BS, turns_B = turn_entropies(torch.full((1, 3), float("nan")), turn_numbers(torch.ones(1, 3).bool()))
-    settings = EmpgCredit(kind="empg", k=1, k_future=1, zeta=0.05, center=True, normalise="minmax", tail=None)
+    settings = EmpgCredit(kind="empg", k=1, k_future=1, zeta=0.05, center=True, **PLAIN)
     with pytest.raises(ValueError, match="entropy of step 0 is nan"):
         turn_credit(settings, torch.zeros(1), entropy_BS, turns_B, torch.ones(1).bool())
 

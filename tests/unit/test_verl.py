@@ -22,7 +22,7 @@ LENGTH = "algo.loss.length_normalised"
 
 
 def fact(reward: float, penalty: float = 0.0, observation: str = "") -> StepFacts:
-    return {"reward": reward, "penalty": penalty, "observation": observation}
+    return {"reward": reward, "penalty": penalty, "observation": observation, "is_valid": True}
 
 
 def row(key: str, mask: list[int], entropy: list[float], *facts: StepFacts, is_padding: bool = False) -> Row:

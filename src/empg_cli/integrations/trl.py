@@ -67,7 +67,16 @@ class EMPGTrainer(GRPOTrainer):  # type: ignore[misc]
             pydantic.ValidationError: one of the four is out of range.
         """
         self.credit = EmpgCredit(
-            kind="empg", k=k, k_future=k_future, zeta=zeta, center=center, normalise="minmax", tail=None
+            kind="empg",
+            k=k,
+            k_future=k_future,
+            zeta=zeta,
+            center=center,
+            normalise="minmax",
+            tail=None,
+            control="none",
+            order="scale_then_center",
+            scaled="all",
         )
         self._is_scored_N = torch.ones(0, dtype=torch.bool)
         super().__init__(*args, **kwargs)

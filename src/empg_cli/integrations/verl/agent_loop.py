@@ -142,7 +142,12 @@ def _response(row: Sequence[Step]) -> tuple[list[int], list[int], list[float] | 
 
 
 def _facts(step: Step) -> StepFacts:
-    return {"reward": step.reward, "penalty": step.penalty, "observation": step.observation}
+    return {
+        "reward": step.reward,
+        "penalty": step.penalty,
+        "observation": step.observation,
+        "is_valid": step.well_formed and step.admissible,
+    }
 
 
 @dataclass(frozen=True, slots=True)

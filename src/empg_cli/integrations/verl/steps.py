@@ -24,6 +24,8 @@ class StepFacts(TypedDict):
     """The environment's, less `penalty`."""
     penalty: float
     observation: str
+    is_valid: bool
+    """Well formed and accepted by the environment."""
 
 
 class RowsError(ValueError):
@@ -89,6 +91,9 @@ def steps_of(rows: Sequence[Row]) -> Steps:
     follows = [a == b for a, b in zip(trajectory, [*trajectory[1:], -1], strict=True)] if trajectory else []
     table = StepTable(
         entropy_S=torch.stack(entropies) if entropies else torch.zeros(0),
+        first_entropy_S=torch.stack([rows[row].entropy_T[begin].float() for row, begin, _ in spans])
+        if spans
+        else torch.zeros(0),
         tokens_S=torch.tensor([end - begin for _, begin, end in spans], dtype=torch.long),
         trajectory_S=torch.tensor(trajectory, dtype=torch.long),
         next_S=torch.tensor([s + 1 if goes_on else -1 for s, goes_on in enumerate(follows)], dtype=torch.long),
@@ -98,6 +103,7 @@ def steps_of(rows: Sequence[Row]) -> Steps:
         anchor_S=tuple(fact["observation"] for fact in facts) if is_noted else (),  # who needs them asks for them
         task_reward_S=torch.tensor([fact["reward"] + fact["penalty"] for fact in facts]),
         penalty_S=torch.tensor([fact["penalty"] for fact in facts]),
+        is_valid_S=torch.tensor([fact["is_valid"] for fact in facts], dtype=torch.bool),
     )
     return Steps(table, spans, len(rows))
 
@@ -130,7 +136,7 @@ def _parts(key: str) -> tuple[str, str, int]:
 def _facts(row: Row, steps: int, *, is_last: bool) -> Sequence[StepFacts]:
     """Of a row's steps. Where nobody has noted them, the episode's reward is that of its last step."""
     if row.facts is None:
-        plain: list[StepFacts] = [{"reward": 0.0, "penalty": 0.0, "observation": ""} for _ in range(steps)]
+        plain: list[StepFacts] = [{"reward": 0.0, "penalty": 0.0, "observation": "", "is_valid": True} for _ in range(steps)]
         if is_last and plain:
             plain[-1]["reward"] = row.reward
         return plain
