@@ -136,7 +136,9 @@ def _parts(key: str) -> tuple[str, str, int]:
 def _facts(row: Row, steps: int, *, is_last: bool) -> Sequence[StepFacts]:
     """Of a row's steps. Where nobody has noted them, the episode's reward is that of its last step."""
     if row.facts is None:
-        plain: list[StepFacts] = [{"reward": 0.0, "penalty": 0.0, "observation": "", "is_valid": True} for _ in range(steps)]
+        plain: list[StepFacts] = [
+            {"reward": 0.0, "penalty": 0.0, "observation": "", "is_valid": True} for _ in range(steps)
+        ]
         if is_last and plain:
             plain[-1]["reward"] = row.reward
         return plain
