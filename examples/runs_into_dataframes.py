@@ -49,13 +49,10 @@ print(tasks.groupby(["kind", "evaluation"])["success"].agg(["mean", "size"]), "\
 # %% Trajectories: a row a step, with its entropy and, of training, where its credit comes from
 
 steps = pd.concat(
-    [
-        pd.json_normalize(run.trajectories(), "steps", ["phase", "task_id", "group", "index", "success"])
-        for run in runs
-    ]
+    [pd.json_normalize(run.trajectories(), "steps", ["phase", "task_id", "group", "index", "success"]) for run in runs]
 )
 of_training = steps[steps.phase == "train"]
-print(of_training[["task_id", "action", "entropy", "g", "f", "advantage", "credit"]].head(8).to_string(index=False), "\n")
+print(of_training[["action", "entropy", "g", "f", "advantage", "credit"]].head(8).to_string(index=False), "\n")
 
 # %% The same in polars, from the files
 

@@ -38,9 +38,10 @@ for algo, rates in success.items():
 
 for algo, rates in success.items():
     mean, low, high, n = t_interval(rates)
-    print(f"{algo}         {mean:6.1%}  [{low:6.1%}, {high:6.1%}]  {n} seeds: {', '.join(f'{rate:.1%}' for rate in rates)}")
+    each = ", ".join(f"{rate:.1%}" for rate in rates)
+    print(f"{algo}         {mean:6.1%}  [{low:6.1%}, {high:6.1%}]  {n} seeds: {each}")
 
 difference = paired_difference(success["empg"], success["grpo"])
 interval = "equal in all seeds" if difference.low is None else f"[{difference.low:+6.1%}, {difference.high:+6.1%}]"
 print(f"empg - grpo  {difference.mean:+5.1%}  {interval}  p = {difference.test.p_value:.3f} (sign flips)")
-print(f"p cannot go below {difference.test.floor:.3f} with these pairs; for 0.05 it takes {pairs_for_p(0.05)} seeds that differ")
+print(f"p cannot go below {difference.test.floor:.3f} here; below 0.05 it takes {pairs_for_p(0.05)} seeds that differ")
