@@ -47,7 +47,7 @@ PARITY_ENV := $(VENV)-parity
 # tensordict's pyvers refuse the packaging of constraints.txt.
 VERL ?= verl==0.9.1
 VERL_PARTS ?= tensordict==0.10.0 pyvers==0.1.0 TransferQueue==0.1.11
-SOURCES := src tests scripts
+SOURCES := src tests scripts examples
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo smollm2 axe test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build docs constraints clean

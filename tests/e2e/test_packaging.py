@@ -100,7 +100,8 @@ def test_the_source_archive_holds_what_builds_tests_and_documents(tmp_path: Path
     with tarfile.open(built) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     wanted = ("pyproject.toml", "Makefile", "constraints.txt", "NOTICE", "mkdocs.yml", "docs/quickstart.md",
-              "conf/train.yaml", "tests/conftest.py", "src/empg_cli/py.typed", "Dockerfile", "SECURITY.md")  # fmt: skip
+              "conf/train.yaml", "tests/conftest.py", "src/empg_cli/py.typed", "Dockerfile", "SECURITY.md",
+              "examples/study_in_a_loop.py")  # fmt: skip
     assert set(wanted) <= inside
 
 

@@ -79,7 +79,7 @@ def _other_program(words: list[str], where: str) -> None:
             assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), f"{where}: there is no make {target}"
         case ["python" | ".venv/bin/python", "-m", module, *rest] if module.startswith("scripts"):
             _flags_exist(ROOT / module.replace(".", "/"), rest, where)
-        case ["python" | ".venv/bin/python", script, *rest] if script.startswith("scripts/"):
+        case ["python" | ".venv/bin/python", script, *rest] if script.startswith(("scripts/", "examples/")):
             _flags_exist(ROOT / script, rest, where)
         case ["pip", "install", *rest]:
             for extra in re.findall(r"\[([\w,-]+)\]", " ".join(rest)):

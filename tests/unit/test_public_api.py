@@ -1,4 +1,4 @@
-"""The Python names that notebooks and other trainers may rely on (docs/architecture.md); they stay."""
+"""The Python names that notebooks and other trainers may rely on (docs/examples.md); they stay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from empg_cli.algorithms.empg import future_clarity, gradient_scale, modulate, n
 from empg_cli.algorithms.kl import kl_estimate
 from empg_cli.algorithms.losses import clipped_surrogate
 from empg_cli.benchmarks import make_benchmark
+from empg_cli.loop import RunSummary, train
 from empg_cli.model.scoring import logprob_and_entropy
+from empg_cli.runs.reading import RunFolder, open_runs
+from empg_cli.stats.intervals import t_interval, wilson_interval
+from empg_cli.stats.paired import PairedDifference, holm, paired_difference, pairs_for_p
 
 
 def test_empg_by_its_public_names() -> None:
@@ -43,11 +47,26 @@ def test_empg_by_its_public_names() -> None:
         ),
         (kl_estimate, ["logprob", "ref_logprob", "kind"]),
         (logprob_and_entropy, ["hidden_TD", "weight_VD", "target_T", "temperature", "chunk"]),
+        (config.load, ["overrides", "config_name"]),
+        (train, ["cfg", "run_dir"]),
+        (open_runs, ["paths"]),
+        (wilson_interval, ["successes", "n", "confidence"]),
+        (t_interval, ["values", "confidence"]),
+        (paired_difference, ["treatment", "baseline", "confidence"]),
+        (holm, ["p_values"]),
+        (pairs_for_p, ["below", "tests"]),
     ],
 )
 def test_parameters_keep_their_names(function: object, names: list[str]) -> None:
     parameters = list(inspect.signature(function).parameters)  # type: ignore[arg-type]
     assert [name for name in parameters if name in names] == names
+
+
+def test_what_comes_back_keeps_its_names() -> None:
+    assert {"run_dir", "updates", "success_rate"} <= set(RunSummary.__dataclass_fields__)
+    assert {"folder", "config", "facts", "rows"} <= set(RunFolder.__dataclass_fields__)
+    assert all(hasattr(RunFolder, name) for name in ("seed", "title", "trajectories"))
+    assert {"mean", "low", "high", "n", "test"} <= set(PairedDifference._fields)
 
 
 def test_what_code_from_outside_is_made_with_stays_where_it_is() -> None:
