@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli import __version__
+from empg_cli.config.environment import WANDB_MODES, check_environment, wandb_is_off
 from empg_cli.config.location import conf_dir, groups
 from empg_cli.config.targets import BENCHMARKS, SINKS
 from empg_cli.extras import CORE, EXTRAS, gpu_torch_command, install_command, pip_install
@@ -193,8 +194,20 @@ def outside() -> Iterator[Finding]:
                 yield Finding("outside", point.name, Status.OK, f"{what} of {package}")
 
 
+def environment() -> Iterator[Finding]:
+    """Variables with which a training of ours, logged to W&B as it is by default, would not start."""
+    as_by_default = {"logger": {"trackers": ["wandb"], "wandb": {"mode": "auto"}}}
+    for wrong in check_environment(as_by_default):
+        shown = wrong.what if wrong.got is None else f"{wrong.what} (got {wrong.got})"
+        yield Finding("environment", wrong.key, Status.BROKEN, shown, wrong.hint or "")
+
+
 def wandb() -> Iterator[Finding]:
-    if _version("wandb") is None:
+    if _version("wandb") is None or os.environ.get("WANDB_MODE", "") not in ("", *WANDB_MODES):
+        return
+    if off := wandb_is_off():
+        advice = f"to log to W&B: unset {off.partition('=')[0]}, or set logger.wandb.mode"
+        yield Finding("wandb", "mode", Status.NOTE, f"{off} means disabled here", advice)
         return
     from empg_cli.observe.wandb_sink import login_free_mode
 
@@ -205,7 +218,7 @@ def wandb() -> Iterator[Finding]:
 
 
 Look = Callable[[], Iterator[Finding]]
-LOOKS: tuple[Look, ...] = (installation, machine, compute, extras, data, models, outside, wandb)
+LOOKS: tuple[Look, ...] = (installation, machine, environment, compute, extras, data, models, outside, wandb)
 
 
 def _version(package: str) -> str | None:
