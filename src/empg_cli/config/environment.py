@@ -30,8 +30,8 @@ def check_environment(values: Mapping[str, Any]) -> list[Problem]:
 
 
 def wandb_is_off() -> str | None:
-    """The variable that turns W&B off where the settings leave its mode to the environment, as `NAME=value`; None = none
-    does. `disabled` is W&B's own mode; WANDB_DISABLED is what other trainers read."""
+    """The variable that turns W&B off where the settings leave its mode to the environment, as `NAME=value`; None =
+    there is none. `disabled` is W&B's own mode; WANDB_DISABLED is what other trainers read."""
     if os.environ.get("WANDB_DISABLED", "").strip().lower() in TRUE:
         return f"WANDB_DISABLED={os.environ['WANDB_DISABLED']}"
     return "WANDB_MODE=disabled" if os.environ.get("WANDB_MODE") == "disabled" else None
