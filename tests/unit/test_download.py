@@ -194,7 +194,7 @@ def test_redirections_are_followed_but_not_in_a_circle(serve: Serve, tmp_path: P
 @pytest.mark.parametrize("limit", [100_000, 299_999])
 def test_a_full_disk_keeps_the_part_and_names_it(serve: Serve, tmp_path: Path, limit: int) -> None:
     server = serve(FileServer(CONTENT))
-    with files_end_at(limit), pytest.raises(OSError) as raised:
+    with files_end_at(limit), pytest.raises(OSError, match=r"file\.part") as raised:
         download(server.url, tmp_path / "file")
     assert raised.value.errno == errno.EFBIG and raised.value.filename == str(tmp_path / "file.part")
     assert there(tmp_path)["file.part"] == limit

@@ -106,7 +106,10 @@ def data_trajectories(overrides: Overrides = None) -> None:
 
 
 @data_app.command("fetch", cls=OverridesCommand, epilog="Also: " + FETCH_WORDS + ". More: docs/official-data.md")
-def data_fetch(benchmark: Annotated[Official, typer.Argument(help="Whose data.")], overrides: Overrides = None) -> None:
+def data_fetch(
+    benchmark: Annotated[Official, typer.Argument(metavar="BENCH", help="alfworld, webshop or deepsearch.")],
+    overrides: Overrides = None,
+) -> None:
     """Get the official files: [bold]empg data fetch alfworld data_dir=DIR[/bold]; goes on after an interruption."""
     with user_border():
         from empg_cli.cli.commands import data_fetch as command
@@ -120,7 +123,8 @@ def data_fetch(benchmark: Annotated[Official, typer.Argument(help="Whose data.")
     epilog="Exit code 2 where something is missing or different. More: docs/official-data.md",
 )
 def data_verify(
-    benchmark: Annotated[Official, typer.Argument(help="Whose data.")], overrides: Overrides = None
+    benchmark: Annotated[Official, typer.Argument(metavar="BENCH", help="alfworld, webshop or deepsearch.")],
+    overrides: Overrides = None,
 ) -> None:
     """Compare a folder with the official files: sizes, checksums, counts, and what to place where."""
     with user_border():

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from empg_cli.benchmarks.alfworld.data import open_games
+from empg_cli.benchmarks.alfworld import data
 from empg_cli.benchmarks.alfworld.stores import FolderStore
 from empg_cli.benchmarks.published import Count, PublishedFile, State, Survey, look
 from empg_cli.errors import DataError
@@ -27,11 +27,9 @@ OFFICIAL: Final[Mapping[str, int]] = {"train": 3553, "valid_seen": 140, "valid_u
 
 
 def place_of(data_dir: Path) -> Path:
-    """What benchmark.data_dir has to name: the archive in the folder where there is one, else what was given."""
-    if (data_dir / GAMES.name).is_file():
-        return data_dir / GAMES.name
-    archives = [path for path in data_dir.glob("*tw-pddl*") if path.is_file() and ".part" not in path.suffixes]
-    return archives[0] if len(archives) == 1 else data_dir
+    """What benchmark.data_dir may name: the official archive in the folder, else what is read there."""
+    official = data_dir / GAMES.name
+    return official if official.is_file() else data.place_of(data_dir)
 
 
 def survey(data_dir: Path) -> Survey:
@@ -46,7 +44,7 @@ def survey(data_dir: Path) -> Survey:
             found = replace(found, state=State.UNKNOWN, file=replace(GAMES, name=place.name, size=None))
         placed = [found]
     try:
-        games = open_games(str(place)).games
+        games = data.open_games(str(place)).games
     except DataError as error:
         return Survey(placed, fault=str(error))
     return Survey(placed, [Count(f"games in {split}", len(games[split]), number) for split, number in OFFICIAL.items()])

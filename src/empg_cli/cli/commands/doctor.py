@@ -19,7 +19,7 @@ from empg_cli.config.environment import WANDB_MODES, check_environment, wandb_is
 from empg_cli.config.location import conf_dir, groups
 from empg_cli.config.targets import BENCHMARKS, SINKS
 from empg_cli.extras import CORE, EXTRAS, gpu_torch_command, install_command, pip_install
-from empg_cli.invocation import script
+from empg_cli.invocation import command, script
 from empg_cli.observe.terminal import write_line
 
 FREE_DISK_WARNING_GB = 5
@@ -28,14 +28,12 @@ OFFICIAL_DATA = {
     "alfworld": (
         "ALFWORLD_DATA",
         "generated games are played",
-        f"official games: {pip_install('alfworld')} && ALFWORLD_DATA=DIR {script('alfworld-download')}, "
-        "then set ALFWORLD_DATA=DIR or benchmark.data_dir=DIR",
+        f"official games: {command('data', 'fetch', 'alfworld', 'data_dir=DIR')}",
     ),
     "webshop": (
         "WEBSHOP_DATA",
         "a generated shop is played",
-        "official products: download them with the setup.sh of princeton-nlp/WebShop, then set WEBSHOP_DATA=DIR "
-        "or benchmark.data_dir=DIR",
+        f"official products: {command('data', 'fetch', 'webshop', 'data_dir=DIR')} says what to get where",
     ),
 }
 """Per benchmark: the environment variable, what is played without it, how to get the data."""

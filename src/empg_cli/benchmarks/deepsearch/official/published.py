@@ -1,7 +1,7 @@
 """DeepResearcher's questions as its authors publish them, in `data/` of github.com/GAIR-NLP/DeepResearcher.
 
-Addresses name a commit, so that they always lead to the same bytes. Sizes and checksums are those of that commit; of the
-training file neither is known here.
+Addresses name a commit, so that they always lead to the same bytes. Sizes and checksums are those of that commit;
+of the training file neither is known here.
 """
 
 from __future__ import annotations
