@@ -20,6 +20,7 @@ from empg_cli.cli.commands import doctor
 from empg_cli.cli.commands.play import play
 from empg_cli.config import load
 from empg_cli.extras import CORE, EXTRAS, PLUGIN_EXTRAS, install_command
+from empg_cli.observe.trackers import wandb_is_wanted
 
 Empg = Callable[..., Result]
 
@@ -83,9 +84,52 @@ def test_doctor_looks_for_official_data(empg: Empg, monkeypatch: pytest.MonkeyPa
     assert findings(empg)["data/webshop"]["value"].startswith(f"generated tasks in {tmp_path / 'shop'}: train ")
 
 
-def test_doctor_knows_the_mode_of_wandb(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert findings(empg)["wandb/mode"]["value"] == "WANDB_MODE=disabled means disabled here"
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WANDB_MODE": "disabled"}, "WANDB_MODE=disabled means disabled here"),
+        ({"WANDB_DISABLED": "true"}, "WANDB_DISABLED=true means disabled here"),
+        ({"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, "WANDB_DISABLED=true means disabled here"),
+        ({"WANDB_DISABLED": "false", "WANDB_MODE": "offline"}, "WANDB_MODE=offline means offline here"),
+        ({"WANDB_MODE": "dryrun"}, "WANDB_MODE=dryrun means offline here"),
+        ({"WANDB_API_KEY": "a" * 40}, "mode auto means online here"),
+    ],
+    ids=str,
+)
+def test_doctor_knows_the_mode_of_wandb(
+    empg: Empg, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    """As a run decides it: `wandb_is_wanted` and `login_free_mode`."""
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = findings(empg)["wandb/mode"]
+    assert found["value"] == said
+    assert ("unset WANDB_" in found["advice"]) is ("disabled here" in said)
+    assert wandb_is_wanted("auto") is ("disabled here" not in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WANDB_MODE", "shared", "must be online, offline, disabled or dryrun, in the environment (got shared)"),
+        ("WANDB_SILENT", "true", None),
+        ("WANDB_CONSOLE", "foo", "is refused by W&B"),
+        ("OMP_NUM_THREADS", "many", "must be a whole number above 0"),
+    ],
+)
+def test_doctor_names_the_variables_that_a_run_refuses(
+    empg: Empg, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str | None
+) -> None:
+    monkeypatch.setenv(name, value)
+    found = findings(empg, code=1 if said else 0)
+    if said is None:
+        assert not [key for key in found if key.startswith("environment/")]
+    else:
+        assert (
+            said in found[f"environment/{name}"]["value"] and f"unset {name}" in found[f"environment/{name}"]["advice"]
+        )
 
 
 def test_the_lists_of_packages_are_those_of_the_project_file() -> None:

@@ -99,4 +99,4 @@ def test_mistakes_are_one_message(empg: Empg, words: tuple[str, ...], message: s
 def test_a_shop_without_data_is_one_message(empg: Empg, tmp_path: Path) -> None:
     result = empg("play", "benchmark=webshop", f"benchmark.data_dir={tmp_path}", code=2)
     assert "lacks items_shuffle_1000.json" in result.stderr
-    assert "setup.sh" in result.stderr
+    assert "data fetch webshop" in result.stderr

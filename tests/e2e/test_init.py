@@ -49,11 +49,25 @@ def test_it_has_an_own_game_a_config_a_test_and_a_readme(project: Path) -> None:
 def test_it_is_trained_evaluated_and_reported(project: Path) -> None:
     rows = [json.loads(line) for line in (project / "runs/first/metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == [0, 1]
-    assert 0 <= rows[1]["hot_cold/left"] <= 15
+    assert 0 <= rows[1]["hot_cold/away"] <= 11
     evaluations = [json.loads(path.read_text()) for path in (project / "runs" / "eval").glob("*/evaluation.json")]
     assert len(evaluations) == 2 and {one["data"]["name"] for one in evaluations} == {"hot_cold"}
     assert [one["total"]["success_rate"] for one in evaluations if one["policy"] == "expert"] == [1.0]
     assert (project / "runs/first/report").is_dir()
+
+
+@pytest.mark.slow
+def test_reinforcement_learning_lifts_its_success(project: Path) -> None:
+    """The longer run of its README, shortened: success in training went from 47 to 80 %, with seed 1, in 20 updates."""
+    (line,) = re.findall(
+        r"^empg (train .* run_dir=runs/longer)  # not run", Path("README.md").read_text(), re.MULTILINE
+    )
+    invoke(*shlex.split(line), "trainer.updates=20", "trainer.eval_every=20", "logger=none", "seed=1")
+    rows = [json.loads(line) for line in (project / "runs/longer/metrics.jsonl").read_text().splitlines()]
+    played = [row["episode/success_rate"] for row in rows if "episode/success_rate" in row]
+    before, after = (row["eval/success_rate"] for row in rows if "eval/success_rate" in row)
+    assert after > before, (before, after)
+    assert sum(played[-5:]) / 5 >= sum(played[:5]) / 5 + 0.15, played
 
 
 def test_its_own_test_passes(project: Path) -> None:

@@ -35,6 +35,8 @@ class Reply:
     delay_s: float = 0.0
     hang_up: bool = False
     """Close the connection without an answer, as a server that dies."""
+    cut_at: int | None = None
+    """Close it after so many bytes of the body."""
 
 
 Handler = Callable[[Request], Reply]
@@ -96,6 +98,7 @@ class FakeServer:
                 http.send_header(name, value)
             http.send_header("Content-Length", str(len(data)))
             http.end_headers()
-            http.wfile.write(data)
+            http.wfile.write(data[: reply.cut_at])
+            http.close_connection = http.close_connection or reply.cut_at is not None
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client gave up waiting, as the timeout tests want

@@ -54,6 +54,14 @@ def test_what_is_not_read_or_right_is_left_alone(
     load(words)
 
 
+def test_nothing_of_wandb_is_judged_where_a_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    monkeypatch.setenv("WANDB_CONSOLE", "foo")
+    load(["logger.wandb.mode=auto"])
+    with pytest.raises(ConfigError, match="WANDB_CONSOLE"):
+        load(["logger.wandb.mode=offline"])
+
+
 def test_evaluations_do_not_ask_for_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "foo")
     load(["policy=expert"], "eval")

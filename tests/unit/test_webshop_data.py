@@ -168,7 +168,7 @@ KEYS: dict[str, Any] = {
 def test_opening_needs_the_right_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         open_shop(str(tmp_path / "nowhere"), **KEYS)
-    with pytest.raises(DataError, match=r"lacks .* set.*\n.*setup\.sh"):
+    with pytest.raises(DataError, match=r"lacks .* set.*\n.*data fetch webshop"):
         open_shop(str(tmp_path), **KEYS)
 
 

@@ -9,6 +9,9 @@ import typer
 
 from empg_cli.cli.flags import Overrides, OverridesCommand, user_border
 
+Official = Literal["alfworld", "webshop", "deepsearch"]
+FETCH_WORDS = "mirror=URL  unpack=true (alfworld)  official_set=small|full (webshop)"
+
 data_app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Prepare benchmark data, and take trajectories out."
 )
@@ -100,3 +103,31 @@ def data_trajectories(overrides: Overrides = None) -> None:
         from empg_cli.cli.commands import data_trajectories as command
 
         command.run(overrides or [])
+
+
+@data_app.command("fetch", cls=OverridesCommand, epilog="Also: " + FETCH_WORDS + ". More: docs/official-data.md")
+def data_fetch(
+    benchmark: Annotated[Official, typer.Argument(metavar="BENCH", help="alfworld, webshop or deepsearch.")],
+    overrides: Overrides = None,
+) -> None:
+    """Get the official files: [bold]empg data fetch alfworld data_dir=DIR[/bold]; goes on after an interruption."""
+    with user_border():
+        from empg_cli.cli.commands import data_fetch as command
+
+        command.run(benchmark, overrides or [])
+
+
+@data_app.command(
+    "verify",
+    cls=OverridesCommand,
+    epilog="Exit code 2 where something is missing or different. More: docs/official-data.md",
+)
+def data_verify(
+    benchmark: Annotated[Official, typer.Argument(metavar="BENCH", help="alfworld, webshop or deepsearch.")],
+    overrides: Overrides = None,
+) -> None:
+    """Compare a folder with the official files: sizes, checksums, counts, and what to place where."""
+    with user_border():
+        from empg_cli.cli.commands import data_verify as command
+
+        command.run(benchmark, overrides or [])

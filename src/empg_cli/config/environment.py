@@ -18,6 +18,7 @@ WANDB_MODES = ("online", "offline", "disabled", "dryrun")
 FREE = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SILENT", "WANDB_ENTITY", "WANDB_SERVICE", "WANDB_DISABLED", *FOLDERS)
 """W&B takes any text for them, or they are checked here: no reason to import it, which takes a second."""
 THERE = "in the environment"
+TRUE = ("1", "true", "yes", "y", "on")
 
 
 def check_environment(values: Mapping[str, Any]) -> list[Problem]:
@@ -26,6 +27,14 @@ def check_environment(values: Mapping[str, Any]) -> list[Problem]:
         values: a composed configuration, valid or not; what it does not read is not judged.
     """
     return [*_of_every_run(), *_of_wandb(values)]
+
+
+def wandb_is_off() -> str | None:
+    """The variable that turns W&B off where the settings leave its mode to the environment, as `NAME=value`; None =
+    there is none. `disabled` is W&B's own mode; WANDB_DISABLED is what other trainers read."""
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in TRUE:
+        return f"WANDB_DISABLED={os.environ['WANDB_DISABLED']}"
+    return "WANDB_MODE=disabled" if os.environ.get("WANDB_MODE") == "disabled" else None
 
 
 def refuse_one_id_for_all(values: Mapping[str, str] = os.environ) -> None:
@@ -59,12 +68,12 @@ def _of_wandb(values: Mapping[str, Any]) -> Iterator[Problem]:
     trackers = logger.get("trackers") if isinstance(logger, Mapping) else None
     is_tracker = isinstance(trackers, list) and "wandb" in trackers
     asked = node.get("mode") if isinstance(node, Mapping) and is_tracker else None
+    if asked not in ("auto", "online", "offline") or (asked == "auto" and wandb_is_off()):
+        return
     mode = os.environ.get("WANDB_MODE", "") if asked == "auto" else ""
     if mode and mode not in WANDB_MODES:
         hint = "unset WANDB_MODE, or choose logger.wandb.mode"
         yield Problem("WANDB_MODE", f"must be {', '.join(WANDB_MODES[:-1])} or {WANDB_MODES[-1]}, {THERE}", mode, hint)
-    if asked not in ("auto", "online", "offline") or mode == "disabled":
-        return
     for name in sorted(os.environ):
         if name.startswith("WANDB_") and name not in FREE and (fault := _fault_of_wandb(name)):
             yield Problem(name, f"is refused by W&B: {fault}", None, f"unset {name}, or logger.wandb.mode=disabled")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from empg_cli.config.environment import wandb_is_off
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
 from empg_cli.observe.tracked import Tracked
@@ -35,7 +35,6 @@ TITLES = {
     "trackio": "Trackio",
     "swanlab": "SwanLab",
 }
-TRUE = ("1", "true", "yes", "y", "on")
 
 
 def refuse_missing(trackers: Sequence[str]) -> None:
@@ -88,7 +87,4 @@ def _opener(name: Tracker, cfg: Logger, run: Callable[[], Tracked]) -> Callable[
 
 def wandb_is_wanted(asked: str) -> bool:
     """Decided without importing wandb, which costs a second. `auto` obeys WANDB_MODE and WANDB_DISABLED."""
-    if asked != "auto":
-        return asked != "disabled"
-    is_off = os.environ.get("WANDB_DISABLED", "").strip().lower() in TRUE
-    return not is_off and os.environ.get("WANDB_MODE") != "disabled"
+    return wandb_is_off() is None if asked == "auto" else asked != "disabled"

@@ -35,7 +35,7 @@ FINISH_TIMEOUT_S = 120.0
 ENDED = (0, 3)
 """Exit codes of runs that came to an end of their own: finished, stopped by a health check."""
 
-MODES_WITHOUT_LOGIN = ("offline", "disabled", "dryrun")
+MODES_WITHOUT_LOGIN = ("offline", "disabled")
 
 
 class WandbSink:
@@ -51,7 +51,6 @@ class WandbSink:
     ) -> None:
         import wandb
 
-        wandb.setup(settings=wandb.Settings(silent=True))  # or the login state is announced on stderr
         self._cfg, self._folder, identity = cfg, run.folder, run.identity
         self._facts = dict(run.config.get("facts") or {})
         run_id = stable_run_id(run.folder, is_resumed=run.is_resumed)
@@ -146,6 +145,8 @@ def login_free_mode(asked: str) -> str:
     `auto` obeys WANDB_MODE, else is online when logged in and offline when not.
     """
     mode = (os.environ.get("WANDB_MODE") or "auto") if asked == "auto" else asked
+    if mode == "dryrun":  # W&B's older word
+        mode = "offline"
     if mode in MODES_WITHOUT_LOGIN or _is_logged_in():
         return "online" if mode == "auto" else mode
     if mode != "auto":
@@ -157,6 +158,7 @@ def login_free_mode(asked: str) -> str:
 def _is_logged_in() -> bool:
     import wandb
 
+    wandb.setup(settings=wandb.Settings(silent=True))  # or the login state is announced on stderr
     try:
         return wandb.login(prompt=False, verify=False)
     except Exception as error:  # a malformed key raises; what we need to know is only that it is of no use

@@ -35,6 +35,7 @@ HOW_TO_GET = (
 _SOLVABLE = re.compile(rb'"solvable"\s*:\s*true\b')
 """Inside a JSON string the quotes would be escaped, so this is the key."""
 
+ARCHIVES = (".zip", ".tar", ".gz", ".xz")
 MOST_BROKEN = 1 / 20
 """Share of the game files that may be broken; above it the data as a whole is."""
 
@@ -97,7 +98,7 @@ class OfficialGames:
 
 def open_games(location: str) -> OfficialGames:
     """Find the games of all splits, read them once, to the end, and take their digests (a second or two)."""
-    path = Path(location).expanduser()
+    path = place_of(Path(location).expanduser())
     with reading(path, f"It may be cut off or damaged. {REPAIR}"):
         if path.is_dir():
             return _collect(FolderStore(path))
@@ -108,6 +109,14 @@ def open_games(location: str) -> OfficialGames:
         if path.is_file() and _is_tar(path):
             return _collect(unpacked(path))
     raise DataError(f"benchmark.data_dir: {path} is no folder, zip or tar archive, or it is cut off. {HOW_TO_GET}")
+
+
+def place_of(path: Path) -> Path:
+    """The archive in a folder that holds one and no games beside it, as `empg data fetch` leaves it; else the path."""
+    if not path.is_dir() or next(FolderStore(path).paths(), None) is not None:
+        return path
+    archives = [file for file in path.glob("*tw-pddl*") if file.suffix in ARCHIVES and file.is_file()]
+    return archives[0] if len(archives) == 1 else path
 
 
 def _is_tar(path: Path) -> bool:

@@ -19,6 +19,7 @@ from empg_cli.errors import DataError
 from empg_cli.files import cache_root, replacing
 from empg_cli.reading.guard import damaged, reading
 from empg_cli.reading.streams import MOST_GROWTH, most_unpacked, open_bytes
+from empg_cli.reading.unpack import refuse_unsafe
 
 GAME_FILE = "game.tw-pddl"
 REPAIR = "Download the data again, or set benchmark.data_dir=null to play generated games."
@@ -110,7 +111,7 @@ class ZipStore:
         if sum(info.file_size for info in members) > most_unpacked(size):
             raise damaged(self.where, f"unpacks to more than {MOST_GROWTH} times its size: no data, but a bomb", REPAIR)
         for info in members:
-            _refuse_unsafe(self.where, info.filename)
+            refuse_unsafe(self.where, info.filename, REPAIR)
             if info.filename.endswith("/" + GAME_FILE):
                 yield info.filename
             else:  # a flipped bit in a name would hide a game; reading compares the name's two copies
@@ -155,7 +156,7 @@ def _copy_games(tar: Path, target: IO[bytes]) -> None:
         zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out,
     ):
         for member in source:
-            _refuse_unsafe(str(tar), member.name)
+            refuse_unsafe(str(tar), member.name, REPAIR)
             if member.size < 0:  # tarfile would go back and read it for ever
                 raise damaged(f"{tar}: {member.name}", "less than no bytes", REPAIR)
             if member.name.endswith("/" + GAME_FILE):
@@ -189,9 +190,3 @@ def refuse_large(where: str, size: int) -> None:
     """Before it is read."""
     if size > MOST_GAME:
         raise damaged(where, f"{size:,} bytes are no game", REPAIR)
-
-
-def _refuse_unsafe(where: str, name: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where} is not trustworthy: its member {name!r} points outside. {REPAIR}")

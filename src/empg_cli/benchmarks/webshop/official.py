@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from empg_cli.benchmarks.webshop.catalog import NO_PRICE, HumanInstruction, Product
 from empg_cli.errors import DataError
+from empg_cli.invocation import command
 from empg_cli.reading.guard import damaged, plain_text, plain_texts, reading
 from empg_cli.reading.streams import DAMAGED, open_bytes, read_json
 
@@ -48,10 +49,11 @@ def find_files(data_dir: Path, which: OfficialSet) -> OfficialFiles:
     items, instructions = _plain_or_gzip(data_dir, items_name), _plain_or_gzip(data_dir, instructions_name)
     missing = [name for name, path in ((items_name, items), (instructions_name, instructions)) if path is None]
     if items is None or instructions is None:
+        fetch = command("data", "fetch", "webshop", f"data_dir={data_dir}", f"official_set={which}")
         raise DataError(
             f"benchmark.data_dir: {data_dir} lacks {' and '.join(missing)} (or .json.gz) of WebShop's {which} set.\n"
-            "  Get the files with setup.sh of github.com/princeton-nlp/WebShop, choose the other set with "
-            "benchmark.official_set, or play the generated shop with benchmark.data_dir=null"
+            f"  {fetch} says what to get where; or choose the other set with benchmark.official_set, or play the "
+            "generated shop with benchmark.data_dir=null"
         )
     return OfficialFiles(items, instructions, _plain_or_gzip(data_dir, _HUMAN))
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from empg_cli import __version__
+from empg_cli.config.environment import WANDB_MODES, check_environment, wandb_is_off
 from empg_cli.config.location import conf_dir, groups
 from empg_cli.config.targets import BENCHMARKS, SINKS
 from empg_cli.extras import CORE, EXTRAS, gpu_torch_command, install_command, pip_install
-from empg_cli.invocation import script
+from empg_cli.invocation import command, script
 from empg_cli.observe.terminal import write_line
 
 FREE_DISK_WARNING_GB = 5
@@ -27,14 +28,12 @@ OFFICIAL_DATA = {
     "alfworld": (
         "ALFWORLD_DATA",
         "generated games are played",
-        f"official games: {pip_install('alfworld')} && ALFWORLD_DATA=DIR {script('alfworld-download')}, "
-        "then set ALFWORLD_DATA=DIR or benchmark.data_dir=DIR",
+        f"official games: {command('data', 'fetch', 'alfworld', 'data_dir=DIR')}",
     ),
     "webshop": (
         "WEBSHOP_DATA",
         "a generated shop is played",
-        "official products: download them with the setup.sh of princeton-nlp/WebShop, then set WEBSHOP_DATA=DIR "
-        "or benchmark.data_dir=DIR",
+        f"official products: {command('data', 'fetch', 'webshop', 'data_dir=DIR')} says what to get where",
     ),
 }
 """Per benchmark: the environment variable, what is played without it, how to get the data."""
@@ -193,8 +192,20 @@ def outside() -> Iterator[Finding]:
                 yield Finding("outside", point.name, Status.OK, f"{what} of {package}")
 
 
+def environment() -> Iterator[Finding]:
+    """Variables with which a training of ours, logged to W&B as it is by default, would not start."""
+    as_by_default = {"logger": {"trackers": ["wandb"], "wandb": {"mode": "auto"}}}
+    for wrong in check_environment(as_by_default):
+        shown = wrong.what if wrong.got is None else f"{wrong.what} (got {wrong.got})"
+        yield Finding("environment", wrong.key, Status.BROKEN, shown, wrong.hint or "")
+
+
 def wandb() -> Iterator[Finding]:
-    if _version("wandb") is None:
+    if _version("wandb") is None or os.environ.get("WANDB_MODE", "") not in ("", *WANDB_MODES):
+        return
+    if off := wandb_is_off():
+        advice = f"to log to W&B: unset {off.partition('=')[0]}, or set logger.wandb.mode"
+        yield Finding("wandb", "mode", Status.NOTE, f"{off} means disabled here", advice)
         return
     from empg_cli.observe.wandb_sink import login_free_mode
 
@@ -205,7 +216,7 @@ def wandb() -> Iterator[Finding]:
 
 
 Look = Callable[[], Iterator[Finding]]
-LOOKS: tuple[Look, ...] = (installation, machine, compute, extras, data, models, outside, wandb)
+LOOKS: tuple[Look, ...] = (installation, machine, environment, compute, extras, data, models, outside, wandb)
 
 
 def _version(package: str) -> str | None:
