@@ -1,0 +1,69 @@
+"""Keep what a study has measured, small enough to commit, and lay it out again so that the same command goes on.
+
+    python -m scripts.why.records pack ablations/alfworld-fair-... docs/studies/records/fair.tar.xz
+    python -m scripts.why.records unpack docs/studies/records/fair.tar.xz ablations/alfworld-fair-...
+
+Kept are the study's own files and of each finished cell `config.yaml`, `run.json`, `summary.json` and `metrics.jsonl`:
+all that tables, winners and `scripts/why/recompute.py` read. Checkpoints and trajectories are not. Equal studies are
+equal files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import lzma
+import sys
+import tarfile
+from pathlib import Path
+
+OF_THE_STUDY = ("study.json", "plan.json")
+OF_A_CELL = ("config.yaml", "run.json", "summary.json", "metrics.jsonl")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("what", choices=("pack", "unpack"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    if arguments.what == "pack":
+        cells = pack(arguments.source, arguments.target)
+        print(f"{arguments.target}: {cells} finished cells, {arguments.target.stat().st_size:,} bytes")
+    else:
+        print(f"{arguments.target}: {unpack(arguments.source, arguments.target)} files")
+    return 0
+
+
+def pack(study: Path, archive: Path) -> int:
+    """Returns the number of cells that were kept: those with a `summary.json`."""
+    if not (study / "study.json").is_file():
+        sys.exit(f"{study} is no study: it has no study.json")
+    cells = sorted(path.parent for path in study.glob("*-s*/summary.json"))
+    files = [study / name for name in OF_THE_STUDY] + [cell / name for cell in cells for name in OF_A_CELL]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in files:
+            if path.is_file():
+                entry = tarfile.TarInfo(str(path.relative_to(study)))
+                entry.size = path.stat().st_size
+                with path.open("rb") as file:
+                    tar.addfile(entry, file)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    archive.write_bytes(lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+    return len(cells)
+
+
+def unpack(archive: Path, study: Path) -> int:
+    """Files that are there already stay as they are. Returns the number of files that were written."""
+    written = 0
+    with tarfile.open(archive, mode="r:xz") as tar:
+        for entry in tar:
+            if not (study / entry.name).exists():
+                tar.extract(entry, study, filter="data")
+                written += 1
+    return written
+
+
+if __name__ == "__main__":
+    sys.exit(main())
