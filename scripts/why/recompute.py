@@ -50,7 +50,7 @@ def check(folder: Path) -> int:
         numbers = {"mean": statistics.fmean(runs.values()), "seeds": float(len(runs))}
         numbers |= interval("low", "high", list(runs.values()))
         if name in paired and len(paired[name]) > 1:
-            found["difference"] = statistics.fmean(paired[name])
+            numbers["difference"] = statistics.fmean(paired[name])
             numbers |= interval("difference_low", "difference_high", paired[name])
             numbers |= {"p": p_values[name]} if name in p_values else {}
             numbers |= {"p_holm": corrected[name]} if name in corrected else {}
