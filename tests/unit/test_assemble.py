@@ -110,9 +110,11 @@ EXPECTED = {
     "reinforce_pp": whitened([0.9, 0.9, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]),  # what is still to come
     "reinforce_pp_baseline": whitened(HALF),
     "gigpo": GIGPO,
+    "sampo": GIGPO,
     "empg": modulated(GRPO),
     "dapo_empg": modulated(GRPO),
     "gigpo_empg": modulated(GIGPO),
+    "sampo_empg": modulated(GIGPO),
     "aem": modulated(GRPO, zeta=0.0, center=False),
 }
 
@@ -148,9 +150,12 @@ def test_loss_of_every_preset_has_a_gradient(name):
     assert ("actor/kl_loss" in terms.metrics) == bool(algo.loss.kl_coef)
 
 
-@pytest.mark.parametrize(
-    ("arm", "baseline"), [("empg", "grpo"), ("dapo_empg", "dapo_kl"), ("gigpo_empg", "gigpo"), ("aem", "grpo")]
-)
+ARMS = {"empg": "grpo", "dapo_empg": "dapo_kl", "aem": "grpo"} | {
+    name: name.removesuffix("_empg") for name in PRESETS if name.endswith("_empg") and name != "dapo_empg"
+}
+
+
+@pytest.mark.parametrize(("arm", "baseline"), ARMS.items())
 def test_an_arm_differs_from_its_baseline_in_credit_alone(arm, baseline):
     with_empg, without = settings(arm).model_dump(), settings(baseline).model_dump()
     assert with_empg.pop("credit")["kind"] == "empg"
@@ -172,6 +177,31 @@ def test_presets_hold_the_papers_values():
     assert (dapo.loss.clip_high, dapo.loss.kl_coef, dapo.overlong.limit, dapo.overlong.buffer) == (0.28, 0, 20480, 4096)
     assert (settings("gspo").loss.clip_low, settings("gspo").loss.clip_high) == (3e-4, 4e-4)  # 2507.18071, sec. 5.1
     assert (settings("gigpo").advantage.gamma, settings("gigpo").advantage.omega) == (0.95, 1.0)  # 2505.10978
+
+
+def test_sampo_is_gigpos_advantage_gspos_ratio_and_dapos_filter():
+    sampo, gspo = settings("sampo"), settings("gspo")  # ARLArena, arXiv 2602.21534
+    assert sampo.advantage == settings("gigpo").advantage
+    assert sampo.sampling == settings("dapo").sampling
+    clip = {"clip_low": 3e-3, "clip_high": 4e-3}
+    assert sampo.loss == gspo.loss.model_copy(update={**clip, "kl_coef": 0.01})
+    # one token of a response four times as likely, its credit 1: of three tokens the ratio is the cube root of 4, cut at
+    # 1.004, and no token of that response has a gradient; the other response, as likely as it was, keeps its own
+    mask_ST = torch.ones(2, 3, dtype=torch.bool)
+    logprob_ST = torch.tensor([[math.log(4.0) - 2, -2.0, -2.0], [-2.0, -2.0, -2.0]], requires_grad=True)
+    terms = compute_loss(
+        sampo.loss.model_copy(update={"kl_coef": 0.0}),
+        logprob_ST=logprob_ST,
+        entropy_ST=torch.zeros(2, 3),
+        old_logprob_ST=torch.full((2, 3), -2.0),
+        ref_logprob_ST=None,
+        credit_S=torch.ones(2),
+        mask_ST=mask_ST,
+        weight_ST=loss_weights(sampo.loss, mask_ST, torch.tensor([0, 1])),
+    )
+    terms.loss.backward()
+    assert terms.loss.item() == pytest.approx(-(1.004 + 1) / 2)
+    assert logprob_ST.grad.tolist() == [[0.0] * 3, pytest.approx([-1 / 6] * 3)]
 
 
 @pytest.mark.parametrize(
