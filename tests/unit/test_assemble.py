@@ -98,6 +98,7 @@ AMONG_ANCHORS = [
     START[0], 0.0, START[1], START[2], *over_std([0.95, 0.0]), *over_std([1.0, 0.0])
 ]  # fmt: skip
 GIGPO = [episode + step for episode, step in zip(GRPO, AMONG_ANCHORS, strict=True)]
+# HGPO: steps that saw the same before are the same ones (start and hall) or alone, so it says what the observations say
 HALF = [0.45, 0.45, 0.45, -0.45, 0.5, -0.5, 0.5, -0.5]
 EXPECTED = {
     "grpo": GRPO,
@@ -111,10 +112,12 @@ EXPECTED = {
     "reinforce_pp_baseline": whitened(HALF),
     "gigpo": GIGPO,
     "sampo": GIGPO,
+    "hgpo": AMONG_ANCHORS,
     "empg": modulated(GRPO),
     "dapo_empg": modulated(GRPO),
     "gigpo_empg": modulated(GIGPO),
     "sampo_empg": modulated(GIGPO),
+    "hgpo_empg": modulated(AMONG_ANCHORS),
     "aem": modulated(GRPO, zeta=0.0, center=False),
 }
 
@@ -177,6 +180,8 @@ def test_presets_hold_the_papers_values():
     assert (dapo.loss.clip_high, dapo.loss.kl_coef, dapo.overlong.limit, dapo.overlong.buffer) == (0.28, 0, 20480, 4096)
     assert (settings("gspo").loss.clip_low, settings("gspo").loss.clip_high) == (3e-4, 4e-4)  # 2507.18071, sec. 5.1
     assert (settings("gigpo").advantage.gamma, settings("gigpo").advantage.omega) == (0.95, 1.0)  # 2505.10978
+    hgpo = settings("hgpo").advantage  # 2602.22817
+    assert (hgpo.history, hgpo.alpha, hgpo.gamma) == (2, 1.0, 0.95)
 
 
 def test_sampo_is_gigpos_advantage_gspos_ratio_and_dapos_filter():
@@ -185,8 +190,8 @@ def test_sampo_is_gigpos_advantage_gspos_ratio_and_dapos_filter():
     assert sampo.sampling == settings("dapo").sampling
     clip = {"clip_low": 3e-3, "clip_high": 4e-3}
     assert sampo.loss == gspo.loss.model_copy(update={**clip, "kl_coef": 0.01})
-    # one token of a response four times as likely, its credit 1: of three tokens the ratio is the cube root of 4, cut at
-    # 1.004, and no token of that response has a gradient; the other response, as likely as it was, keeps its own
+    # One token of a response is four times as likely, its credit 1: the ratio of its three is the cube root of 4, cut at
+    # 1.004, and none of them has a gradient. The other response, as likely as it was, keeps its own.
     mask_ST = torch.ones(2, 3, dtype=torch.bool)
     logprob_ST = torch.tensor([[math.log(4.0) - 2, -2.0, -2.0], [-2.0, -2.0, -2.0]], requires_grad=True)
     terms = compute_loss(
@@ -240,7 +245,7 @@ def test_overlong_penalty_changes_credit_but_not_the_batch():
     # trajectories have 6, 3, 5 and 3 tokens; limit 5, buffer 2: -1, 0, -1, 0
     changes = {"overlong": {"kind": "soft", "limit": 5, "buffer": 2, "penalty": 1.0}}
     before_N = BATCH.reward_N.clone()
-    for name in ("grpo", "reinforce_pp", "gigpo"):
+    for name in ("grpo", "reinforce_pp", "gigpo", "hgpo"):
         _, metrics = compute_credit(settings(name, **changes), BATCH)
         assert metrics["dapo/overlong_frac"] == 0.5
         assert metrics["critic/rewards/mean"] == pytest.approx(before_N.mean().item() - 0.5)

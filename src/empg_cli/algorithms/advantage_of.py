@@ -10,6 +10,7 @@ from torch import Tensor
 from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
 from empg_cli.algorithms.describe import Metrics, mean
 from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
+from empg_cli.algorithms.hgpo import history_relative
 from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline, whiten
 from empg_cli.algorithms.scores import relative_to_others, relative_to_trajectories, step_scores
 from empg_cli.algorithms.table import StepTable
@@ -45,6 +46,8 @@ def advantage_of(settings: schema.Advantage, reward_N: Tensor, table: StepTable)
             return reinforce_plus_plus_baseline(reward_N, table.group_N, table.trajectory_S, weight_S), {}
         case schema.Gigpo():
             return _gigpo(settings, reward_N, table)
+        case schema.Hgpo():
+            return _hgpo(settings, reward_N, table)
         case _:
             assert_never(settings)
 
@@ -80,9 +83,30 @@ def _gigpo(settings: schema.Gigpo, reward_N: Tensor, table: StepTable) -> tuple[
         unbiased=settings.unbiased_std,
         penalty_S=penalty_S,
     )
+    advantage_S = combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega)
+    return advantage_S, _anchor_metrics(anchor_S)
+
+
+def _hgpo(settings: schema.Hgpo, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
+    anchor_S = anchor_groups(table.anchor_S, table.group_of_step)
+    reward_S, penalty_S = _step_rewards(settings, reward_N, table)
+    advantage_S = history_relative(
+        reward_S,
+        table.next_S,
+        anchor_S,
+        history=settings.history,
+        alpha=settings.alpha,
+        gamma=settings.gamma,
+        scale_by_std=settings.scale_by_std,
+        unbiased=settings.unbiased_std,
+        penalty_S=penalty_S,
+    )
+    return advantage_S, _anchor_metrics(anchor_S)
+
+
+def _anchor_metrics(anchor_S: Tensor) -> Metrics:
     size_S = torch.bincount(anchor_S)[anchor_S].float()
-    metrics = {"gigpo/anchor_size/mean": mean(size_S), "gigpo/repeated_frac": mean((size_S > 1).float())}
-    return combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega), metrics
+    return {"gigpo/anchor_size/mean": mean(size_S), "gigpo/repeated_frac": mean((size_S > 1).float())}
 
 
 def _score(reward_N: Tensor, table: StepTable) -> Tensor:
@@ -93,7 +117,7 @@ def _score(reward_N: Tensor, table: StepTable) -> Tensor:
 
 
 def _step_rewards(
-    settings: schema.ReinforcePlusPlus | schema.Gigpo, reward_N: Tensor, table: StepTable
+    settings: schema.ReinforcePlusPlus | schema.Gigpo | schema.Hgpo, reward_N: Tensor, table: StepTable
 ) -> tuple[Tensor, Tensor | None]:
     """Step rewards that are summed over an episode's later steps, and penalties that are not (penalty=step).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from empg_cli.config.node import Brought, Node
 
@@ -74,7 +74,19 @@ class Gigpo(_GroupStd):
     """Texts at least this alike (difflib ratio) are one anchor state; 1 = equal texts only, and much faster."""
 
 
-Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo
+class Hgpo(_GroupStd):
+    """Advantages among steps with the same last observations, the weighted mean over how many of them agree."""
+
+    estimator: Literal["hgpo"]
+    history: NonNegativeInt
+    """Earlier observations that may have to agree (K); the authors take the number that a prompt shows. 0 = none."""
+    alpha: NonNegativeFloat
+    """A comparison of steps that agree in k observations has the weight (k + 1)^alpha; 0 = all alike."""
+    gamma: float = Field(gt=0, le=1)
+    """Discount of later rewards, per step."""
+
+
+Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo | Hgpo
 
 
 class NoCredit(Node):

@@ -24,7 +24,7 @@ FAMILIES = {
     "group": "The attempts at one task.",
     "critic": "What the loss is given. There is no value network; the family has verl's name.",
     "empg": "Entropy-modulated credit (arXiv 2509.09265), over all steps of the rollout batch.",
-    "gigpo": "Step-level groups of GiGPO (arXiv 2505.10978).",
+    "gigpo": "Steps that answered the same observation of the same task, which GiGPO (arXiv 2505.10978) and others compare.",
     "dapo": "Dynamic sampling and overlong shaping (arXiv 2503.14476).",
     "actor": "The policy's optimisation. Token means and shares are weighted as `algo.loss.weighting` says (every "
     "token alike under `constant`), and averaged over the optimiser steps of the update.",

@@ -1,0 +1,105 @@
+"""HGPO, GraphGPO, G2PO and turn credit against slow transcriptions of their formulas, on random batches.
+
+A batch is a list of tasks, a task a list of episodes, an episode a list of `Turn`s; rows come in a random order.
+"""
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import fmean, pstdev, stdev
+
+import pytest
+import torch
+
+from empg_cli.algorithms.gigpo import anchor_groups
+from empg_cli.algorithms.hgpo import history_relative
+
+GAMMA = 0.95
+
+
+@dataclass(frozen=True)
+class Turn:
+    observation: str
+    reward: float
+
+
+def random_tasks(rng):
+    """Three observations, so that they repeat within an episode and between them."""
+    return [
+        [
+            [Turn(rng.choice("abc"), rng.choice([0.0, 0.0, 1.0, 0.5])) for _ in range(rng.randint(1, 6))]
+            for _ in range(rng.randint(1, 5))
+        ]
+        for _ in range(rng.randint(1, 3))
+    ]
+
+
+class Rows:
+    """A batch of tasks as tensors, its rows shuffled."""
+
+    def __init__(self, tasks, rng):
+        places = [(g, i, t) for g, task in enumerate(tasks) for i, turns in enumerate(task) for t in range(len(turns))]
+        rng.shuffle(places)
+        self.places = places
+        row = {place: number for number, place in enumerate(places)}
+        self.turns = [tasks[g][i][t] for g, i, t in places]
+        self.next_S = torch.tensor([row.get((g, i, t + 1), -1) for g, i, t in places])
+        self.group_S = torch.tensor([g for g, _, _ in places])
+        self.reward_S = torch.tensor([turn.reward for turn in self.turns], dtype=torch.float64)
+        self.anchor_S = anchor_groups([turn.observation for turn in self.turns], self.group_S)
+
+    def of(self, expected):
+        """What a transcription says, in the order of the rows."""
+        return torch.tensor([expected[place] for place in self.places], dtype=torch.float64)
+
+
+def standardised(values, scale_by_std, unbiased=False):
+    """S(x): each value less the mean, over std + 1e-6; 0 for one value and for equal ones."""
+    if len(values) < 2 or max(values) - min(values) < 1e-12:
+        return [0.0] * len(values)
+    spread = (stdev if unbiased else pstdev)(values) + 1e-6 if scale_by_std else 1.0
+    return [(value - fmean(values)) / spread for value in values]
+
+
+def hgpo(tasks, history, alpha, scale_by_std, unbiased):
+    expected = {}
+    for g, task in enumerate(tasks):
+        found = defaultdict(list)  # of a step: (k, A_k)
+        for k in range(1, history + 2):
+            groups = defaultdict(list)
+            for i, turns in enumerate(task):
+                for t in range(k - 1, len(turns)):
+                    seen = tuple(turn.observation for turn in turns[t - k + 1 : t + 1])
+                    later = sum(GAMMA ** (s - t) * turns[s].reward for s in range(t, len(turns)))
+                    groups[seen].append(((g, i, t), later))
+            for members in groups.values():
+                advantages = standardised([later for _, later in members], scale_by_std, unbiased)
+                for (place, _), advantage in zip(members, advantages, strict=True):
+                    found[place].append((k, advantage))
+        for i, turns in enumerate(task):
+            for t in range(len(turns)):
+                told = [((k + 1) ** alpha, advantage) for k, advantage in found[g, i, t] if abs(advantage) > 1e-9]
+                total = sum(weight for weight, _ in told)
+                expected[g, i, t] = sum(weight * advantage for weight, advantage in told) / total if told else 0.0
+    return expected
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_hgpo(seed):
+    rng = random.Random(seed)
+    tasks = random_tasks(rng)
+    rows = Rows(tasks, rng)
+    history, alpha, scale_by_std = rng.randint(0, 4), rng.choice([0.0, 1.0, 2.0]), rng.random() < 0.5
+    unbiased = scale_by_std and rng.random() < 0.5
+    advantage_S = history_relative(
+        rows.reward_S,
+        rows.next_S,
+        rows.anchor_S,
+        history=history,
+        alpha=alpha,
+        gamma=GAMMA,
+        scale_by_std=scale_by_std,
+        unbiased=unbiased,
+    )
+    expected_S = rows.of(hgpo(tasks, history, alpha, scale_by_std, unbiased))
+    torch.testing.assert_close(advantage_S, expected_S, atol=1e-6, rtol=0)

@@ -1,0 +1,71 @@
+"""What holds for every form of step credit, whatever was played."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from empg_cli.algorithms.advantages import group_relative
+from empg_cli.algorithms.hgpo import history_groups, history_relative
+from empg_cli.algorithms.returns import returns_to_go
+
+Played = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@st.composite
+def played(draw: st.DrawFn) -> Played:
+    """Anchors, next steps, rewards and trajectories of one to four attempts at one task, rows in any order."""
+    lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    number = sum(lengths)
+    order = torch.tensor(draw(st.permutations(range(number))))
+    trajectory_S = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    next_S = torch.arange(1, number + 1)
+    next_S[torch.tensor(lengths).cumsum(0) - 1] = -1
+    anchor_S = torch.tensor(draw(st.lists(st.integers(0, 2), min_size=number, max_size=number)))
+    rewards = draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=number, max_size=number))
+    return shuffled((anchor_S, next_S, torch.tensor(rewards), trajectory_S), order)
+
+
+def shuffled(batch: Played, order: Tensor) -> Played:
+    """Row r of the result is row order[r]."""
+    anchor_S, next_S, reward_S, trajectory_S = (part[order] for part in batch)
+    place = torch.argsort(order)
+    return anchor_S, torch.where(next_S >= 0, place[next_S.clamp_min(0)], -1), reward_S, trajectory_S
+
+
+@given(played(), st.integers(0, 3), st.sampled_from([0.0, 1.0, 3.0]))
+@settings(deadline=None)
+def test_hgpo_lies_between_the_comparisons_that_it_averages(batch: Played, history: int, alpha: float) -> None:
+    anchor_S, next_S, reward_S, _ = batch
+    advantage_S = history_relative(reward_S, next_S, anchor_S, history=history, alpha=alpha)
+    return_S = returns_to_go(reward_S.double(), next_S, 0.95)
+    parts = []
+    for level_S in history_groups(anchor_S, next_S, history):
+        alone_S = torch.where(level_S < 0, -1 - torch.arange(len(level_S)), level_S)
+        parts.append(group_relative(return_S, alone_S))
+    compared = torch.stack(parts)
+    assert (advantage_S <= compared.max(0).values.clamp_min(0) + 1e-6).all()
+    assert (advantage_S >= compared.min(0).values.clamp_max(0) - 1e-6).all()
+
+
+@given(played(), st.integers(0, 3))
+@settings(deadline=None)
+def test_more_history_makes_finer_groups(batch: Played, history: int) -> None:
+    anchor_S, next_S, _, _ = batch
+    levels = history_groups(anchor_S, next_S, history)
+    assert len(levels) == history + 1
+    for coarse_S, fine_S in zip(levels, levels[1:], strict=False):
+        together = (fine_S[:, None] == fine_S) & (fine_S >= 0)
+        assert (coarse_S[:, None] == coarse_S)[together].all()
+
+
+@given(played(), st.integers(0, 1000), st.integers(0, 3))
+@settings(deadline=None)
+def test_hgpo_does_not_depend_on_the_order_of_rows(batch: Played, seed: int, history: int) -> None:
+    order = torch.randperm(len(batch[0]), generator=torch.Generator().manual_seed(seed))
+    anchor_S, next_S, reward_S, _ = batch
+    here_S = history_relative(reward_S, next_S, anchor_S, history=history)
+    anchor_S, next_S, reward_S, _ = shuffled(batch, order)
+    torch.testing.assert_close(history_relative(reward_S, next_S, anchor_S, history=history), here_S[order])
