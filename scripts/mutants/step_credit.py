@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
+_GRAPH = ("golden/test_graphgpo_golden.py", "parity/test_step_credit.py")
 _HGPO = ("golden/test_hgpo_golden.py", "parity/test_step_credit.py")
 
 STEP_CREDIT = (
@@ -54,5 +55,53 @@ STEP_CREDIT = (
         "scatter_(0, rows_S[has_next_S], next_S[has_next_S])",
         "the previous step is the next one",
         _HGPO,
+    ),
+    Mutant(
+        "every-end-is-success",
+        "src/empg_cli/algorithms/graphgpo.py",
+        "torch.where(is_won_S, 0.0, torch.inf)",
+        "torch.where(is_won_S, 0.0, 0.0)",
+        "the ends of failed episodes are success",
+        _GRAPH,
+    ),
+    Mutant(
+        "one-step-graph",
+        "src/empg_cli/algorithms/graphgpo.py",
+        "for _ in range(len(left_V) + 1):",
+        "for _ in range(2):",
+        "ways of more than one step are not found",
+        _GRAPH,
+    ),
+    Mutant(
+        "unknown-is-the-longest-way",
+        "src/empg_cli/algorithms/graphgpo.py",
+        "longest_G[index_S] + 1",
+        "longest_G[index_S]",
+        "a place from which nobody succeeded is as good as the furthest from which one did",
+        _GRAPH,
+    ),
+    Mutant(
+        "longest-of-all-tasks",
+        "src/empg_cli/algorithms/graphgpo.py",
+        "group_index(group_S)",
+        "group_index(torch.zeros_like(group_S))",
+        "the longest way is that of another task",
+        _GRAPH,
+    ),
+    Mutant(
+        "graph-penalty-given",
+        "src/empg_cli/algorithms/graphgpo.py",
+        "goal * decay**distance_S - penalty_S",
+        "goal * decay**distance_S + penalty_S",
+        "an invalid action is rewarded",
+        _GRAPH,
+    ),
+    Mutant(
+        "success-of-the-wrong-episode",
+        "src/empg_cli/algorithms/advantage_of.py",
+        "is_won_N[table.trajectory_S]",
+        "is_won_N.roll(1)[table.trajectory_S]",
+        "GraphGPO takes another episode's success",
+        ("unit/test_assemble.py",),
     ),
 )

@@ -1,6 +1,6 @@
 """HGPO, GraphGPO, G2PO and turn credit against slow transcriptions of their formulas, on random batches.
 
-A batch is a list of tasks, a task a list of episodes, an episode a list of `Turn`s; rows come in a random order.
+A batch is a list of tasks, a task a list of `Episode`s; rows come in a random order.
 """
 
 import random
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from empg_cli.algorithms.gigpo import anchor_groups
+from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_relative
 
 GAMMA = 0.95
@@ -21,15 +22,26 @@ GAMMA = 0.95
 class Turn:
     observation: str
     reward: float
+    penalty: float
+    score: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Episode:
+    turns: list[Turn]
+    is_won: bool
 
 
 def random_tasks(rng):
-    """Three observations, so that they repeat within an episode and between them."""
+    """Four observations, so that they repeat within an episode and between them, and not all lead to success."""
+
+    def turn():
+        reward, penalty = rng.choice([0.0, 0.0, 1.0, 0.5]), rng.choice([0.0, 0.0, 0.1])
+        return Turn(rng.choice("abcd"), reward, penalty, rng.choice([0.0, 0.25, 1.0]), rng.randint(1, 9))
+
     return [
-        [
-            [Turn(rng.choice("abc"), rng.choice([0.0, 0.0, 1.0, 0.5])) for _ in range(rng.randint(1, 6))]
-            for _ in range(rng.randint(1, 5))
-        ]
+        [Episode([turn() for _ in range(rng.randint(1, 6))], rng.random() < 0.3) for _ in range(rng.randint(1, 5))]
         for _ in range(rng.randint(1, 3))
     ]
 
@@ -38,14 +50,19 @@ class Rows:
     """A batch of tasks as tensors, its rows shuffled."""
 
     def __init__(self, tasks, rng):
-        places = [(g, i, t) for g, task in enumerate(tasks) for i, turns in enumerate(task) for t in range(len(turns))]
+        places = [(g, i, t) for g, task in enumerate(tasks) for i, played in enumerate(task) for t in range(len(played.turns))]
         rng.shuffle(places)
         self.places = places
         row = {place: number for number, place in enumerate(places)}
-        self.turns = [tasks[g][i][t] for g, i, t in places]
+        self.turns = [tasks[g][i].turns[t] for g, i, t in places]
         self.next_S = torch.tensor([row.get((g, i, t + 1), -1) for g, i, t in places])
         self.group_S = torch.tensor([g for g, _, _ in places])
+        self.trajectory_S = torch.tensor([100 * g + i for g, i, _ in places])
+        self.is_won_S = torch.tensor([tasks[g][i].is_won for g, i, _ in places])
+        self.tokens_S = torch.tensor([turn.tokens for turn in self.turns])
         self.reward_S = torch.tensor([turn.reward for turn in self.turns], dtype=torch.float64)
+        self.penalty_S = torch.tensor([turn.penalty for turn in self.turns], dtype=torch.float64)
+        self.score_S = torch.tensor([turn.score for turn in self.turns], dtype=torch.float64)
         self.anchor_S = anchor_groups([turn.observation for turn in self.turns], self.group_S)
 
     def of(self, expected):
@@ -67,17 +84,17 @@ def hgpo(tasks, history, alpha, scale_by_std, unbiased):
         found = defaultdict(list)  # of a step: (k, A_k)
         for k in range(1, history + 2):
             groups = defaultdict(list)
-            for i, turns in enumerate(task):
+            for i, turns in enumerate(played.turns for played in task):
                 for t in range(k - 1, len(turns)):
                     seen = tuple(turn.observation for turn in turns[t - k + 1 : t + 1])
                     later = sum(GAMMA ** (s - t) * turns[s].reward for s in range(t, len(turns)))
-                    groups[seen].append(((g, i, t), later))
+                    groups[seen].append(((g, i, t), later - turns[t].penalty))
             for members in groups.values():
                 advantages = standardised([later for _, later in members], scale_by_std, unbiased)
                 for (place, _), advantage in zip(members, advantages, strict=True):
                     found[place].append((k, advantage))
-        for i, turns in enumerate(task):
-            for t in range(len(turns)):
+        for i, played in enumerate(task):
+            for t in range(len(played.turns)):
                 told = [((k + 1) ** alpha, advantage) for k, advantage in found[g, i, t] if abs(advantage) > 1e-9]
                 total = sum(weight for weight, _ in told)
                 expected[g, i, t] = sum(weight * advantage for weight, advantage in told) / total if told else 0.0
@@ -100,6 +117,69 @@ def test_hgpo(seed):
         gamma=GAMMA,
         scale_by_std=scale_by_std,
         unbiased=unbiased,
+        penalty_S=rows.penalty_S,
     )
     expected_S = rows.of(hgpo(tasks, history, alpha, scale_by_std, unbiased))
+    torch.testing.assert_close(advantage_S, expected_S, atol=1e-6, rtol=0)
+
+
+def compared(worth, groups, scale_by_std, unbiased):
+    """Each place's worth against those of its group; both are dicts by place."""
+    members = defaultdict(list)
+    for place in worth:
+        members[groups[place]].append(place)
+    expected = {}
+    for places in members.values():
+        advantages = standardised([worth[place] for place in places], scale_by_std, unbiased)
+        expected |= dict(zip(places, advantages, strict=True))
+    return expected
+
+
+def nodes_left(tasks):
+    """The node that each step left, with its task."""
+    return {
+        (g, i, t): (g, turn.observation)
+        for g, task in enumerate(tasks)
+        for i, played in enumerate(task)
+        for t, turn in enumerate(played.turns)
+    }
+
+
+def graphgpo(tasks, decay, goal, scale_by_std, unbiased):
+    worth = {}
+    for g, task in enumerate(tasks):
+        edges = {}  # of a step: from, to
+        for i, played in enumerate(task):
+            ends = [*(turn.observation for turn in played.turns[1:]), "SUCCESS" if played.is_won else f"failed {i}"]
+            edges |= {(g, i, t): (played.turns[t].observation, end) for t, end in enumerate(ends)}
+        distance, reached = {"SUCCESS": 0}, ["SUCCESS"]
+        while reached:  # breadth first, from the end
+            here = reached.pop(0)
+            for there, to in edges.values():
+                if to == here and there not in distance:
+                    distance[there] = distance[here] + 1
+                    reached.append(there)
+        nowhere = max(distance.values()) + 1
+        for (_, i, t), (_, to) in edges.items():
+            worth[g, i, t] = goal * decay ** distance.get(to, nowhere) - task[i].turns[t].penalty
+    return compared(worth, nodes_left(tasks), scale_by_std, unbiased)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_graphgpo(seed):
+    rng = random.Random(seed)
+    tasks = random_tasks(rng)
+    rows = Rows(tasks, rng)
+    decay, goal, scale_by_std = rng.choice([0.1, 0.5]), rng.choice([1.0, 10.0]), rng.random() < 0.5
+    unbiased = scale_by_std and rng.random() < 0.5
+    advantage_S = graph_relative(
+        distance_to_success(rows.anchor_S, rows.next_S, rows.is_won_S, rows.group_S),
+        rows.anchor_S,
+        decay=decay,
+        goal=goal,
+        scale_by_std=scale_by_std,
+        unbiased=unbiased,
+        penalty_S=rows.penalty_S,
+    )
+    expected_S = rows.of(graphgpo(tasks, decay, goal, scale_by_std, unbiased))
     torch.testing.assert_close(advantage_S, expected_S, atol=1e-6, rtol=0)

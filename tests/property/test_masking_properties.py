@@ -16,7 +16,18 @@ from empg_cli.model.batch import make_batch
 from empg_cli.rollout.masking import trainable
 from empg_cli.types import Batch, Status, Step, Task, Trajectory
 
-PRESETS = ("grpo", "dapo_empg", "empg", "gigpo", "hgpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gspo")
+PRESETS = (
+    "grpo",
+    "dapo_empg",
+    "empg",
+    "gigpo",
+    "hgpo",
+    "graphgpo",
+    "rloo",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "gspo",
+)
 
 
 @cache

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from empg_cli.algorithms.advantages import group_relative
+from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_groups, history_relative
 from empg_cli.algorithms.returns import returns_to_go
 
@@ -69,3 +70,36 @@ def test_hgpo_does_not_depend_on_the_order_of_rows(batch: Played, seed: int, his
     here_S = history_relative(reward_S, next_S, anchor_S, history=history)
     anchor_S, next_S, reward_S, _ = shuffled(batch, order)
     torch.testing.assert_close(history_relative(reward_S, next_S, anchor_S, history=history), here_S[order])
+
+
+def distances(batch: Played, won: int) -> Tensor:
+    """To success, where the trajectory with this number alone has won."""
+    anchor_S, next_S, _, trajectory_S = batch
+    return distance_to_success(anchor_S, next_S, trajectory_S == won, torch.zeros_like(anchor_S))
+
+
+@given(played(), st.integers(0, 4))
+@settings(deadline=None)
+def test_a_step_leads_at_most_one_step_nearer_than_the_best_from_where_it_was(batch: Played, won: int) -> None:
+    anchor_S, next_S, _, trajectory_S = batch
+    distance_S = distances(batch, won)
+    nearest_V = torch.full((3,), torch.inf, dtype=torch.double).scatter_reduce(0, anchor_S, distance_S, "amin")
+    followed = next_S >= 0
+    # what is left from the observation that a step led to is one more than what its best step leaves, or unknown
+    unknown = distance_S.max()
+    best_S = (nearest_V[anchor_S[next_S.clamp_min(0)]] + 1).clamp_max(unknown)
+    assert distance_S[followed].equal(best_S[followed])
+    assert (distance_S[~followed & (trajectory_S == won)] == 0).all()
+    # along a solved episode no step leads further away than the rest of it is long
+    left_S = returns_to_go(torch.ones(len(next_S), dtype=torch.double), next_S) - 1
+    assert (distance_S <= left_S)[trajectory_S == won].all()
+
+
+@given(played(), st.integers(0, 1000), st.integers(0, 4))
+@settings(deadline=None)
+def test_graphgpo_does_not_depend_on_the_order_of_rows(batch: Played, seed: int, won: int) -> None:
+    order = torch.randperm(len(batch[0]), generator=torch.Generator().manual_seed(seed))
+    nothing_S = torch.zeros(len(order))
+    here_S = graph_relative(distances(batch, won), batch[0], penalty_S=nothing_S)
+    there = shuffled(batch, order)
+    torch.testing.assert_close(graph_relative(distances(there, won), there[0], penalty_S=nothing_S), here_S[order])

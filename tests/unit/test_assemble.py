@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def make_batch():
         reward_N=torch.zeros(4).index_add_(0, trajectory_S, reward_S),
         reward_S=reward_S,
         anchor_S=["start", "kitchen", "start", "start", "start", "start", "hall", "hall"],
+        score_S=torch.tensor([0.25, 0.5, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5]),
+        is_won_N=torch.tensor([True, False, True, False]),
     )
 
 
@@ -99,6 +102,11 @@ AMONG_ANCHORS = [
 ]  # fmt: skip
 GIGPO = [episode + step for episode, step in zip(GRPO, AMONG_ANCHORS, strict=True)]
 # HGPO: steps that saw the same before are the same ones (start and hall) or alone, so it says what the observations say
+# GraphGPO: in the first task the start is one step from success and the kitchen two, so its steps lead to 2, 1, 0 and 3 (lost)
+# steps before success; in the second both reach the hall, and from there success or 3. Worth 10 / 10^d
+NEAR = over_std([0.1, 10.0, 0.01])
+HALL = over_std([10.0, 0.01])
+GRAPH = [a + b for a, b in zip(GRPO, [NEAR[0], 0.0, NEAR[1], NEAR[2], 0.0, 0.0, *HALL], strict=True)]
 HALF = [0.45, 0.45, 0.45, -0.45, 0.5, -0.5, 0.5, -0.5]
 EXPECTED = {
     "grpo": GRPO,
@@ -113,11 +121,13 @@ EXPECTED = {
     "gigpo": GIGPO,
     "sampo": GIGPO,
     "hgpo": AMONG_ANCHORS,
+    "graphgpo": GRAPH,
     "empg": modulated(GRPO),
     "dapo_empg": modulated(GRPO),
     "gigpo_empg": modulated(GIGPO),
     "sampo_empg": modulated(GIGPO),
     "hgpo_empg": modulated(AMONG_ANCHORS),
+    "graphgpo_empg": modulated(GRAPH),
     "aem": modulated(GRPO, zeta=0.0, center=False),
 }
 
@@ -182,6 +192,8 @@ def test_presets_hold_the_papers_values():
     assert (settings("gigpo").advantage.gamma, settings("gigpo").advantage.omega) == (0.95, 1.0)  # 2505.10978
     hgpo = settings("hgpo").advantage  # 2602.22817
     assert (hgpo.history, hgpo.alpha, hgpo.gamma) == (2, 1.0, 0.95)
+    graph = settings("graphgpo").advantage  # 2605.26684, as its authors train on ALFWorld
+    assert (graph.decay, graph.goal, graph.omega, graph.scale_by_std) == (0.1, 10.0, 1.0, True)
 
 
 def test_sampo_is_gigpos_advantage_gspos_ratio_and_dapos_filter():
@@ -245,7 +257,7 @@ def test_overlong_penalty_changes_credit_but_not_the_batch():
     # trajectories have 6, 3, 5 and 3 tokens; limit 5, buffer 2: -1, 0, -1, 0
     changes = {"overlong": {"kind": "soft", "limit": 5, "buffer": 2, "penalty": 1.0}}
     before_N = BATCH.reward_N.clone()
-    for name in ("grpo", "reinforce_pp", "gigpo", "hgpo"):
+    for name in ("grpo", "reinforce_pp", "gigpo", "hgpo", "graphgpo"):
         _, metrics = compute_credit(settings(name, **changes), BATCH)
         assert metrics["dapo/overlong_frac"] == 0.5
         assert metrics["critic/rewards/mean"] == pytest.approx(before_N.mean().item() - 0.5)
@@ -290,13 +302,28 @@ def test_a_complex_state_is_not_taken_for_an_unsure_agent():
 
 def test_an_empty_batch_gives_empty_credit_and_no_nan():
     nothing, no_ids = torch.empty(0), torch.empty(0, dtype=torch.long)
+    no_signs = no_ids.bool()
     table = StepTable(
-        nothing, nothing, no_ids, no_ids, no_ids, nothing, no_ids, nothing, (), nothing, nothing, no_ids.bool()
-    )
+        nothing, nothing, no_ids, no_ids, no_ids, nothing, no_ids, nothing, (), nothing, nothing, no_signs, nothing, no_signs
+    )  # fmt: skip
     for name in PRESETS:
         credit_S, metrics = compute_credit(settings(name), table)
         assert credit_S.shape == (0,)
         assert all(value == value for value in metrics.values())  # no NaN
+
+
+def test_a_batch_that_lacks_what_an_estimator_reads_is_refused():
+    without = step_table(replace(BATCH, is_won_N=None))
+    for table in (without, merge_tables([step_table(BATCH), without])):
+        with pytest.raises(ValueError, match=r"estimator=graphgpo reads is_won_N, and the batch has none"):
+            compute_credit(settings("graphgpo"), table)
+        compute_credit(settings("grpo"), table)
+
+
+@pytest.mark.parametrize("name", ["gigpo", "graphgpo"])
+def test_without_its_step_part_it_is_grpo(name):
+    credit_S, _ = compute_credit(settings(name, advantage__omega=0.0), BATCH)
+    assert credit_S.equal(compute_credit(settings("grpo"), BATCH)[0])
 
 
 def test_merged_tables_point_at_their_own_rows():

@@ -10,6 +10,7 @@ from torch import Tensor
 from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
 from empg_cli.algorithms.describe import Metrics, mean
 from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
+from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_relative
 from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline, whiten
 from empg_cli.algorithms.scores import relative_to_others, relative_to_trajectories, step_scores
@@ -48,11 +49,13 @@ def advantage_of(settings: schema.Advantage, reward_N: Tensor, table: StepTable)
             return _gigpo(settings, reward_N, table)
         case schema.Hgpo():
             return _hgpo(settings, reward_N, table)
+        case schema.GraphGpo():
+            return _graphgpo(settings, reward_N, table)
         case _:
             assert_never(settings)
 
 
-def _group_relative(settings: schema.GroupRelative | schema.Gigpo, reward_N: Tensor, table: StepTable) -> Tensor:
+def _group_relative(settings: schema.GroupRelative | schema.EpisodeAndStep, reward_N: Tensor, table: StepTable) -> Tensor:
     scale_by_std, unbiased = settings.scale_by_std, settings.unbiased_std
     trajectory_S, group_S = table.trajectory_S, table.group_of_step
     match settings.statistics, settings.penalty:
@@ -102,6 +105,28 @@ def _hgpo(settings: schema.Hgpo, reward_N: Tensor, table: StepTable) -> tuple[Te
         penalty_S=penalty_S,
     )
     return advantage_S, _anchor_metrics(anchor_S)
+
+
+def _graphgpo(settings: schema.GraphGpo, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
+    is_won_N = _given(table.is_won_N, "is_won_N", settings.estimator)
+    anchor_S, group_S = anchor_groups(table.anchor_S, table.group_of_step), table.group_of_step
+    step_S = graph_relative(
+        distance_to_success(anchor_S, table.next_S, is_won_N[table.trajectory_S], group_S),
+        anchor_S,
+        decay=settings.decay,
+        goal=settings.goal,
+        scale_by_std=settings.scale_by_std,
+        unbiased=settings.unbiased_std,
+        penalty_S=table.penalty_S,
+    )
+    advantage_S = combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega)
+    return advantage_S, _anchor_metrics(anchor_S)
+
+
+def _given(value: Tensor | None, name: str, estimator: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"algo.advantage.estimator={estimator} reads {name}, and the batch has none: set Batch.{name}")
+    return value
 
 
 def _anchor_metrics(anchor_S: Tensor) -> Metrics:

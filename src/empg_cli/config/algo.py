@@ -60,16 +60,19 @@ class ReinforcePlusPlusBaseline(_Penalised):
     """What counts once in the batch's mean and std: every token (verl) or every step."""
 
 
-class Gigpo(_GroupStd):
+class EpisodeAndStep(_GroupStd):
+    statistics: Literal["trajectory", "step"]
+    """Episode part: group mean and std over trajectories, or over all their steps (verl-agent's default)."""
+    omega: NonNegativeFloat
+    """Weight of the step part; 0 = the episode part alone."""
+
+
+class Gigpo(EpisodeAndStep):
     """Episode advantage plus omega times the advantage among steps that answered the same observation."""
 
     estimator: Literal["gigpo"]
-    statistics: Literal["trajectory", "step"]
-    """Episode part: group mean and std over trajectories, or over all their steps (verl-agent's default)."""
     gamma: float = Field(gt=0, le=1)
     """Discount of later rewards, per step."""
-    omega: NonNegativeFloat
-    """Weight of the step part; 0 = the episode part alone."""
     similarity: float = Field(gt=0, le=1)
     """Texts at least this alike (difflib ratio) are one anchor state; 1 = equal texts only, and much faster."""
 
@@ -86,7 +89,17 @@ class Hgpo(_GroupStd):
     """Discount of later rewards, per step."""
 
 
-Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo | Hgpo
+class GraphGpo(EpisodeAndStep):
+    """Episode advantage plus omega times that of how near to success a step led, in the graph of a task's observations."""
+
+    estimator: Literal["graphgpo"]
+    decay: float = Field(gt=0, lt=1)
+    """A step that leaves d steps to success is worth goal decay^d (the paper's omega): 0.1 on ALFWorld, 0.2 on WebShop."""
+    goal: PositiveFloat
+    """Worth of reaching success, in rewards: what `benchmark.success_reward` gives. Matters beside penalties."""
+
+
+Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo | Hgpo | GraphGpo
 
 
 class NoCredit(Node):
