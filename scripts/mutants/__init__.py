@@ -12,4 +12,13 @@ from scripts.mutants.step_credit import STEP_CREDIT
 from scripts.mutants.training import TRAINING
 from scripts.mutants.updating import UPDATING
 
-MUTANTS: tuple[Mutant, ...] = (*ALGORITHMS, *STEP_CREDIT, *CONTROLS, *UPDATING, *TRAINING, *AHEAD, *PLAYING, *EVALUATION)
+MUTANTS: tuple[Mutant, ...] = (
+    *ALGORITHMS,
+    *STEP_CREDIT,
+    *CONTROLS,
+    *UPDATING,
+    *TRAINING,
+    *AHEAD,
+    *PLAYING,
+    *EVALUATION,
+)

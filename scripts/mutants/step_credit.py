@@ -5,6 +5,7 @@ from __future__ import annotations
 from scripts.mutants.mutant import Mutant
 
 _GRAPH = ("golden/test_graphgpo_golden.py", "parity/test_step_credit.py")
+_G2PO = ("golden/test_g2po_golden.py", "parity/test_step_credit.py")
 _HGPO = ("golden/test_hgpo_golden.py", "parity/test_step_credit.py")
 
 STEP_CREDIT = (
@@ -103,5 +104,45 @@ STEP_CREDIT = (
         "is_won_N.roll(1)[table.trajectory_S]",
         "GraphGPO takes another episode's success",
         ("unit/test_assemble.py",),
+    ),
+    Mutant(
+        "values-without-discount",
+        "src/empg_cli/algorithms/g2po.py",
+        "gamma**left_S * return_S",
+        "return_S",
+        "an observation near the start is worth as much as one near the end",
+        _G2PO,
+    ),
+    Mutant(
+        "value-of-one-visit",
+        "src/empg_cli/algorithms/g2po.py",
+        "group_mean(gamma**left_S * return_S, index_S, num_anchors)[index_S]",
+        "gamma**left_S * return_S",
+        "the value of an observation is that of its own episode",
+        _G2PO,
+    ),
+    Mutant(
+        "ends-are-worth-nothing",
+        "src/empg_cli/algorithms/g2po.py",
+        "value_S[next_S.clamp_min(0)], return_S.double())",
+        "value_S[next_S.clamp_min(0)], 0.0 * return_S.double())",
+        "the step that succeeds leads to a place of value 0",
+        _G2PO,
+    ),
+    Mutant(
+        "gain-is-the-value-reached",
+        "src/empg_cli/algorithms/g2po.py",
+        "group_relative(after_S - value_S, group_S",
+        "group_relative(after_S, group_S",
+        "a step that stays at a good place gains as much as one that comes there",
+        _G2PO,
+    ),
+    Mutant(
+        "gains-compared-here",
+        "src/empg_cli/algorithms/g2po.py",
+        "group_relative(after_S - value_S, group_S",
+        "group_relative(after_S - value_S, anchor_S",
+        "gains are compared among the steps of one observation",
+        _G2PO,
     ),
 )

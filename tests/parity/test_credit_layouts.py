@@ -16,7 +16,7 @@ from empg_cli.model.batch import make_batch
 from empg_cli.types import Step, Task, Trajectory
 
 CONF = Path(__file__).parents[2] / "conf" / "algo"
-NAMES = ["empg", "gigpo_empg", "hgpo_empg", "graphgpo_empg", "reinforce_pp"]
+NAMES = ["empg", "gigpo_empg", "hgpo_empg", "graphgpo_empg", "g2po_empg", "reinforce_pp"]
 
 
 def algo(name):

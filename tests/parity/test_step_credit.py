@@ -11,6 +11,7 @@ from statistics import fmean, pstdev, stdev
 import pytest
 import torch
 
+from empg_cli.algorithms.g2po import edge_relative, visited_values
 from empg_cli.algorithms.gigpo import anchor_groups
 from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_relative
@@ -50,7 +51,9 @@ class Rows:
     """A batch of tasks as tensors, its rows shuffled."""
 
     def __init__(self, tasks, rng):
-        places = [(g, i, t) for g, task in enumerate(tasks) for i, played in enumerate(task) for t in range(len(played.turns))]
+        places = [
+            (g, i, t) for g, task in enumerate(tasks) for i, played in enumerate(task) for t in range(len(played.turns))
+        ]
         rng.shuffle(places)
         self.places = places
         row = {place: number for number, place in enumerate(places)}
@@ -183,3 +186,42 @@ def test_graphgpo(seed):
     )
     expected_S = rows.of(graphgpo(tasks, decay, goal, scale_by_std, unbiased))
     torch.testing.assert_close(advantage_S, expected_S, atol=1e-6, rtol=0)
+
+
+def g2po(tasks, scale_by_std, unbiased):
+    visits = defaultdict(list)
+    returns = {
+        (g, i): sum(turn.reward for turn in ep.turns) for g, task in enumerate(tasks) for i, ep in enumerate(task)
+    }
+    nodes = nodes_left(tasks)
+    for (g, i, t), node in nodes.items():
+        visits[node].append(GAMMA ** (len(tasks[g][i].turns) - t) * returns[g, i])
+    value = {node: fmean(seen) for node, seen in visits.items()}
+    led, gain = {}, {}
+    for (g, i, t), node in nodes.items():
+        after = value[nodes[g, i, t + 1]] if (g, i, t + 1) in nodes else returns[g, i]
+        led[g, i, t], gain[g, i, t] = after - tasks[g][i].turns[t].penalty, after - value[node]
+    here = compared(led, nodes, scale_by_std, unbiased)
+    task = compared(gain, {place: place[0] for place in gain}, scale_by_std, unbiased)
+    return {place: here[place] + task[place] for place in here}
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_g2po(seed):
+    rng = random.Random(seed)
+    tasks = random_tasks(rng)
+    rows = Rows(tasks, rng)
+    scale_by_std = rng.random() < 0.5
+    unbiased = scale_by_std and rng.random() < 0.5
+    return_S = torch.tensor([sum(turn.reward for turn in tasks[g][i].turns) for g, i, _ in rows.places]).double()
+    advantage_S = edge_relative(
+        visited_values(return_S, rows.next_S, rows.anchor_S, gamma=GAMMA),
+        return_S,
+        rows.next_S,
+        rows.anchor_S,
+        rows.group_S,
+        scale_by_std=scale_by_std,
+        unbiased=unbiased,
+        penalty_S=rows.penalty_S,
+    )
+    torch.testing.assert_close(advantage_S, rows.of(g2po(tasks, scale_by_std, unbiased)), atol=1e-6, rtol=0)

@@ -23,6 +23,7 @@ PRESETS = (
     "gigpo",
     "hgpo",
     "graphgpo",
+    "g2po",
     "rloo",
     "reinforce_pp",
     "reinforce_pp_baseline",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from empg_cli.algorithms.advantages import group_relative
+from empg_cli.algorithms.g2po import edge_relative, visited_values
 from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_groups, history_relative
 from empg_cli.algorithms.returns import returns_to_go
@@ -103,3 +104,37 @@ def test_graphgpo_does_not_depend_on_the_order_of_rows(batch: Played, seed: int,
     here_S = graph_relative(distances(batch, won), batch[0], penalty_S=nothing_S)
     there = shuffled(batch, order)
     torch.testing.assert_close(graph_relative(distances(there, won), there[0], penalty_S=nothing_S), here_S[order])
+
+
+def returns_of(batch: Played) -> Tensor:
+    _, _, reward_S, trajectory_S = batch
+    return torch.zeros(4).index_add_(0, trajectory_S, reward_S)[trajectory_S]
+
+
+@given(played(), st.sampled_from([0.5, 0.95, 1.0]))
+@settings(deadline=None)
+def test_values_lie_between_what_visits_brought(batch: Played, gamma: float) -> None:
+    anchor_S, next_S, _, _ = batch
+    return_S = returns_of(batch)
+    value_S = visited_values(return_S, next_S, anchor_S, gamma=gamma)
+    for anchor in anchor_S.unique():
+        here = anchor_S == anchor
+        assert value_S[here].unique().numel() == 1
+        assert value_S[here].max() <= gamma * return_S[here].max() + 1e-6
+        assert value_S.min() >= 0
+
+
+@given(played(), st.integers(0, 1000), st.booleans())
+@settings(deadline=None)
+def test_g2po_sums_to_zero_and_does_not_depend_on_the_order_of_rows(batch: Played, seed: int, scale: bool) -> None:
+    order = torch.randperm(len(batch[0]), generator=torch.Generator().manual_seed(seed))
+    advantages = []
+    for one in (batch, shuffled(batch, order)):
+        anchor_S, next_S, _, _ = one
+        return_S, nothing_S = returns_of(one), torch.zeros(len(order))
+        value_S = visited_values(return_S, next_S, anchor_S)
+        group_S = torch.zeros_like(anchor_S)
+        step_S = edge_relative(value_S, return_S, next_S, anchor_S, group_S, scale_by_std=scale, penalty_S=nothing_S)
+        torch.testing.assert_close(step_S.sum(), torch.tensor(0.0), atol=1e-4, rtol=0)
+        advantages.append(step_S)
+    torch.testing.assert_close(advantages[1], advantages[0][order], atol=1e-5, rtol=0)

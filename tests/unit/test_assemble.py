@@ -107,6 +107,14 @@ GIGPO = [episode + step for episode, step in zip(GRPO, AMONG_ANCHORS, strict=Tru
 NEAR = over_std([0.1, 10.0, 0.01])
 HALL = over_std([10.0, 0.01])
 GRAPH = [a + b for a, b in zip(GRPO, [NEAR[0], 0.0, NEAR[1], NEAR[2], 0.0, 0.0, *HALL], strict=True)]
+# G2PO: .9 or 0 and 1 or 0, discounted by .95 for every step that was left. Where each step led is worth what its rows hold
+START1, KITCHEN, START2, HALL_WORTH = (0.95**3 * 0.9 + 0.95 * 0.9 + 0) / 3, 0.95**2 * 0.9, 0.95**2 / 2, 0.95 / 2
+LED = [KITCHEN, START1, 0.9, 0.0, HALL_WORTH, HALL_WORTH, 1.0, 0.0]
+LEFT = [START1, KITCHEN, START1, START1, START2, START2, HALL_WORTH, HALL_WORTH]
+AWAY, HOME = over_std([LED[0], LED[2], LED[3]]), over_std([1.0, 0.0])
+GAIN = [led - left for led, left in zip(LED, LEFT, strict=True)]
+EDGES = zip([AWAY[0], 0, AWAY[1], AWAY[2], 0, 0, *HOME], over_std(GAIN[:4]) + over_std(GAIN[4:]), strict=True)
+G2PO = [episode + here + gain for episode, (here, gain) in zip(GRPO, EDGES, strict=True)]
 HALF = [0.45, 0.45, 0.45, -0.45, 0.5, -0.5, 0.5, -0.5]
 EXPECTED = {
     "grpo": GRPO,
@@ -122,12 +130,14 @@ EXPECTED = {
     "sampo": GIGPO,
     "hgpo": AMONG_ANCHORS,
     "graphgpo": GRAPH,
+    "g2po": G2PO,
     "empg": modulated(GRPO),
     "dapo_empg": modulated(GRPO),
     "gigpo_empg": modulated(GIGPO),
     "sampo_empg": modulated(GIGPO),
     "hgpo_empg": modulated(AMONG_ANCHORS),
     "graphgpo_empg": modulated(GRAPH),
+    "g2po_empg": modulated(G2PO),
     "aem": modulated(GRPO, zeta=0.0, center=False),
 }
 
@@ -194,6 +204,8 @@ def test_presets_hold_the_papers_values():
     assert (hgpo.history, hgpo.alpha, hgpo.gamma) == (2, 1.0, 0.95)
     graph = settings("graphgpo").advantage  # 2605.26684, as its authors train on ALFWorld
     assert (graph.decay, graph.goal, graph.omega, graph.scale_by_std) == (0.1, 10.0, 1.0, True)
+    g2po = settings("g2po").advantage  # 2606.22995, as its authors train on ALFWorld
+    assert (g2po.gamma, g2po.omega, g2po.scale_by_std) == (0.95, 1.0, True)
 
 
 def test_sampo_is_gigpos_advantage_gspos_ratio_and_dapos_filter():
@@ -257,7 +269,7 @@ def test_overlong_penalty_changes_credit_but_not_the_batch():
     # trajectories have 6, 3, 5 and 3 tokens; limit 5, buffer 2: -1, 0, -1, 0
     changes = {"overlong": {"kind": "soft", "limit": 5, "buffer": 2, "penalty": 1.0}}
     before_N = BATCH.reward_N.clone()
-    for name in ("grpo", "reinforce_pp", "gigpo", "hgpo", "graphgpo"):
+    for name in ("grpo", "reinforce_pp", "gigpo", "hgpo", "graphgpo", "g2po"):
         _, metrics = compute_credit(settings(name, **changes), BATCH)
         assert metrics["dapo/overlong_frac"] == 0.5
         assert metrics["critic/rewards/mean"] == pytest.approx(before_N.mean().item() - 0.5)
@@ -320,7 +332,7 @@ def test_a_batch_that_lacks_what_an_estimator_reads_is_refused():
         compute_credit(settings("grpo"), table)
 
 
-@pytest.mark.parametrize("name", ["gigpo", "graphgpo"])
+@pytest.mark.parametrize("name", ["gigpo", "graphgpo", "g2po"])
 def test_without_its_step_part_it_is_grpo(name):
     credit_S, _ = compute_credit(settings(name, advantage__omega=0.0), BATCH)
     assert credit_S.equal(compute_credit(settings("grpo"), BATCH)[0])

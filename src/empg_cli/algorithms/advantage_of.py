@@ -9,6 +9,7 @@ from torch import Tensor
 
 from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
 from empg_cli.algorithms.describe import Metrics, mean
+from empg_cli.algorithms.g2po import edge_relative, visited_values
 from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
 from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_relative
@@ -51,11 +52,15 @@ def advantage_of(settings: schema.Advantage, reward_N: Tensor, table: StepTable)
             return _hgpo(settings, reward_N, table)
         case schema.GraphGpo():
             return _graphgpo(settings, reward_N, table)
+        case schema.G2po():
+            return _g2po(settings, reward_N, table)
         case _:
             assert_never(settings)
 
 
-def _group_relative(settings: schema.GroupRelative | schema.EpisodeAndStep, reward_N: Tensor, table: StepTable) -> Tensor:
+def _group_relative(
+    settings: schema.GroupRelative | schema.EpisodeAndStep, reward_N: Tensor, table: StepTable
+) -> Tensor:
     scale_by_std, unbiased = settings.scale_by_std, settings.unbiased_std
     trajectory_S, group_S = table.trajectory_S, table.group_of_step
     match settings.statistics, settings.penalty:
@@ -123,6 +128,23 @@ def _graphgpo(settings: schema.GraphGpo, reward_N: Tensor, table: StepTable) -> 
     return advantage_S, _anchor_metrics(anchor_S)
 
 
+def _g2po(settings: schema.G2po, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
+    anchor_S, group_S = anchor_groups(table.anchor_S, table.group_of_step), table.group_of_step
+    return_S = _task_return(reward_N, table)[table.trajectory_S]
+    step_S = edge_relative(
+        visited_values(return_S, table.next_S, anchor_S, gamma=settings.gamma),
+        return_S,
+        table.next_S,
+        anchor_S,
+        group_S,
+        scale_by_std=settings.scale_by_std,
+        unbiased=settings.unbiased_std,
+        penalty_S=table.penalty_S,
+    )
+    advantage_S = combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega)
+    return advantage_S, _anchor_metrics(anchor_S)
+
+
 def _given(value: Tensor | None, name: str, estimator: str) -> Tensor:
     if value is None:
         raise ValueError(f"algo.advantage.estimator={estimator} reads {name}, and the batch has none: set Batch.{name}")
@@ -136,9 +158,12 @@ def _anchor_metrics(anchor_S: Tensor) -> Metrics:
 
 def _score(reward_N: Tensor, table: StepTable) -> Tensor:
     """Of each step under penalty=step; the overlong penalty is the episode's, so every step has it."""
-    return step_scores(
-        table.task_reward_of_trajectory + (reward_N - table.reward_N), table.penalty_S, table.trajectory_S
-    )
+    return step_scores(_task_return(reward_N, table), table.penalty_S, table.trajectory_S)
+
+
+def _task_return(reward_N: Tensor, table: StepTable) -> Tensor:
+    """float [N]: returns without what invalid actions cost, the overlong penalty taken off."""
+    return table.task_reward_of_trajectory + (reward_N - table.reward_N)
 
 
 def _step_rewards(

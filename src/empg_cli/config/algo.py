@@ -99,7 +99,15 @@ class GraphGpo(EpisodeAndStep):
     """Worth of reaching success, in rewards: what `benchmark.success_reward` gives. Matters beside penalties."""
 
 
-Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo | Hgpo | GraphGpo
+class G2po(EpisodeAndStep):
+    """Episode advantage plus omega times that of the way from one observation to the next, by values over all visits."""
+
+    estimator: Literal["g2po"]
+    gamma: float = Field(gt=0, le=1)
+    """Discount of the episode's return per step between a visit and the end."""
+
+
+Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo | Hgpo | GraphGpo | G2po
 
 
 class NoCredit(Node):

@@ -26,6 +26,7 @@ ADVANTAGES = {
     "gigpo": Paper("GiGPO", "2505.10978"),
     "hgpo": Paper("HGPO", "2602.22817"),
     "graphgpo": Paper("GraphGPO", "2605.26684"),
+    "g2po": Paper("G2PO", "2606.22995"),
 }
 LOSSES = {"gspo": Paper("GSPO", "2507.18071"), "cispo": Paper("CISPO", "2506.13585")}
 AEM, SAMPO = Paper("AEM", "2605.00425"), Paper("SAMPO", "2602.21534")
