@@ -6,6 +6,7 @@ from scripts.mutants.mutant import Mutant
 
 _GRAPH = ("golden/test_graphgpo_golden.py", "parity/test_step_credit.py")
 _G2PO = ("golden/test_g2po_golden.py", "parity/test_step_credit.py")
+_TURNS = ("golden/test_turn_credit_golden.py", "parity/test_step_credit.py")
 _HGPO = ("golden/test_hgpo_golden.py", "parity/test_step_credit.py")
 
 STEP_CREDIT = (
@@ -144,5 +145,53 @@ STEP_CREDIT = (
         "group_relative(after_S - value_S, anchor_S",
         "gains are compared among the steps of one observation",
         _G2PO,
+    ),
+    Mutant(
+        "position-for-progress",
+        "src/empg_cli/algorithms/turn_credit.py",
+        "score_S - score_S[previous_S.clamp_min(0)]",
+        "score_S",
+        "a step earns for being in a good state, not for coming there",
+        _TURNS,
+    ),
+    Mutant(
+        "shares-do-not-sum-to-one",
+        "src/empg_cli/algorithms/turn_credit.py",
+        "progress_S / share_S",
+        "progress_S",
+        "late progress counts more often than early progress",
+        _TURNS,
+    ),
+    Mutant(
+        "spread-forwards",
+        "src/empg_cli/algorithms/turn_credit.py",
+        "returns_to_go(progress_S / share_S, next_S, gamma)",
+        "returns_to_go(progress_S / share_S, previous_steps(next_S), gamma)",
+        "progress is credited to the steps after it",
+        _TURNS,
+    ),
+    Mutant(
+        "turn-credit-not-centred",
+        "src/empg_cli/algorithms/turn_credit.py",
+        "return group_centred(credit_S, index_S, num_trajectories, tokens_S.double()).to(score_S.dtype)",
+        "return credit_S.to(score_S.dtype)",
+        "a score at the end is paid twice, as reward and as credit",
+        _TURNS,
+    ),
+    Mutant(
+        "turn-credit-centred-over-steps",
+        "src/empg_cli/algorithms/turn_credit.py",
+        "tokens_S.double())",
+        "torch.ones_like(credit_S))",
+        "long answers shift the level of their episode",
+        _TURNS,
+    ),
+    Mutant(
+        "score-never-noted",
+        "src/empg_cli/rollout/episode.py",
+        "step.admissible, step.score = result.valid, result.score",
+        "step.admissible = result.valid",
+        "steps have no score, so there is no turn credit",
+        ("golden/test_turn_credit_golden.py",),
     ),
 )

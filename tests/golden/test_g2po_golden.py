@@ -40,7 +40,7 @@ def test_a_step_is_compared_here_and_its_gain_in_the_whole_task():
 
 
 def test_divided_by_the_deviation_of_each_comparison():
-    # hall: 8/3 and twice -4/3, deviation sqrt(32)/3; gains: squares 4 + 64/9 + 4 + 4/9 + 4 = 176/9, deviation sqrt(176/45)
+    # hall: 8/3 and twice -4/3, deviation sqrt(32)/3; gains: squares 4 + 64/9 + 4 + 4/9 + 4 = 176/9, a fifth is 176/45
     here, gain = 32**0.5 / 3, (176 / 45) ** 0.5
     expected = [
         8 / 3 / here + 2 / gain,

@@ -10,7 +10,7 @@ from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 #   a: hall -> kitchen -> fridge -> solved
 #   b: hall -> kitchen -> garden -> given up
 #   c: hall -> garden  -> shed   -> given up
-# From the fridge one step is left, from the kitchen two, from the hall three; from garden and shed no way is known, so four.
+# From the fridge one step is left, from the kitchen two, from the hall three; from garden and shed none is known: four.
 SEEN = ["hall", "kitchen", "fridge", "hall", "kitchen", "garden", "hall", "garden", "shed"]
 NEXT_S = torch.tensor([1, 2, -1, 4, 5, -1, 7, 8, -1])
 WON_S = torch.tensor([True] * 3 + [False] * 6)

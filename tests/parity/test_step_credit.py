@@ -15,6 +15,7 @@ from empg_cli.algorithms.g2po import edge_relative, visited_values
 from empg_cli.algorithms.gigpo import anchor_groups
 from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_relative
+from empg_cli.algorithms.turn_credit import turn_credit
 
 GAMMA = 0.95
 
@@ -225,3 +226,29 @@ def test_g2po(seed):
         penalty_S=rows.penalty_S,
     )
     torch.testing.assert_close(advantage_S, rows.of(g2po(tasks, scale_by_std, unbiased)), atol=1e-6, rtol=0)
+
+
+def turns(tasks, gamma):
+    expected = {}
+    for g, task in enumerate(tasks):
+        for i, played in enumerate(task):
+            credit = [0.0] * len(played.turns)
+            for made in range(1, len(credit)):
+                change = played.turns[made].score - played.turns[made - 1].score
+                shares = [gamma ** (made - t) for t in range(made + 1)]
+                for t, share in enumerate(shares):
+                    credit[t] += change * share / sum(shares)
+            tokens = [turn.tokens for turn in played.turns]
+            mean = sum(c * n for c, n in zip(credit, tokens, strict=True)) / sum(tokens)
+            expected |= {(g, i, t): value - mean for t, value in enumerate(credit)}
+    return expected
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_turn_credit(seed):
+    rng = random.Random(seed)
+    tasks = random_tasks(rng)
+    rows = Rows(tasks, rng)
+    gamma = rng.choice([0.0, 0.5, 0.9, 1.0])
+    credit_S = turn_credit(rows.score_S, rows.next_S, rows.trajectory_S, rows.tokens_S, gamma=gamma)
+    torch.testing.assert_close(credit_S, rows.of(turns(tasks, gamma)), atol=1e-6, rtol=0)

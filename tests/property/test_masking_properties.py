@@ -24,6 +24,7 @@ PRESETS = (
     "hgpo",
     "graphgpo",
     "g2po",
+    "turn_credit",
     "rloo",
     "reinforce_pp",
     "reinforce_pp_baseline",
@@ -45,6 +46,7 @@ def steps(draw: st.DrawFn) -> list[Step]:
         observation = draw(st.sampled_from("abc"))
         step = Step([1], [2] * len(entropies), [-1.0] * len(entropies), entropies, observation=observation)
         step.reward = draw(st.sampled_from([0.0, 0.5, 1.0]))
+        step.score = draw(st.sampled_from([0.0, 0.5, 1.0]))
         made.append(step)
     return made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from empg_cli.algorithms.g2po import edge_relative, visited_values
 from empg_cli.algorithms.graphgpo import distance_to_success, graph_relative
 from empg_cli.algorithms.hgpo import history_groups, history_relative
 from empg_cli.algorithms.returns import returns_to_go
+from empg_cli.algorithms.turn_credit import progress, spread_backwards, turn_credit
 
 Played = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -58,7 +61,7 @@ def test_more_history_makes_finer_groups(batch: Played, history: int) -> None:
     anchor_S, next_S, _, _ = batch
     levels = history_groups(anchor_S, next_S, history)
     assert len(levels) == history + 1
-    for coarse_S, fine_S in zip(levels, levels[1:], strict=False):
+    for coarse_S, fine_S in pairwise(levels):
         together = (fine_S[:, None] == fine_S) & (fine_S >= 0)
         assert (coarse_S[:, None] == coarse_S)[together].all()
 
@@ -138,3 +141,31 @@ def test_g2po_sums_to_zero_and_does_not_depend_on_the_order_of_rows(batch: Playe
         torch.testing.assert_close(step_S.sum(), torch.tensor(0.0), atol=1e-4, rtol=0)
         advantages.append(step_S)
     torch.testing.assert_close(advantages[1], advantages[0][order], atol=1e-5, rtol=0)
+
+
+@given(played(), st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.integers(0, 1000))
+@settings(deadline=None)
+def test_turn_credit_shares_each_progress_out_once_and_adds_nothing(batch: Played, gamma: float, seed: int) -> None:
+    _, next_S, score_S, trajectory_S = batch
+    generator = torch.Generator().manual_seed(seed)
+    tokens_S = torch.randint(1, 9, (len(next_S),), generator=generator)
+    credit_S = spread_backwards(progress(score_S, next_S), next_S, gamma=gamma)
+    shifted_S = turn_credit(score_S, next_S, trajectory_S, tokens_S, gamma=gamma)
+    for number in trajectory_S.unique():
+        rows = trajectory_S == number
+        first, last = rows.clone(), rows & (next_S < 0)
+        first[next_S[next_S >= 0]] = False
+        # from the score after the first step to that after the last
+        torch.testing.assert_close(credit_S[rows].sum(), (score_S[last] - score_S[first]).sum(), atol=1e-5, rtol=0)
+        assert abs((shifted_S * tokens_S)[rows].sum().item()) < 1e-4
+
+
+@given(played(), st.integers(0, 1000))
+@settings(deadline=None)
+def test_turn_credit_does_not_depend_on_the_order_of_rows(batch: Played, seed: int) -> None:
+    order = torch.randperm(len(batch[0]), generator=torch.Generator().manual_seed(seed))
+    tokens_S = torch.arange(1, len(order) + 1)
+    here_S = turn_credit(batch[2], batch[1], batch[3], tokens_S, gamma=0.9)
+    _, next_S, score_S, trajectory_S = shuffled(batch, order)
+    there_S = turn_credit(score_S, next_S, trajectory_S, tokens_S[order], gamma=0.9)
+    torch.testing.assert_close(there_S, here_S[order], atol=1e-6, rtol=0)

@@ -112,6 +112,7 @@ def test_a_row_of_the_table_names_a_key_and_the_choice_that_reads_it(row) -> Non
                 "hgpo",
                 "graphgpo",
                 "g2po",
+                "turn_credit",
                 "rloo",
                 "reinforce_pp",
                 "reinforce_pp_baseline",

@@ -41,7 +41,20 @@ def lines(run: Path, name: str) -> list[dict[str, list[dict[str, float]]]]:
 
 @pytest.mark.parametrize(
     "preset",
-    ["empg", "grpo", "dapo_empg", "gigpo", "gigpo_empg", "hgpo", "graphgpo", "g2po", "rloo", "reinforce_pp", "aem"],
+    [
+        "empg",
+        "grpo",
+        "dapo_empg",
+        "gigpo",
+        "gigpo_empg",
+        "hgpo",
+        "graphgpo",
+        "g2po",
+        "turn_credit",
+        "rloo",
+        "reinforce_pp",
+        "aem",
+    ],
 )
 def test_explained_credit_is_the_credit_of_the_loss(preset: str, played: list[Trajectory]) -> None:
     algo = load([f"algo={preset}"]).algo

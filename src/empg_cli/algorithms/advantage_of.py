@@ -16,6 +16,7 @@ from empg_cli.algorithms.hgpo import history_relative
 from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline, whiten
 from empg_cli.algorithms.scores import relative_to_others, relative_to_trajectories, step_scores
 from empg_cli.algorithms.table import StepTable
+from empg_cli.algorithms.turn_credit import progress, turn_credit
 from empg_cli.config import algo as schema
 
 
@@ -54,6 +55,8 @@ def advantage_of(settings: schema.Advantage, reward_N: Tensor, table: StepTable)
             return _graphgpo(settings, reward_N, table)
         case schema.G2po():
             return _g2po(settings, reward_N, table)
+        case schema.TurnCredit():
+            return _turn_credit(settings, reward_N, table)
         case _:
             assert_never(settings)
 
@@ -143,6 +146,14 @@ def _g2po(settings: schema.G2po, reward_N: Tensor, table: StepTable) -> tuple[Te
     )
     advantage_S = combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega)
     return advantage_S, _anchor_metrics(anchor_S)
+
+
+def _turn_credit(settings: schema.TurnCredit, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
+    score_S = _given(table.score_S, "score_S", settings.estimator)
+    step_S = turn_credit(score_S, table.next_S, table.trajectory_S, table.tokens_S, gamma=settings.gamma)
+    advantage_S = combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega)
+    has_moved_S = progress(score_S, table.next_S) != 0
+    return advantage_S, {"turn_credit/progress_frac": mean(has_moved_S.float())}
 
 
 def _given(value: Tensor | None, name: str, estimator: str) -> Tensor:

@@ -1,7 +1,7 @@
-"""G2PO (arXiv 2606.22995): what a step's way from one observation to the next is worth, with values counted over all visits.
+"""G2PO (arXiv 2606.22995): what a step's way from one observation to the next is worth, by values over all visits.
 
-The value of an observation is the mean over all visits of it in a task; a step is compared with the other steps that left the
-same observation, and its gain in value with the gains of all steps of the task.
+The value of an observation is the mean over all visits of it in a task. A step is compared with the other steps that
+left the same observation, and its gain in value with the gains of all steps of the task.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def edge_relative(
     unbiased: bool = False,
     penalty_S: Tensor,
 ) -> Tensor:
-    """A^S = S_o(V(o') - penalty) + S_task(V(o') - V(o)) of a step from o to o', S relative to the steps of o, of the task.
+    """A^S = S_o(V(o') - penalty) + S_task(V(o') - V(o)) of a step from o to o'.
+
+    S_o is relative to the steps that left o, S_task to all steps of the task.
 
     Args:
         value_S: V(o), from `visited_values`.

@@ -1,7 +1,7 @@
 """GraphGPO (arXiv 2605.26684): how near to success a step led, in the graph of all that was seen at a task.
 
-The nodes of a task are its observations, the edges its steps, whoever took them; a step that ended a solved episode leads to
-success. So a step of a failed episode is worth something if another episode went on from there and succeeded.
+The nodes of a task are its observations, the edges its steps, whoever took them; a step that ended a solved episode
+leads to success. So a step of a failed episode is worth something if another one went on from there and succeeded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from empg_cli.algorithms.groups import group_index, group_range
 def distance_to_success(anchor_S: Tensor, next_S: Tensor, is_won_S: Tensor, group_S: Tensor) -> Tensor:
     """double [S]: steps that are left at least from where each step led; 0 for the last one of a solved episode.
 
-    Where no way to success is known, and at the end of a failed episode, it is one more than the longest way of the task.
+    Where no way to success is known, and at the end of a failed episode, it is one more than the longest of the task.
 
     Args:
         anchor_S: long, 0 .. number of anchors - 1, from `gigpo.anchor_groups`.

@@ -1,7 +1,8 @@
 """HGPO (arXiv 2602.22817): compare steps that answered the same observation after the same earlier observations.
 
-Two steps in the same state may have read different prompts, as a prompt holds the last observations too. HGPO compares a step
-with all that share its observation, with those that share the last two, and so on, and trusts the closer comparisons more.
+Two steps in the same state may have read different prompts, as a prompt holds the last observations too. HGPO compares
+a step with all that share its observation, with those that share the last two, and so on, and trusts the closer
+comparisons more.
 """
 
 from __future__ import annotations

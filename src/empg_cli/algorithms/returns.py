@@ -34,7 +34,10 @@ def returns_to_go(reward_S: Tensor, next_S: Tensor, gamma: float = 1.0) -> Tenso
 
 
 def previous_steps(next_S: Tensor) -> Tensor:
-    """long [S]: row of the preceding step of the same trajectory, -1 if none; `returns_to_go` of it sums what came before."""
+    """long [S]: row of the preceding step of the same trajectory, -1 if none.
+
+    `returns_to_go` along it sums what came before instead of what comes.
+    """
     rows_S = torch.arange(len(next_S), device=next_S.device)
     has_next_S = next_S >= 0
     return torch.full_like(next_S, -1).scatter_(0, next_S[has_next_S], rows_S[has_next_S])

@@ -82,7 +82,7 @@ class Hgpo(_GroupStd):
 
     estimator: Literal["hgpo"]
     history: NonNegativeInt
-    """Earlier observations that may have to agree (K); the authors take the number that a prompt shows. 0 = none."""
+    """Earlier observations that may have to agree (K); the authors take as many as a prompt shows. 0 = none."""
     alpha: NonNegativeFloat
     """A comparison of steps that agree in k observations has the weight (k + 1)^alpha; 0 = all alike."""
     gamma: float = Field(gt=0, le=1)
@@ -90,24 +90,42 @@ class Hgpo(_GroupStd):
 
 
 class GraphGpo(EpisodeAndStep):
-    """Episode advantage plus omega times that of how near to success a step led, in the graph of a task's observations."""
+    """Episode advantage plus omega times that of how near to success a step led, in a task's graph of observations."""
 
     estimator: Literal["graphgpo"]
     decay: float = Field(gt=0, lt=1)
-    """A step that leaves d steps to success is worth goal decay^d (the paper's omega): 0.1 on ALFWorld, 0.2 on WebShop."""
+    """A step that leaves d steps to success is worth goal * decay^d (the paper's omega: 0.1; on WebShop 0.2)."""
     goal: PositiveFloat
     """Worth of reaching success, in rewards: what `benchmark.success_reward` gives. Matters beside penalties."""
 
 
 class G2po(EpisodeAndStep):
-    """Episode advantage plus omega times that of the way from one observation to the next, by values over all visits."""
+    """Episode advantage plus omega times that of the way from observation to observation, by values over all visits."""
 
     estimator: Literal["g2po"]
     gamma: float = Field(gt=0, le=1)
     """Discount of the episode's return per step between a visit and the end."""
 
 
-Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo | Hgpo | GraphGpo | G2po
+class TurnCredit(EpisodeAndStep):
+    """Episode advantage plus omega times the progress of the score, spread over the steps that led to it."""
+
+    estimator: Literal["turn_credit"]
+    gamma: float = Field(ge=0, le=1)
+    """Share of a step in a progress made d steps later, gamma^d; 0 = the step that made it alone, 1 = all alike."""
+
+
+Advantage = (
+    GroupRelative
+    | LeaveOneOut
+    | ReinforcePlusPlus
+    | ReinforcePlusPlusBaseline
+    | Gigpo
+    | Hgpo
+    | GraphGpo
+    | G2po
+    | TurnCredit
+)
 
 
 class NoCredit(Node):
