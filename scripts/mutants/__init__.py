@@ -8,7 +8,17 @@ from scripts.mutants.controls import CONTROLS
 from scripts.mutants.evaluation import EVALUATION
 from scripts.mutants.mutant import Mutant
 from scripts.mutants.playing import PLAYING
+from scripts.mutants.step_credit import STEP_CREDIT
 from scripts.mutants.training import TRAINING
 from scripts.mutants.updating import UPDATING
 
-MUTANTS: tuple[Mutant, ...] = (*ALGORITHMS, *CONTROLS, *UPDATING, *TRAINING, *AHEAD, *PLAYING, *EVALUATION)
+MUTANTS: tuple[Mutant, ...] = (
+    *ALGORITHMS,
+    *STEP_CREDIT,
+    *CONTROLS,
+    *UPDATING,
+    *TRAINING,
+    *AHEAD,
+    *PLAYING,
+    *EVALUATION,
+)

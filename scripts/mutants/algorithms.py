@@ -286,7 +286,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "tokens-counted-as-steps",
-        "src/empg_cli/algorithms/assemble.py",
+        "src/empg_cli/algorithms/advantage_of.py",
         'table.tokens_S.float() if statistics == "token"',
         'table.tokens_S.float() if statistics == "step"',
         "REINFORCE++ exchanges its two statistics",
@@ -294,7 +294,7 @@ ALGORITHMS = (
     ),
     Mutant(
         "overlong-on-every-step",
-        "src/empg_cli/algorithms/assemble.py",
+        "src/empg_cli/algorithms/advantage_of.py",
         "torch.where(table.next_S < 0,",
         "torch.where(table.next_S < len(table.next_S),",
         "step rewards sum to the penalty times the steps",

@@ -74,6 +74,8 @@ class Step:
     """The environment's reward less `penalty`."""
     penalty: float = 0.0
     """What an invalid action cost."""
+    score: float = 0.0
+    """The benchmark's own number after this step."""
     policy_version: int = 0
     """Updates that the policy had seen when it sampled the response."""
     texts: tuple[str, str] | None = None
@@ -159,6 +161,10 @@ class Batch:
     """float [S]: what an invalid action cost the step; None for nothing."""
     is_valid_S: Tensor | None = None
     """bool [S]: the response was well formed and the environment accepted the action; None where all were."""
+    score_S: Tensor | None = None
+    """float [S]: the benchmark's own number after each step; read by turn credit."""
+    is_won_N: Tensor | None = None
+    """bool [N]: the benchmark says the task was solved; read by GraphGPO."""
     ref_logprob_ST: Tensor | None = None
     """float [S, T]: log-probs under the reference policy; None when no KL term is asked for."""
     rollout_logprob_ST: Tensor | None = None

@@ -78,6 +78,16 @@ def test_the_expert_plays_it(place: Path) -> None:
     assert [one["total"]["success_rate"] for one in found if one["policy"] == "expert"] == [1.0]
 
 
+def test_turn_credit_reads_the_score_of_every_step(here: Empg, tmp_path: Path) -> None:
+    """The score of the lamps, the share that is lit, moves before an episode ends."""
+    words = ["benchmark.target=lamps:Lamps", "benchmark.width=5", "model=tiny-scratch", "trainer.warm_start.steps=20"]
+    words += ["algo=turn_credit_empg", "trainer.updates=1", "trainer.tasks_per_update=4", "logger.wandb.mode=disabled"]
+    here("train", *words, "trainer.eval_before=false", f"run_dir={tmp_path / 'run'}")
+    (row,) = [row for row in rows(tmp_path / "run") if "actor/pg_loss" in row]
+    assert row["turn_credit/progress_frac"] * row["episode/length/mean"] > 1  # steps of a mean episode
+    assert row["empg/weight/max"] >= 1
+
+
 def test_the_run_says_what_it_was_made_of(place: Path) -> None:
     saved = yaml.safe_load((place / "runs" / "both" / "config.yaml").read_text())
     assert saved["benchmark"] == {

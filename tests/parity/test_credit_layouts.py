@@ -16,7 +16,7 @@ from empg_cli.model.batch import make_batch
 from empg_cli.types import Step, Task, Trajectory
 
 CONF = Path(__file__).parents[2] / "conf" / "algo"
-NAMES = ["empg", "gigpo_empg", "reinforce_pp"]
+NAMES = ["empg", "gigpo_empg", "hgpo_empg", "graphgpo_empg", "g2po_empg", "turn_credit_empg", "reinforce_pp"]
 
 
 def algo(name):
@@ -39,9 +39,11 @@ def episodes(groups=4, size=3, seed=0):
                         entropies=[2 * rng.random() for _ in response],
                         observation=rng.choice(["hall", "kitchen"]) if turn else "start",
                         reward=rng.choice([0.0, 0.0, 1.0, -0.1]),
+                        score=rng.random(),
                     )
                 )
-            played.append(Trajectory(Task(f"t{group}", "any", "train"), group, index, steps))
+            won = rng.random() < 0.5
+            played.append(Trajectory(Task(f"t{group}", "any", "train"), group, index, steps, success=won))
     return played
 
 

@@ -16,7 +16,20 @@ from empg_cli.model.batch import make_batch
 from empg_cli.rollout.masking import trainable
 from empg_cli.types import Batch, Status, Step, Task, Trajectory
 
-PRESETS = ("grpo", "dapo_empg", "empg", "gigpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gspo")
+PRESETS = (
+    "grpo",
+    "dapo_empg",
+    "empg",
+    "gigpo",
+    "hgpo",
+    "graphgpo",
+    "g2po",
+    "turn_credit",
+    "rloo",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "gspo",
+)
 
 
 @cache
@@ -33,6 +46,7 @@ def steps(draw: st.DrawFn) -> list[Step]:
         observation = draw(st.sampled_from("abc"))
         step = Step([1], [2] * len(entropies), [-1.0] * len(entropies), entropies, observation=observation)
         step.reward = draw(st.sampled_from([0.0, 0.5, 1.0]))
+        step.score = draw(st.sampled_from([0.0, 0.5, 1.0]))
         made.append(step)
     return made
 

@@ -27,8 +27,9 @@ def preset_table():
         estimator = advantage.estimator
         if hasattr(advantage, "scale_by_std"):
             estimator += ", ÷ std" if advantage.scale_by_std else ""
-        if hasattr(advantage, "omega"):
-            estimator += f", γ {advantage.gamma}, ω {advantage.omega}"
+        knobs = {"history": "K", "alpha": "α", "decay": "d", "gamma": "γ", "omega": "ω"}  # of step credit
+        for knob in knobs if hasattr(advantage, "omega") or hasattr(advantage, "history") else ():
+            estimator += f", {knobs[knob]} {getattr(advantage, knob)}" if hasattr(advantage, knob) else ""
         modulation = "–"
         if isinstance(credit, EmpgCredit):
             modulation = f"k {credit.k}, ζ {credit.zeta}" + ("" if credit.center else ", not centred")

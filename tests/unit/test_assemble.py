@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def make_batch():
         reward_N=torch.zeros(4).index_add_(0, trajectory_S, reward_S),
         reward_S=reward_S,
         anchor_S=["start", "kitchen", "start", "start", "start", "start", "hall", "hall"],
+        score_S=torch.tensor([0.25, 0.5, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5]),
+        is_won_N=torch.tensor([True, False, True, False]),
     )
 
 
@@ -98,6 +101,27 @@ AMONG_ANCHORS = [
     START[0], 0.0, START[1], START[2], *over_std([0.95, 0.0]), *over_std([1.0, 0.0])
 ]  # fmt: skip
 GIGPO = [episode + step for episode, step in zip(GRPO, AMONG_ANCHORS, strict=True)]
+# HGPO: steps that saw the same before are the same ones (start and hall) or alone, so it says what the observations say
+# GraphGPO: in the first task the start is one step from success and the kitchen two, so its steps lead to 2, 1, 0 and
+# (lost) 3 steps before success; in the second both reach the hall, and from there success or 3. Worth 10 / 10^d
+NEAR = over_std([0.1, 10.0, 0.01])
+HALL = over_std([10.0, 0.01])
+GRAPH = [a + b for a, b in zip(GRPO, [NEAR[0], 0.0, NEAR[1], NEAR[2], 0.0, 0.0, *HALL], strict=True)]
+# G2PO: .9 or 0 and 1 or 0, discounted by .95 for every step that was left
+START1, KITCHEN, START2, HALL_WORTH = (0.95**3 * 0.9 + 0.95 * 0.9 + 0) / 3, 0.95**2 * 0.9, 0.95**2 / 2, 0.95 / 2
+LED = [KITCHEN, START1, 0.9, 0.0, HALL_WORTH, HALL_WORTH, 1.0, 0.0]
+LEFT = [START1, KITCHEN, START1, START1, START2, START2, HALL_WORTH, HALL_WORTH]
+AWAY, HOME = over_std([LED[0], LED[2], LED[3]]), over_std([1.0, 0.0])
+GAIN = [led - left for led, left in zip(LED, LEFT, strict=True)]
+EDGES = zip([AWAY[0], 0, AWAY[1], AWAY[2], 0, 0, *HOME], over_std(GAIN[:4]) + over_std(GAIN[4:]), strict=True)
+G2PO = [episode + here + gain for episode, (here, gain) in zip(GRPO, EDGES, strict=True)]
+# Turn credit, gamma .9. First episode: .25 of the second step over 1, .9 and .5 of the third over 1, .9, .81; the mean
+# over 3, 1 and 2 tokens taken off. Third: 1 over two steps of 2 and 3 tokens; fourth: .5 over two of 1 and 2
+EARLY = [0.9 * 0.25 / 1.9 + 0.81 * 0.5 / 2.71, 0.25 / 1.9 + 0.9 * 0.5 / 2.71, 0.5 / 2.71]
+MEAN = (3 * EARLY[0] + EARLY[1] + 2 * EARLY[2]) / 6
+THIRD, FOURTH = 1 / 1.9 - 0.9 / 1.9, 0.5 / 1.9 - 0.45 / 1.9
+TURNS = [*(value - MEAN for value in EARLY), 0, -0.6 * THIRD, -FOURTH * 2 / 3, 0.4 * THIRD, FOURTH / 3]
+TURN_CREDIT = [episode + shift for episode, shift in zip(GRPO, TURNS, strict=True)]
 HALF = [0.45, 0.45, 0.45, -0.45, 0.5, -0.5, 0.5, -0.5]
 EXPECTED = {
     "grpo": GRPO,
@@ -110,9 +134,19 @@ EXPECTED = {
     "reinforce_pp": whitened([0.9, 0.9, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]),  # what is still to come
     "reinforce_pp_baseline": whitened(HALF),
     "gigpo": GIGPO,
+    "sampo": GIGPO,
+    "hgpo": AMONG_ANCHORS,
+    "graphgpo": GRAPH,
+    "g2po": G2PO,
+    "turn_credit": TURN_CREDIT,
     "empg": modulated(GRPO),
     "dapo_empg": modulated(GRPO),
     "gigpo_empg": modulated(GIGPO),
+    "sampo_empg": modulated(GIGPO),
+    "hgpo_empg": modulated(AMONG_ANCHORS),
+    "graphgpo_empg": modulated(GRAPH),
+    "g2po_empg": modulated(G2PO),
+    "turn_credit_empg": modulated(TURN_CREDIT),
     "aem": modulated(GRPO, zeta=0.0, center=False),
 }
 
@@ -148,9 +182,12 @@ def test_loss_of_every_preset_has_a_gradient(name):
     assert ("actor/kl_loss" in terms.metrics) == bool(algo.loss.kl_coef)
 
 
-@pytest.mark.parametrize(
-    ("arm", "baseline"), [("empg", "grpo"), ("dapo_empg", "dapo_kl"), ("gigpo_empg", "gigpo"), ("aem", "grpo")]
-)
+ARMS = {"empg": "grpo", "dapo_empg": "dapo_kl", "aem": "grpo"} | {
+    name: name.removesuffix("_empg") for name in PRESETS if name.endswith("_empg") and name != "dapo_empg"
+}
+
+
+@pytest.mark.parametrize(("arm", "baseline"), ARMS.items())
 def test_an_arm_differs_from_its_baseline_in_credit_alone(arm, baseline):
     with_empg, without = settings(arm).model_dump(), settings(baseline).model_dump()
     assert with_empg.pop("credit")["kind"] == "empg"
@@ -172,6 +209,37 @@ def test_presets_hold_the_papers_values():
     assert (dapo.loss.clip_high, dapo.loss.kl_coef, dapo.overlong.limit, dapo.overlong.buffer) == (0.28, 0, 20480, 4096)
     assert (settings("gspo").loss.clip_low, settings("gspo").loss.clip_high) == (3e-4, 4e-4)  # 2507.18071, sec. 5.1
     assert (settings("gigpo").advantage.gamma, settings("gigpo").advantage.omega) == (0.95, 1.0)  # 2505.10978
+    hgpo = settings("hgpo").advantage  # 2602.22817
+    assert (hgpo.history, hgpo.alpha, hgpo.gamma) == (2, 1.0, 0.95)
+    graph = settings("graphgpo").advantage  # 2605.26684, as its authors train on ALFWorld
+    assert (graph.decay, graph.goal, graph.omega, graph.scale_by_std) == (0.1, 10.0, 1.0, True)
+    g2po = settings("g2po").advantage  # 2606.22995, as its authors train on ALFWorld
+    assert (g2po.gamma, g2po.omega, g2po.scale_by_std) == (0.95, 1.0, True)
+
+
+def test_sampo_is_gigpos_advantage_gspos_ratio_and_dapos_filter():
+    sampo, gspo = settings("sampo"), settings("gspo")  # ARLArena, arXiv 2602.21534
+    assert sampo.advantage == settings("gigpo").advantage
+    assert sampo.sampling == settings("dapo").sampling
+    clip = {"clip_low": 3e-3, "clip_high": 4e-3}
+    assert sampo.loss == gspo.loss.model_copy(update={**clip, "kl_coef": 0.01})
+    # One token of a response is four times as likely, its credit 1: the ratio of its three is the cube root of 4, cut
+    # at 1.004, and none of them has a gradient. The other response, as likely as it was, keeps its own.
+    mask_ST = torch.ones(2, 3, dtype=torch.bool)
+    logprob_ST = torch.tensor([[math.log(4.0) - 2, -2.0, -2.0], [-2.0, -2.0, -2.0]], requires_grad=True)
+    terms = compute_loss(
+        sampo.loss.model_copy(update={"kl_coef": 0.0}),
+        logprob_ST=logprob_ST,
+        entropy_ST=torch.zeros(2, 3),
+        old_logprob_ST=torch.full((2, 3), -2.0),
+        ref_logprob_ST=None,
+        credit_S=torch.ones(2),
+        mask_ST=mask_ST,
+        weight_ST=loss_weights(sampo.loss, mask_ST, torch.tensor([0, 1])),
+    )
+    terms.loss.backward()
+    assert terms.loss.item() == pytest.approx(-(1.004 + 1) / 2)
+    assert logprob_ST.grad.tolist() == [[0.0] * 3, pytest.approx([-1 / 6] * 3)]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +278,7 @@ def test_overlong_penalty_changes_credit_but_not_the_batch():
     # trajectories have 6, 3, 5 and 3 tokens; limit 5, buffer 2: -1, 0, -1, 0
     changes = {"overlong": {"kind": "soft", "limit": 5, "buffer": 2, "penalty": 1.0}}
     before_N = BATCH.reward_N.clone()
-    for name in ("grpo", "reinforce_pp", "gigpo"):
+    for name in ("grpo", "reinforce_pp", "gigpo", "hgpo", "graphgpo", "g2po"):
         _, metrics = compute_credit(settings(name, **changes), BATCH)
         assert metrics["dapo/overlong_frac"] == 0.5
         assert metrics["critic/rewards/mean"] == pytest.approx(before_N.mean().item() - 0.5)
@@ -255,13 +323,36 @@ def test_a_complex_state_is_not_taken_for_an_unsure_agent():
 
 def test_an_empty_batch_gives_empty_credit_and_no_nan():
     nothing, no_ids = torch.empty(0), torch.empty(0, dtype=torch.long)
+    no_signs = no_ids.bool()
     table = StepTable(
-        nothing, nothing, no_ids, no_ids, no_ids, nothing, no_ids, nothing, (), nothing, nothing, no_ids.bool()
-    )
+        nothing, nothing, no_ids, no_ids, no_ids, nothing, no_ids, nothing, (), nothing, nothing, no_signs, nothing,
+        no_signs,
+    )  # fmt: skip
     for name in PRESETS:
         credit_S, metrics = compute_credit(settings(name), table)
         assert credit_S.shape == (0,)
         assert all(value == value for value in metrics.values())  # no NaN
+
+
+def test_a_batch_that_lacks_what_an_estimator_reads_is_refused():
+    without = step_table(replace(BATCH, is_won_N=None, score_S=None))
+    for table in (without, merge_tables([step_table(BATCH), without])):
+        with pytest.raises(ValueError, match=r"estimator=graphgpo reads is_won_N, and the batch has none"):
+            compute_credit(settings("graphgpo"), table)
+        with pytest.raises(ValueError, match=r"estimator=turn_credit reads score_S, and the batch has none"):
+            compute_credit(settings("turn_credit"), table)
+        compute_credit(settings("grpo"), table)
+
+
+def test_the_share_of_steps_that_changed_the_score_is_logged():
+    _, metrics = compute_credit(settings("turn_credit"), BATCH)
+    assert metrics["turn_credit/progress_frac"] == 4 / 8  # .25 to .5 to 1, 0 to 1, 0 to .5
+
+
+@pytest.mark.parametrize("name", ["gigpo", "graphgpo", "g2po", "turn_credit"])
+def test_without_its_step_part_it_is_grpo(name):
+    credit_S, _ = compute_credit(settings(name, advantage__omega=0.0), BATCH)
+    assert credit_S.equal(compute_credit(settings("grpo"), BATCH)[0])
 
 
 def test_merged_tables_point_at_their_own_rows():

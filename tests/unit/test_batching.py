@@ -85,14 +85,18 @@ def test_the_tokens_of_a_step_stand_behind_all_that_it_was_answered_from(append_
     assert len(batch.row_ids) == (len(TURNS) - 1 if append_only else sum(TURNS))
 
 
-def test_refused_and_malformed_steps_are_not_valid_and_every_step_has_a_first_entropy() -> None:
-    """What the controls of EMPG read, also where ranks put their tables together."""
+def test_what_the_controls_of_empg_and_step_credit_read_is_in_the_table() -> None:
+    """Also where ranks put their tables together."""
     trajectories = made_trajectories(TURNS)
     steps = [step for played in trajectories for step in played.steps]
     for number, step in enumerate(steps):
-        step.well_formed, step.admissible = number % 3 != 0, number % 4 != 0
+        step.well_formed, step.admissible, step.score = number % 3 != 0, number % 4 != 0, number / 8
+    for number, played in enumerate(trajectories):
+        played.success = number % 2 == 0
     whole = step_table(make_batch(trajectories, append_only=False))
     halves = [step_table(make_batch(part, append_only=True)) for part in (trajectories[:2], trajectories[2:])]
     for table in (whole, merge_tables(halves)):
         assert table.is_valid_S.tolist() == [bool(n % 3 and n % 4) for n in range(len(steps))]
+        assert table.score_S.tolist() == [number / 8 for number in range(len(steps))]
+        assert table.is_won_N.tolist() == [number % 2 == 0 for number in range(len(trajectories))]
         assert table.first_entropy_S.tolist() == pytest.approx([step.entropies[0] for step in steps])

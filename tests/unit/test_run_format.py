@@ -104,7 +104,21 @@ def test_a_row_of_the_table_names_a_key_and_the_choice_that_reads_it(row) -> Non
 @pytest.mark.parametrize(
     "words",
     [
-        *([f"algo={algo}"] for algo in ("empg", "gigpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "cispo")),
+        *(
+            [f"algo={algo}"]
+            for algo in (
+                "empg",
+                "gigpo",
+                "hgpo",
+                "graphgpo",
+                "g2po",
+                "turn_credit",
+                "rloo",
+                "reinforce_pp",
+                "reinforce_pp_baseline",
+                "cispo",
+            )
+        ),
         ["benchmark=webshop"],
         ["benchmark=deepsearch"],
         ["model=smollm2-135m"],

@@ -39,7 +39,23 @@ def lines(run: Path, name: str) -> list[dict[str, list[dict[str, float]]]]:
     return [json.loads(line) for line in (run / "trajectories" / name).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("preset", ["empg", "grpo", "dapo_empg", "gigpo", "gigpo_empg", "rloo", "reinforce_pp", "aem"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "empg",
+        "grpo",
+        "dapo_empg",
+        "gigpo",
+        "gigpo_empg",
+        "hgpo",
+        "graphgpo",
+        "g2po",
+        "turn_credit",
+        "rloo",
+        "reinforce_pp",
+        "aem",
+    ],
+)
 def test_explained_credit_is_the_credit_of_the_loss(preset: str, played: list[Trajectory]) -> None:
     algo = load([f"algo={preset}"]).algo
     batch = make_batch(played, append_only=True)

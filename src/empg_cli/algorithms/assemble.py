@@ -1,4 +1,4 @@
-"""The one place where settings choose formulas: rewards and entropies to credit, log-probs to loss."""
+"""Where settings choose formulas: rewards and entropies to credit, log-probs to loss; advantages: `advantage_of.py`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from empg_cli.algorithms.advantages import group_relative, group_relative_over_steps, leave_one_out
+from empg_cli.algorithms.advantage_of import advantage_of
 from empg_cli.algorithms.brought import brought_credit
 from empg_cli.algorithms.cispo import clipped_importance
 from empg_cli.algorithms.controls import batch_seed, controlled_modulation, ordered_credit
 from empg_cli.algorithms.describe import Metrics, entropy_metrics, mean, modulation_metrics, summary
 from empg_cli.algorithms.empg import Modulation, normalise_entropy
 from empg_cli.algorithms.filtering import soft_overlong_penalty, uniform_fraction
-from empg_cli.algorithms.gigpo import anchor_groups, combine, step_relative
+from empg_cli.algorithms.gigpo import anchor_groups
 from empg_cli.algorithms.gspo import sequence_surrogate
 from empg_cli.algorithms.importance import truncated_importance
 from empg_cli.algorithms.kl import kl_estimate
 from empg_cli.algorithms.losses import PolicyLoss, clipped_surrogate, token_weights
 from empg_cli.algorithms.normalise import normalise_between_quantiles, normalise_within_anchors
-from empg_cli.algorithms.reinforce import reinforce_plus_plus, reinforce_plus_plus_baseline, whiten
-from empg_cli.algorithms.scores import relative_to_others, relative_to_trajectories, step_scores
 from empg_cli.algorithms.table import StepTable, step_table
 from empg_cli.config import algo as schema
 from empg_cli.types import Batch
@@ -65,7 +63,7 @@ def credit_parts(algo: schema.Algo, batch: Batch | StepTable) -> tuple[CreditPar
     metrics |= summary("critic/rewards", reward_N)
     metrics["group/zero_std_frac"] = uniform_fraction(table.reward_N, table.group_N)
     metrics |= entropy_metrics(table.entropy_S)
-    advantage_S, advantage_metrics = _advantage(algo.advantage, reward_N, table)
+    advantage_S, advantage_metrics = advantage_of(algo.advantage, reward_N, table)
     parts, credit_metrics = _credit(algo.credit, advantage_S, table)
     return parts, metrics | advantage_metrics | credit_metrics | summary("critic/advantages", parts.credit_S)
 
@@ -160,95 +158,6 @@ def _shaped_reward(overlong: schema.NoOverlong | schema.SoftOverlong, table: Ste
             return table.reward_N + penalty_N, {"dapo/overlong_frac": mean((penalty_N < 0).float())}
         case _:
             assert_never(overlong)
-
-
-def _advantage(settings: schema.Advantage, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
-    match settings:
-        case schema.GroupRelative():
-            return _group_relative(settings, reward_N, table), {}
-        case schema.LeaveOneOut(scale_by_std=scale_by_std, unbiased_std=unbiased):
-            if settings.penalty == "step":
-                score_S = _score(reward_N, table)
-                group_S, row_S = table.group_of_step, table.trajectory_S
-                return relative_to_others(score_S, group_S, row_S, scale_by_std=scale_by_std, unbiased=unbiased), {}
-            advantage_N = leave_one_out(reward_N, table.group_N, scale_by_std=scale_by_std, unbiased=unbiased)
-            return advantage_N[table.trajectory_S], {}
-        case schema.ReinforcePlusPlus(statistics=statistics, gamma=gamma):
-            reward_S, penalty_S = _step_rewards(settings, reward_N, table)
-            weight_S = _row_weight(statistics, table)
-            return reinforce_plus_plus(reward_S, table.next_S, weight_S, gamma=gamma, penalty_S=penalty_S), {}
-        case schema.ReinforcePlusPlusBaseline(statistics=statistics):
-            weight_S = _row_weight(statistics, table)
-            if settings.penalty == "step":
-                score_S = _score(reward_N, table)
-                group_S, row_S = table.group_of_step, table.trajectory_S
-                return whiten(relative_to_trajectories(score_S, group_S, row_S, scale_by_std=False), weight_S), {}
-            return reinforce_plus_plus_baseline(reward_N, table.group_N, table.trajectory_S, weight_S), {}
-        case schema.Gigpo():
-            return _gigpo(settings, reward_N, table)
-        case _:
-            assert_never(settings)
-
-
-def _group_relative(settings: schema.GroupRelative | schema.Gigpo, reward_N: Tensor, table: StepTable) -> Tensor:
-    scale_by_std, unbiased = settings.scale_by_std, settings.unbiased_std
-    trajectory_S, group_S = table.trajectory_S, table.group_of_step
-    match settings.statistics, settings.penalty:
-        case "trajectory", "episode":
-            advantage_N = group_relative(reward_N, table.group_N, scale_by_std=scale_by_std, unbiased=unbiased)
-            return advantage_N[trajectory_S]
-        case "trajectory", "step":
-            score_S = _score(reward_N, table)
-            return relative_to_trajectories(
-                score_S, group_S, trajectory_S, scale_by_std=scale_by_std, unbiased=unbiased
-            )
-        case "step", penalty:
-            score_S = reward_N[trajectory_S] if penalty == "episode" else _score(reward_N, table)
-            return group_relative_over_steps(score_S, group_S, scale_by_std=scale_by_std, unbiased=unbiased)
-        case _:
-            raise AssertionError("the schema knows no other")
-
-
-def _gigpo(settings: schema.Gigpo, reward_N: Tensor, table: StepTable) -> tuple[Tensor, Metrics]:
-    anchor_S = anchor_groups(table.anchor_S, table.group_of_step, similarity=settings.similarity)
-    reward_S, penalty_S = _step_rewards(settings, reward_N, table)
-    step_S = step_relative(
-        reward_S,
-        table.next_S,
-        anchor_S,
-        gamma=settings.gamma,
-        scale_by_std=settings.scale_by_std,
-        unbiased=settings.unbiased_std,
-        penalty_S=penalty_S,
-    )
-    size_S = torch.bincount(anchor_S)[anchor_S].float()
-    metrics = {"gigpo/anchor_size/mean": mean(size_S), "gigpo/repeated_frac": mean((size_S > 1).float())}
-    return combine(_group_relative(settings, reward_N, table), step_S, omega=settings.omega), metrics
-
-
-def _score(reward_N: Tensor, table: StepTable) -> Tensor:
-    """Of each step under penalty=step; the overlong penalty is the episode's, so every step has it."""
-    return step_scores(
-        table.task_reward_of_trajectory + (reward_N - table.reward_N), table.penalty_S, table.trajectory_S
-    )
-
-
-def _step_rewards(
-    settings: schema.ReinforcePlusPlus | schema.Gigpo, reward_N: Tensor, table: StepTable
-) -> tuple[Tensor, Tensor | None]:
-    """Step rewards that are summed over an episode's later steps, and penalties that are not (penalty=step).
-
-    The overlong penalty is earned by the last step.
-    """
-    overlong_N = reward_N - table.reward_N
-    at_the_end_S = torch.where(table.next_S < 0, overlong_N[table.trajectory_S], 0.0)
-    if settings.penalty == "step":
-        return table.task_reward_S + at_the_end_S, table.penalty_S
-    return table.reward_S + at_the_end_S, None
-
-
-def _row_weight(statistics: str, table: StepTable) -> Tensor:
-    return table.tokens_S.float() if statistics == "token" else torch.ones(len(table.tokens_S))
 
 
 def _credit(settings: schema.Credit, advantage_S: Tensor, table: StepTable) -> tuple[CreditParts, Metrics]:

@@ -1,4 +1,4 @@
-"""Discounted rewards-to-go of steps, following `next_S` instead of row order."""
+"""Discounted rewards-to-go of steps and the steps before, following `next_S` instead of row order."""
 
 from __future__ import annotations
 
@@ -31,3 +31,13 @@ def returns_to_go(reward_S: Tensor, next_S: Tensor, gamma: float = 1.0) -> Tenso
     if (jump_S >= 0).any():
         raise ValueError("next_S runs in a circle: some step follows itself")
     return return_S
+
+
+def previous_steps(next_S: Tensor) -> Tensor:
+    """long [S]: row of the preceding step of the same trajectory, -1 if none.
+
+    `returns_to_go` along it sums what came before instead of what comes.
+    """
+    rows_S = torch.arange(len(next_S), device=next_S.device)
+    has_next_S = next_S >= 0
+    return torch.full_like(next_S, -1).scatter_(0, next_S[has_next_S], rows_S[has_next_S])

@@ -31,6 +31,9 @@ class StepTable:
     penalty_S: Tensor
     is_valid_S: Tensor
     """bool [S]: well formed and accepted by the environment."""
+    score_S: Tensor | None = None
+    """The benchmark's own number after each step; None when the batch carries none, like the next."""
+    is_won_N: Tensor | None = None
 
     @property
     def group_of_step(self) -> Tensor:
@@ -61,6 +64,8 @@ def step_table(batch: Batch) -> StepTable:
         task_reward_S=batch.reward_S if batch.task_reward_S is None else batch.task_reward_S,
         penalty_S=torch.zeros_like(batch.reward_S) if batch.penalty_S is None else batch.penalty_S,
         is_valid_S=torch.ones_like(batch.next_S, dtype=torch.bool) if batch.is_valid_S is None else batch.is_valid_S,
+        score_S=batch.score_S,
+        is_won_N=batch.is_won_N,
     )
 
 
@@ -85,4 +90,12 @@ def merge_tables(tables: Sequence[StepTable]) -> StepTable:
         task_reward_S=torch.cat([table.task_reward_S for table in tables]),
         penalty_S=torch.cat([table.penalty_S for table in tables]),
         is_valid_S=torch.cat([table.is_valid_S for table in tables]),
+        score_S=_merged([table.score_S for table in tables]),
+        is_won_N=_merged([table.is_won_N for table in tables]),
     )
+
+
+def _merged(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """None where one of them is."""
+    given = [part for part in parts if part is not None]
+    return torch.cat(given) if len(given) == len(parts) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from empg_cli.config.node import Brought, Node
 
@@ -60,21 +60,72 @@ class ReinforcePlusPlusBaseline(_Penalised):
     """What counts once in the batch's mean and std: every token (verl) or every step."""
 
 
-class Gigpo(_GroupStd):
+class EpisodeAndStep(_GroupStd):
+    statistics: Literal["trajectory", "step"]
+    """Episode part: group mean and std over trajectories, or over all their steps (verl-agent's default)."""
+    omega: NonNegativeFloat
+    """Weight of the step part; 0 = the episode part alone."""
+
+
+class Gigpo(EpisodeAndStep):
     """Episode advantage plus omega times the advantage among steps that answered the same observation."""
 
     estimator: Literal["gigpo"]
-    statistics: Literal["trajectory", "step"]
-    """Episode part: group mean and std over trajectories, or over all their steps (verl-agent's default)."""
     gamma: float = Field(gt=0, le=1)
     """Discount of later rewards, per step."""
-    omega: NonNegativeFloat
-    """Weight of the step part; 0 = the episode part alone."""
     similarity: float = Field(gt=0, le=1)
     """Texts at least this alike (difflib ratio) are one anchor state; 1 = equal texts only, and much faster."""
 
 
-Advantage = GroupRelative | LeaveOneOut | ReinforcePlusPlus | ReinforcePlusPlusBaseline | Gigpo
+class Hgpo(_GroupStd):
+    """Advantages among steps with the same last observations, the weighted mean over how many of them agree."""
+
+    estimator: Literal["hgpo"]
+    history: NonNegativeInt
+    """Earlier observations that may have to agree (K); the authors take as many as a prompt shows. 0 = none."""
+    alpha: NonNegativeFloat
+    """A comparison of steps that agree in k observations has the weight (k + 1)^alpha; 0 = all alike."""
+    gamma: float = Field(gt=0, le=1)
+    """Discount of later rewards, per step."""
+
+
+class GraphGpo(EpisodeAndStep):
+    """Episode advantage plus omega times that of how near to success a step led, in a task's graph of observations."""
+
+    estimator: Literal["graphgpo"]
+    decay: float = Field(gt=0, lt=1)
+    """A step that leaves d steps to success is worth goal * decay^d (the paper's omega: 0.1; on WebShop 0.2)."""
+    goal: PositiveFloat
+    """Worth of reaching success, in rewards: what `benchmark.success_reward` gives. Matters beside penalties."""
+
+
+class G2po(EpisodeAndStep):
+    """Episode advantage plus omega times that of the way from observation to observation, by values over all visits."""
+
+    estimator: Literal["g2po"]
+    gamma: float = Field(gt=0, le=1)
+    """Discount of the episode's return per step between a visit and the end."""
+
+
+class TurnCredit(EpisodeAndStep):
+    """Episode advantage plus omega times the progress of the score, spread over the steps that led to it."""
+
+    estimator: Literal["turn_credit"]
+    gamma: float = Field(ge=0, le=1)
+    """Share of a step in a progress made d steps later, gamma^d; 0 = the step that made it alone, 1 = all alike."""
+
+
+Advantage = (
+    GroupRelative
+    | LeaveOneOut
+    | ReinforcePlusPlus
+    | ReinforcePlusPlusBaseline
+    | Gigpo
+    | Hgpo
+    | GraphGpo
+    | G2po
+    | TurnCredit
+)
 
 
 class NoCredit(Node):

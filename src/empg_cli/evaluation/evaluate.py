@@ -122,7 +122,7 @@ def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Rand
             trajectory.steps.append(step := Step([], [], [], [], action=action, observation=shown))
             result = step_in_place(env, action)
             shown = result.text
-            step.admissible, step.reward = result.valid, result.reward
+            step.admissible, step.reward, step.score = result.valid, result.reward, result.score
             trajectory.info = reported_numbers(result.info)
             if result.done:
                 trajectory.success, trajectory.score = result.success, result.score

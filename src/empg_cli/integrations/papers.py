@@ -24,9 +24,12 @@ ADVANTAGES = {
     "reinforce_pp": Paper("REINFORCE++", "2501.03262"),
     "reinforce_pp_baseline": Paper("REINFORCE++-baseline", "2501.03262"),
     "gigpo": Paper("GiGPO", "2505.10978"),
+    "hgpo": Paper("HGPO", "2602.22817"),
+    "graphgpo": Paper("GraphGPO", "2605.26684"),
+    "g2po": Paper("G2PO", "2606.22995"),
 }
 LOSSES = {"gspo": Paper("GSPO", "2507.18071"), "cispo": Paper("CISPO", "2506.13585")}
-AEM = Paper("AEM", "2605.00425")
+AEM, SAMPO = Paper("AEM", "2605.00425"), Paper("SAMPO", "2602.21534")
 LORA = Paper("LoRA", "2106.09685")
 BENCHMARK_PAPERS = {
     "alfworld": Paper("ALFWorld", "2010.03768"),
@@ -42,7 +45,9 @@ def papers_of(algo: Mapping[str, Any]) -> list[Paper]:
         algo: that part of a configuration, as plain data.
     """
     advantage, loss, credit = algo["advantage"], algo["loss"], algo["credit"]
-    if loss["kind"] in LOSSES:
+    if (loss["kind"], advantage["estimator"]) == ("gspo", "gigpo"):
+        base = SAMPO
+    elif loss["kind"] in LOSSES:
         base = LOSSES[loss["kind"]]
     elif advantage["estimator"] in ADVANTAGES:
         base = ADVANTAGES[advantage["estimator"]]

@@ -56,6 +56,8 @@ def make_batch(trajectories: Sequence[Trajectory], *, append_only: bool) -> Batc
         task_reward_S=torch.tensor([step.reward + step.penalty for step in steps]),
         penalty_S=torch.tensor([step.penalty for step in steps]),
         is_valid_S=torch.tensor([step.well_formed and step.admissible for step in steps], dtype=torch.bool),
+        score_S=torch.tensor([step.score for step in steps]),
+        is_won_N=torch.tensor([trajectory.success for trajectory in trajectories], dtype=torch.bool),
         anchor_S=[step.observation for step in steps],
     )
 

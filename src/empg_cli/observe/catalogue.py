@@ -24,7 +24,8 @@ FAMILIES = {
     "group": "The attempts at one task.",
     "critic": "What the loss is given. There is no value network; the family has verl's name.",
     "empg": "Entropy-modulated credit (arXiv 2509.09265), over all steps of the rollout batch.",
-    "gigpo": "Step-level groups of GiGPO (arXiv 2505.10978).",
+    "gigpo": "Steps that answered the same observation of a task, which GiGPO (arXiv 2505.10978) and others compare.",
+    "turn_credit": "Progress of the benchmark's score within episodes.",
     "dapo": "Dynamic sampling and overlong shaping (arXiv 2503.14476).",
     "actor": "The policy's optimisation. Token means and shares are weighted as `algo.loss.weighting` says (every "
     "token alike under `constant`), and averaged over the optimiser steps of the update.",
@@ -169,6 +170,11 @@ METRICS = (
     ),
     Metric("gigpo/anchor_size/mean", "steps", "Mean, over steps, of the number of steps that share its anchor state."),
     Metric("gigpo/repeated_frac", "share", "Steps whose anchor state another step of the group shares / steps."),
+    Metric(
+        "turn_credit/progress_frac",
+        "share",
+        "Steps that changed the score / steps. Where it is one step in an episode at most, only ends are scored.",
+    ),
     Metric(
         "dapo/filtered_groups", "groups", "Groups thrown away in this update because all members got the same reward."
     ),

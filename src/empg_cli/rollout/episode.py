@@ -123,8 +123,8 @@ def understood(agent: Agent[P], prompt: list[P], completion: Completion[P]) -> t
 
 
 def settle(step: Step, result: StepResult, rules: EpisodeRules) -> None:
-    """Note what the environment made of a step: its reward, less what an invalid action costs."""
-    step.admissible = result.valid
+    """Note what the environment made of a step: its reward, less what an invalid action costs, and the score so far."""
+    step.admissible, step.score = result.valid, result.score
     invalid = not step.well_formed or (rules.penalise_refused and not result.valid)
     step.penalty = rules.invalid_action_penalty if invalid else 0.0
     step.reward = result.reward - step.penalty
