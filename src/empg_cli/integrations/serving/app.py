@@ -20,6 +20,7 @@ from typing import Any, Final
 from empg_cli.agents.chat_template import ChatTemplateError
 from empg_cli.agents.codec import ChatCodec
 from empg_cli.integrations.serving.answering import Answer, Answerer, Wish
+from empg_cli.integrations.serving.reading import UNFINISHED, Reading
 from empg_cli.integrations.serving.requests import ChatRequest, CompletionRequest, RequestError, read_request
 from empg_cli.rollout.engine import Sampling
 from empg_cli.services.asgi import BadRequestError, Receive, Send, encoded, json_body, send_json
@@ -121,7 +122,7 @@ class ServingApp:
                 # The template has begun the answer where `thought` is not empty; it belongs to what was said.
                 "message": {"role": "assistant", "content": codec.thought + answer.text, "refusal": None},
                 "finish_reason": "stop" if answer.is_complete else "length",
-                "logprobs": {"content": self._logprobs(answer)} if request.wants_logprobs else None,
+                "logprobs": {"content": await asyncio.to_thread(self._logprobs, answer)} if request.wants_logprobs else None,
                 **_ids(prompt, answer, request),
             }
             for number, answer in enumerate(answers)
@@ -137,7 +138,7 @@ class ServingApp:
                 "index": number,
                 "text": answer.text,
                 "finish_reason": "stop" if answer.is_complete else "length",
-                "logprobs": self._token_lists(answer) if request.wants_logprobs else None,
+                "logprobs": await asyncio.to_thread(self._token_lists, answer) if request.wants_logprobs else None,
                 **_ids(prompts[number // (request.n or 1)], answer, request),
             }
             for number, answer in enumerate(answers)
@@ -185,9 +186,10 @@ class ServingApp:
         ]
 
     def _token_lists(self, answer: Answer) -> dict[str, Any]:
-        offsets = [len(self._answerer.codec.decode(answer.ids[:number])) for number in range(len(answer.ids))]
+        reading = Reading(self._answerer.codec.decode)
+        reading.read(answer.ids)
         lists = {"tokens": self._texts(answer), "token_logprobs": answer.logprobs}
-        return {**lists, "top_logprobs": None, "text_offset": offsets}
+        return {**lists, "top_logprobs": None, "text_offset": reading.offsets}
 
     def _texts(self, answer: Answer) -> list[str]:
         return [str(self._answerer.tokenizer.decode([id_])) for id_ in answer.ids]
@@ -217,7 +219,7 @@ def _ids(prompt: list[int], answer: Answer, request: ChatRequest | CompletionReq
 
 def _bytes(text: str) -> list[int] | None:
     """None of a token that holds a part of a character."""
-    return None if "\N{REPLACEMENT CHARACTER}" in text else list(text.encode())
+    return None if UNFINISHED in text else list(text.encode())
 
 
 async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
