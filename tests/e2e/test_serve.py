@@ -242,9 +242,27 @@ def test_ctrl_c_ends_it_cleanly(finished_run: Path) -> None:
     assert served.said[-1] == "ended" and not any("Traceback" in line for line in served.said)
 
 
-def test_it_warns_when_others_can_reach_it(finished_run: Path) -> None:
+def test_ctrl_c_does_not_wait_for_a_request_that_never_comes(finished_run: Path) -> None:
+    with serving(finished_run, "checkpoint=last") as served:
+        host, _, port = served.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as half:
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+            assert httpx.get(f"{served.url}/health").status_code == 200
+            assert served.interrupt() == 0
+    assert served.said[-1] == "ended" and not any("Traceback" in line for line in served.said)
+
+
+def test_no_page_from_elsewhere_uses_it(chat: Served) -> None:
+    assert httpx.get(f"{chat.url}/v1/models", headers={"host": "evil.example"}).status_code == 403
+    assert httpx.get(f"{chat.url}/v1/models", headers={"origin": "http://evil.example"}).status_code == 403
+    assert httpx.get(chat.url.replace("127.0.0.1", "localhost") + "/v1/models").status_code == 200
+
+
+def test_it_warns_when_others_can_reach_it_and_does_not_tell_them_where_it_is(finished_run: Path) -> None:
     with serving(finished_run, "host=0.0.0.0") as served:
         assert any("whoever reaches 0.0.0.0 can use the model" in line for line in served.said)
+        (model,) = httpx.get(f"{served.url}/v1/models", headers={"host": "elsewhere.example"}).json()["data"]
+        assert model["root"] == "step-000002"
 
 
 @pytest.mark.parametrize(
@@ -255,6 +273,7 @@ def test_it_warns_when_others_can_reach_it(finished_run: Path) -> None:
         (["run=RUN", "seed=3"], "seed: is not read by empg serve"),
         (["run=RUN", "checkpoint=77"], "has no checkpoint of update 77"),
         (["run=nowhere"], "no such folder"),
+        (["run=RUN", "host=a..b"], "cannot listen at a..b, port 8000: that is no name of a machine"),
         (["run=RUN", "max_context_tokens=100000"], "more than the 4096 positions"),
     ],
 )

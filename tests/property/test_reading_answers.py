@@ -45,7 +45,9 @@ def test_text_and_offsets_are_those_of_whole_decodings(codec: ChatCodec | Compac
 
 
 @settings(max_examples=150, deadline=None)
-@given(ids=ANSWERS, stops=st.lists(st.sampled_from(["o", "語", "🙂 o", "room", "fridge 1", "ï"]), min_size=1, max_size=3))
+@given(
+    ids=ANSWERS, stops=st.lists(st.sampled_from(["o", "語", "🙂 o", "room", "fridge 1", "ï"]), min_size=1, max_size=3)
+)
 def test_a_stop_text_is_found_and_cut_as_in_the_whole(ids: list[int], stops: list[str]) -> None:
     reading, answer, done = Reading(BYTES.decode), Answer([]), 0
     while done < len(ids) and not answer.is_complete:
