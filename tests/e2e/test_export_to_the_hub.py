@@ -7,8 +7,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard, constants
 
 from empg_cli.integrations.model_card import model_card
@@ -132,6 +134,60 @@ def test_the_card_of_a_model_with_a_base(finished_run: Path, tmp_path: Path) -> 
     card = ModelCard(model_card(run, run / "checkpoints" / "step-000001"))
     assert card.data.license == "mit" and card.data.base_model is None
     assert "a local folder, `base`" in card.text and str(base) not in card.text
+
+
+def with_facts(run: Path, **facts: Any) -> None:
+    """As if the run had other facts, without the digests that would vouch for others."""
+    found = json.loads((run / "run.json").read_text()) | facts
+    (run / "run.json").write_text(
+        json.dumps({k: v for k, v in found.items() if k not in ("checksum", "config_digests")})
+    )
+
+
+def test_a_folder_of_the_machine_that_trained_is_no_repository_of_the_hub(run_at_once: Path, tmp_path: Path) -> None:
+    """Also where it has the form of an id, and the card is made elsewhere."""
+    run = shutil.copytree(run_at_once, tmp_path / "run")
+    assert json.loads((run / "run.json").read_text())["model_from"] is None
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(
+        config.replace("init: scratch\n  path: null", "init: pretrained\n  path: models/qwen").replace(
+            "prompt: compact", "prompt: chat"
+        )
+    )
+    with_facts(run, model_from="folder")
+    card = ModelCard(model_card(run, run / "checkpoints" / "step-000001"))
+    assert card.data.base_model is None and "a local folder, `qwen`" in card.text
+    with_facts(run, model_from="hub")
+    assert ModelCard(model_card(run, run / "checkpoints" / "step-000001")).data.base_model == "models/qwen"
+
+
+def test_neither_folders_nor_secrets_are_in_the_card(
+    run_at_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(run_at_once, tmp_path / "run")
+    words = yaml.safe_load((run / ".hydra/overrides.yaml").read_text())
+    words += ["logger.mlflow.uri=sqlite:////home/alice/mlflow.db", "benchmark.data_dir='/home/alice/my games'"]
+    (run / ".hydra/overrides.yaml").write_text(yaml.safe_dump([*words, "logger.wandb.notes=with s3same-1"]))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(
+        config.replace("uri: null", "uri: sqlite:////home/alice/mlflow.db").replace(
+            "notes: null", "notes: with s3same-1"
+        )
+    )
+    with_facts(run)
+    monkeypatch.setenv("SERVER_PASSWORD", "s3same-1")
+    text = model_card(run, run / "checkpoints" / "step-000001")
+    assert "alice" not in text and "s3same" not in text
+    assert "sqlite:…/mlflow.db" in text and "notes=with ***'" in text
+
+
+def test_a_damaged_evaluation_is_one_message(empg: Empg, run_at_once: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_at_once, tmp_path / "run")
+    file = run / "evaluations/update-000002.json"
+    file.write_text(file.read_text().replace('"temperature"', '"temprature"'))
+    refused = empg("export", f"run={run}", "out=FOLDER", code=2)
+    assert "update-000002.json" in refused.stderr and "temperature" in refused.stderr
+    assert not Path("FOLDER").exists()
 
 
 def test_a_push_brings_the_folder_and_keeps_it_private(empg: Empg, finished_run: Path, hub: Hub) -> None:

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from empg_cli.observe.identity import RunIdentity
-from empg_cli.observe.secrets import mask_secrets
+from empg_cli.config.secrets import mask_secrets
+from empg_cli.observe.identity import RunIdentity, identity_of
 from empg_cli.observe.sinks import Fan, open_sinks
 from empg_cli.observe.trackers import wandb_is_wanted
 from empg_cli.observe.wandb_sink import stable_run_id
@@ -91,6 +91,13 @@ def test_secrets_are_masked_and_settings_are_not(monkeypatch):
         "seed": 3,
     }
     assert config["wandb"]["api_key"] == "1234"  # the run's own config is not touched
+
+
+def test_names_notes_and_tags_hold_no_secrets(monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "abcd1234")
+    settings = SimpleNamespace(name="my abcd1234", group=None, tags=["abcd1234"])
+    identity = identity_of(settings, RunIdentity.of_seed("g", 0), environ={"WANDB_TAGS": "x,sk-a1b2c3d4e5f6g7h8i9"})
+    assert (identity.name, identity.tags) == ("my ***", ("***", "x"))
 
 
 @pytest.mark.parametrize(

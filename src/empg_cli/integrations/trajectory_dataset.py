@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from empg_cli.config.secrets import mask_secrets
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
-from empg_cli.observe.secrets import mask_secrets
 from empg_cli.runs.config_file import is_run, saved_run
 from empg_cli.runs.run_file import read_run_file
 from empg_cli.runs.trajectories import FOLDER, read_trajectories, trajectory_files

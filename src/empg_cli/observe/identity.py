@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empg_cli.config.secrets import without_secrets
 from empg_cli.runs.run_file import read_run_file, update_run_file
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class RunIdentity:
 def identity_of(
     settings: Wandb, default: RunIdentity, folder: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> RunIdentity:
-    """What the settings say goes before W&B's variables, these before what the run was called until now.
+    """What the settings say goes before W&B's variables, these before what the run was called until now. Secrets in
+    any of them are masked.
 
     Args:
         folder: of a run that goes on; None for a new one.
@@ -50,9 +52,9 @@ def identity_of(
     called = f"{group}{default.name.removeprefix(default.group)}" if is_named_after else default.name
     tags = [*default.tags, *settings.tags, *(tag.strip() for tag in environ.get("WANDB_TAGS", "").split(","))]
     return RunIdentity(
-        name=first("name", settings.name, "WANDB_NAME", called),
-        group=group,
-        tags=tuple(dict.fromkeys(filter(None, tags))),
+        name=without_secrets(first("name", settings.name, "WANDB_NAME", called)),
+        group=without_secrets(group),
+        tags=tuple(dict.fromkeys(map(without_secrets, filter(None, tags)))),
         job_type=environ.get("WANDB_JOB_TYPE") or default.job_type,
     )
 

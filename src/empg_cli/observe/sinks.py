@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from empg_cli.config.secrets import without_secrets
+from empg_cli.config.secrets import mask_secrets, without_secrets
 from empg_cli.disk import refusal
 from empg_cli.errors import UserError
 from empg_cli.observe.identity import RunIdentity
-from empg_cli.observe.secrets import mask_secrets
 from empg_cli.observe.tracked import TakesFacts, TakesTables, Tracked, tracked
 from empg_cli.observe.trackers import tracker_openers
 from empg_cli.runs.file_sinks import CsvSink, JsonlSink, SummaryFileSink
@@ -79,7 +78,7 @@ class SinkRun:
     folder: Path
     identity: RunIdentity
     config: Mapping[str, Any]
-    """The resolved configuration as plain data."""
+    """The resolved configuration as plain data, without secrets."""
     history: Mapping[int, Row]
     """Rows that a resumed run has logged before, by update; rows after its checkpoint come again and are not in it."""
 
@@ -231,7 +230,7 @@ def open_sinks(
     if logger_cfg.csv:
         openers["csv"] = lambda: CsvSink(run_dir / "metrics.csv", history)
     openers |= tracker_openers(logger_cfg, told)
-    run = SinkRun(run_dir, identity, run_config, history)
+    run = SinkRun(run_dir, identity, mask_secrets(run_config), history)
     openers |= {f"{spec['target']} [{number}]": _opener(number, spec, run) for number, spec in enumerate(brought)}
     return Fan(_open_all(openers))
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empg_cli.config.secrets import without_secrets
 from empg_cli.invocation import script
 from empg_cli.observe.tracked import Tracked, finite
 from empg_cli.observe.wandb_artifacts import keep_policies, table_of
@@ -54,6 +55,7 @@ class WandbSink:
         wandb.setup(settings=wandb.Settings(silent=True))  # or the login state is announced on stderr
         self._cfg, self._folder, identity = cfg, run.folder, run.identity
         self._facts = dict(run.config.get("facts") or {})
+        notes = cfg.notes or os.environ.get("WANDB_NOTES")
         run_id = stable_run_id(run.folder, is_resumed=run.is_resumed)
         settings = wandb.Settings(
             silent=True,
@@ -73,8 +75,8 @@ class WandbSink:
                 entity=cfg.entity,
                 group=identity.group,
                 name=identity.name,
-                notes=cfg.notes,
-                tags=list(dict.fromkeys([*identity.tags, *cfg.tags])),
+                notes=without_secrets(notes) if notes else None,
+                tags=list(dict.fromkeys([*identity.tags, *map(without_secrets, cfg.tags)])),
                 job_type=identity.job_type,
                 id=run_id,
                 resume="allow" if mode == "online" else None,  # offline, wandb cannot know what the server holds
