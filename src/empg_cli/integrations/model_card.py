@@ -65,7 +65,8 @@ class _Evaluations:
     @classmethod
     def of(cls, run: Path, updates: int | None) -> _Evaluations:
         by_update = {content["update"]: content for content in read_whole_evaluations(run) if content["total"]["n"]}
-        return cls(by_update.get(0), by_update.get(updates), len(by_update), updates or 0)
+        own = None if updates is None else by_update.get(updates)
+        return cls(by_update.get(0), own, len(by_update), updates or 0)
 
     @property
     def is_the_best_of_many(self) -> bool:
