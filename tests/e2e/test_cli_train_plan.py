@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from empg_cli.config import load
+from empg_cli.observe import trackers
 from empg_cli.planning import hardware
 from tests.e2e.conftest import Empg
 
@@ -43,8 +44,34 @@ def test_a_folder_that_holds_a_run_is_refused(empg: Empg, finished_run: Path) ->
 
 
 def test_a_model_of_an_unknown_shape_has_no_cost(empg: Empg) -> None:
-    shown = empg("train", "model=local", "model.path=owner/unheard-of", "--plan").stdout
+    shown = empg("train", "model=local", "model.path=owner/unheard-of", "--plan", code=2).stdout  # HF_HUB_OFFLINE
     assert "nobody here knows the shape of owner/unheard-of" in shown
+
+
+def test_a_model_that_is_not_there_is_refused_where_this_machine_can_tell(
+    empg: Empg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", "model=local", "model.path=models/qwen", "--plan")
+    said = " ".join(empg(*words, code=2).stderr.split())
+    assert "model.path: is no folder here, and is not in the hub's cache" in said and "models/qwen" in said
+    monkeypatch.delenv("HF_HUB_OFFLINE")  # the hub may have it, and is not asked
+    empg(*words)
+
+
+def test_a_folder_that_cannot_be_made_is_the_same_message_as_without_it(empg: Empg) -> None:
+    Path("file").touch()
+    words = ("train", "experiment=smoke", "run_dir=file/x")
+    refused = empg(*words, "--plan", code=2).stderr
+    assert "file is a file, not a folder" in refused and refused == empg(*words, code=2).stderr
+
+
+def test_a_tracker_that_is_not_installed_is_the_same_message_as_without_it(
+    empg: Empg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "MODULES", {"mlflow": ("no_such_module",)})
+    words = ("train", "experiment=smoke", "logger=mlflow", "run_dir=x")
+    refused = empg(*words, "--plan", code=2).stderr
+    assert "logger.trackers names mlflow, which is not installed" in refused and not Path("x").exists()
 
 
 @pytest.mark.parametrize("words", [["-m", "seed=0,1"], ["--resume", "runs/x"], ["--cfg", "job"]])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard, constants
 
+from empg_cli.integrations import hub as hub_module
 from empg_cli.integrations.model_card import model_card
 from tests.e2e.conftest import SMALL, Empg, invoke
 from tests.support.server import FakeServer, Reply, Request
@@ -26,12 +31,18 @@ class Hub:
         """Name -> private."""
         self.files: dict[str, bytes] = {}
         self.refuse = False
+        self.silent_s = 0.0
         self.server = FakeServer(self.answer)
 
     def answer(self, request: Request) -> Reply:
         if self.refuse or request.headers.get("authorization") != f"Bearer {KEY}":
             return Reply({"error": f"Invalid credentials {KEY}"}, 401)
         path = request.path
+        time.sleep(self.silent_s)
+        if path == "/api/whoami-v2":
+            return Reply({"name": "me", "type": "user"})
+        if "/tree/" in path:
+            return Reply([{"type": "file", "path": name, "size": 1, "oid": "0"} for name in self.files])
         if path == "/api/repos/create":
             name = f"{request.json['organization']}/{request.json['name']}"
             if name in self.repos:
@@ -49,6 +60,8 @@ class Hub:
             for line in map(json.loads, request.body.splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                if line["key"] == "deletedFile":
+                    del self.files[line["value"]["path"]]
             name = "/".join(path.split("/")[3:5])
             return Reply({"commitUrl": f"{self.url(name)}/commit/{'1' * 40}", "commitOid": "1" * 40, "success": True})
         if "/resolve/" in path or "/revision/" in path:
@@ -134,11 +147,65 @@ def test_the_card_of_a_model_with_a_base(finished_run: Path, tmp_path: Path) -> 
     assert "a local folder, `base`" in card.text and str(base) not in card.text
 
 
+def with_facts(run: Path, **facts: Any) -> None:
+    """As if the run had other facts, without the digests that would vouch for others."""
+    found = json.loads((run / "run.json").read_text()) | facts
+    (run / "run.json").write_text(
+        json.dumps({k: v for k, v in found.items() if k not in ("checksum", "config_digests")})
+    )
+
+
+def test_a_folder_of_the_machine_that_trained_is_no_repository_of_the_hub(run_at_once: Path, tmp_path: Path) -> None:
+    """Also where it has the form of an id, and the card is made elsewhere."""
+    run = shutil.copytree(run_at_once, tmp_path / "run")
+    assert json.loads((run / "run.json").read_text())["model_from"] is None
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(
+        config.replace("init: scratch\n  path: null", "init: pretrained\n  path: models/qwen").replace(
+            "prompt: compact", "prompt: chat"
+        )
+    )
+    with_facts(run, model_from="folder")
+    card = ModelCard(model_card(run, run / "checkpoints" / "step-000001"))
+    assert card.data.base_model is None and "a local folder, `qwen`" in card.text
+    with_facts(run, model_from="hub")
+    assert ModelCard(model_card(run, run / "checkpoints" / "step-000001")).data.base_model == "models/qwen"
+
+
+def test_neither_folders_nor_secrets_are_in_the_card(
+    run_at_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(run_at_once, tmp_path / "run")
+    words = yaml.safe_load((run / ".hydra/overrides.yaml").read_text())
+    words += ["logger.mlflow.uri=sqlite:////home/alice/mlflow.db", "benchmark.data_dir='/home/alice/my games'"]
+    (run / ".hydra/overrides.yaml").write_text(yaml.safe_dump([*words, "logger.wandb.notes=with s3same-1"]))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(
+        config.replace("uri: null", "uri: sqlite:////home/alice/mlflow.db").replace(
+            "notes: null", "notes: with s3same-1"
+        )
+    )
+    with_facts(run)
+    monkeypatch.setenv("SERVER_PASSWORD", "s3same-1")
+    text = model_card(run, run / "checkpoints" / "step-000001")
+    assert "alice" not in text and "s3same" not in text
+    assert "sqlite:…/mlflow.db" in text and "notes=with ***'" in text
+
+
+def test_a_damaged_evaluation_is_one_message(empg: Empg, run_at_once: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_at_once, tmp_path / "run")
+    file = run / "evaluations/update-000002.json"
+    file.write_text(file.read_text().replace('"temperature"', '"temprature"'))
+    refused = empg("export", f"run={run}", "out=FOLDER", code=2)
+    assert "update-000002.json" in refused.stderr and "temperature" in refused.stderr
+    assert not Path("FOLDER").exists()
+
+
 def test_a_push_brings_the_folder_and_keeps_it_private(empg: Empg, finished_run: Path, hub: Hub) -> None:
     shown = empg("export", f"run={finished_run}", "out=FOLDER", "hub=me/agent")
     assert hub.repos == {"me/agent": True}
     assert hub.files == {path.name: path.read_bytes() for path in Path("FOLDER").iterdir()}
-    assert f"{hub.url('me/agent')}/commit/" in shown.stdout
+    assert re.search(rf"{hub.url('me/agent')}/commit/1+ \(private\)\n", shown.stdout)
     assert hub.files["README.md"].decode().splitlines().count("# agent") == 1
     for path in (path for path in Path().rglob("*") if path.is_file()):
         assert KEY.encode() not in path.read_bytes()
@@ -159,6 +226,36 @@ def test_a_public_repository_is_no_place_for_what_was_to_be_private(empg: Empg, 
     assert "README.md" in hub.files
 
 
+def test_weights_of_an_earlier_push_go_and_other_files_stay(empg: Empg, finished_run: Path, hub: Hub) -> None:
+    hub.repos["me/agent"] = True
+    earlier = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json")
+    hub.files = dict.fromkeys((*earlier, "adapter_model.safetensors", "LICENSE", "onnx/model.safetensors"), b"x")
+    shown = empg("export", f"run={finished_run}", "out=FOLDER", "hub=me/agent", "private=false")
+    assert hub.files.keys() == {path.name for path in Path("FOLDER").iterdir()} | {"LICENSE", "onnx/model.safetensors"}
+    assert "(private)" in shown.stdout  # it was, and stays so
+
+
+def test_a_hub_that_is_gone_or_silent_is_said_before_any_work(
+    empg: Empg, finished_run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PROBE_S", 0.2)
+    hub.silent_s = 2
+    refused = empg("export", f"run={finished_run}", "out=FOLDER", "hub=me/agent", code=2)
+    assert "the Hub could not be asked: " in refused.stderr and "timed out" in refused.stderr
+    hub.server.close()
+    refused = empg("export", f"run={finished_run}", "out=FOLDER", "hub=me/agent", code=2)
+    assert "the Hub could not be asked: " in refused.stderr and "Traceback" not in refused.stderr
+    assert not Path("FOLDER").exists()
+
+
+def test_a_hub_that_goes_while_it_takes_the_files(
+    empg: Empg, finished_run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "probe", hub.server.close)
+    refused = empg("export", f"run={finished_run}", "hub=me/agent", code=2)
+    assert "me/agent could not be pushed: " in refused.stderr and "Traceback" not in refused.stderr
+
+
 def test_a_dry_run_asks_nobody(empg: Empg, finished_run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     shown = empg("export", f"run={finished_run}", "hub=me/agent", "--dry-run").stdout
@@ -171,7 +268,7 @@ def test_a_token_that_is_missing_or_refused(
 ) -> None:
     hub.refuse = True
     refused = empg("export", f"run={finished_run}", "hub=me/agent", code=2)
-    assert "me/agent could not be pushed" in refused.stderr and "401" in refused.stderr
+    assert "the Hub could not be asked" in refused.stderr and "401" in refused.stderr
     assert KEY not in refused.stderr + refused.stdout and "Traceback" not in refused.stderr
     monkeypatch.delenv("HF_TOKEN")
     assert "environment variable HF_TOKEN" in empg("export", f"run={finished_run}", "hub=me/agent", code=2).stderr

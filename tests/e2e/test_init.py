@@ -89,6 +89,7 @@ def test_its_own_test_passes(project: Path) -> None:
         ("json", "means something else"),
         ("class", "means something else"),
         ("webshop", "means something else"),
+        *((name, f"{name} is a module here already") for name in ("torch", "numpy", "yaml", "test")),
     ],
 )
 def test_a_name_that_cannot_be_is_one_message(empg: Empg, name: str, said: str) -> None:

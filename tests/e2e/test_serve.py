@@ -168,6 +168,9 @@ def test_token_ids_and_texts_give_the_same_completion(tiny: Served) -> None:
         ({"messages": []}, 400, "messages: "),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role: "),
         ({"messages": None}, 400, "messages: "),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, 400, "messages.0.tool_calls is not sup"),
+        ({"messages": [{"role": "user", "content": "x", "refusal": "no"}]}, 400, "messages.0.refusal is not supported"),
+        ({"messages": [{"role": "user", "content": "x", "cnotent": "y"}]}, 400, "field: messages.0.cnotent"),
         ({"frequency_penalty": 0.5}, 400, "frequency_penalty is not supported"),
         ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
         ({"top_logprobs": 2, "logprobs": True}, 400, "top_logprobs is not supported"),
@@ -185,6 +188,22 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(
 def test_neutral_fields_ask_for_nothing(chat: Served) -> None:
     neutral = {"frequency_penalty": 0, "response_format": {"type": "text"}, "user": "me", "tools": None, "top_p": None}
     ask(chat, "chat/completions", model="mine", messages=HELLO, max_tokens=1, **neutral)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"tool_calls": None, "function_call": None, "audio": None, "annotations": None, "name": None},  # as openai's
+        {"tool_calls": [], "annotations": [], "reasoning_content": None},
+    ],
+)
+def test_its_own_answer_is_a_part_of_the_next_question(chat: Served, more: dict[str, Any]) -> None:
+    first = ask(chat, "chat/completions", model="mine", messages=HELLO, max_tokens=4, seed=1)
+    said = first["choices"][0]["message"]
+    further = [*HELLO, {**said, **more}, {"role": "user", "content": "and now?"}]
+    second = ask(chat, "chat/completions", model="mine", messages=further, max_tokens=4, seed=1)
+    assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"] + 4
 
 
 def test_other_paths_methods_and_bodies(chat: Served, tiny: Served) -> None:
@@ -223,9 +242,27 @@ def test_ctrl_c_ends_it_cleanly(finished_run: Path) -> None:
     assert served.said[-1] == "ended" and not any("Traceback" in line for line in served.said)
 
 
-def test_it_warns_when_others_can_reach_it(finished_run: Path) -> None:
+def test_ctrl_c_does_not_wait_for_a_request_that_never_comes(finished_run: Path) -> None:
+    with serving(finished_run, "checkpoint=last") as served:
+        host, _, port = served.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as half:
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+            assert httpx.get(f"{served.url}/health").status_code == 200
+            assert served.interrupt() == 0
+    assert served.said[-1] == "ended" and not any("Traceback" in line for line in served.said)
+
+
+def test_no_page_from_elsewhere_uses_it(chat: Served) -> None:
+    assert httpx.get(f"{chat.url}/v1/models", headers={"host": "evil.example"}).status_code == 403
+    assert httpx.get(f"{chat.url}/v1/models", headers={"origin": "http://evil.example"}).status_code == 403
+    assert httpx.get(chat.url.replace("127.0.0.1", "localhost") + "/v1/models").status_code == 200
+
+
+def test_it_warns_when_others_can_reach_it_and_does_not_tell_them_where_it_is(finished_run: Path) -> None:
     with serving(finished_run, "host=0.0.0.0") as served:
         assert any("whoever reaches 0.0.0.0 can use the model" in line for line in served.said)
+        (model,) = httpx.get(f"{served.url}/v1/models", headers={"host": "elsewhere.example"}).json()["data"]
+        assert model["root"] == "step-000002"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +273,7 @@ def test_it_warns_when_others_can_reach_it(finished_run: Path) -> None:
         (["run=RUN", "seed=3"], "seed: is not read by empg serve"),
         (["run=RUN", "checkpoint=77"], "has no checkpoint of update 77"),
         (["run=nowhere"], "no such folder"),
+        (["run=RUN", "host=a..b"], "cannot listen at a..b, port 8000: that is no name of a machine"),
         (["run=RUN", "max_context_tokens=100000"], "more than the 4096 positions"),
     ],
 )
@@ -260,6 +298,8 @@ def test_openais_own_client_speaks_to_it(chat: Served) -> None:
         reply = client.chat.completions.create(model="mine", messages=HELLO, max_tokens=4, logprobs=True, seed=0)
         assert reply.choices[0].finish_reason == "length" and reply.usage.completion_tokens == 4
         assert len(reply.choices[0].logprobs.content) == 4
+        further = [*HELLO, reply.choices[0].message, {"role": "user", "content": "and now?"}]
+        assert client.chat.completions.create(model="mine", messages=further, max_tokens=4).choices[0].message.content
         with pytest.raises(openai.BadRequestError, match="streaming is not supported"):
             client.chat.completions.create(model="mine", messages=HELLO, stream=True)
         text = client.completions.create(model="mine", prompt="go to fridge 1", max_tokens=3, logprobs=0)

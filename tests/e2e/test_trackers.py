@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,8 +49,8 @@ for update in range(start, end):
     fan.histograms(update, {"hist/weight": Histogram(0.5, 1.5, (update, 2))})
     fan.log(update, {"train/update": update, "actor/kl_loss": update / 8 + (resume and 100 * (update < start))})
     if update == 3:
-        fan.log(update, {"actor/entropy": float("nan")})
-fan.summary({"best/success_rate": 0.5, "config_hash": "c0ffee"})
+        fan.log(update, {"actor/entropy": float("nan"), "eval/pick (2)/score": 0.25})
+fan.summary({"best/success_rate": 0.5, "last/success_rate": float("nan"), "config_hash": "c0ffee"})
 fan.close(exit_code)
 assert before == (signal.getsignal(signal.SIGINT), sys.excepthook), "a tracker has taken over Ctrl-C"
 print(json.dumps([fan.pointers, len(fan)]))
@@ -152,7 +153,10 @@ def test_mlflow(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest
     tags = run.data.tags
     assert (tags["group"], tags["facts.data.digest"], tags["facts.weights.digest"]) == ("alfworld-empg", "d1", "w1")
     assert tags["summary.config_hash"] == "c0ffee"
-    assert run.data.metrics["summary/best/success_rate"] == 0.5
+    ends = client.get_metric_history(run.info.run_id, "summary/best/success_rate")
+    assert {(end.step, end.value) for end in ends} == {(9, 0.5), (11, 0.5)}
+    assert "summary/last/success_rate" not in run.data.metrics
+    assert run.data.metrics["eval/pick _2_/score"] == 0.25
     assert read_run_file(run_dir)["trackers"]["mlflow"]["run"] == run.info.run_id
 
 
@@ -180,6 +184,34 @@ def test_trackio(environment: dict[str, str], tmp_path: Path) -> None:
     assert (settings["algo"]["credit"]["zeta"], settings["hub"]["api_key"]) == (0.05, "***")
     assert settings["facts"]["data"]["digest"] == "d1"
     assert settings["_Group"] == "alfworld-empg"
+
+
+@pytest.mark.parametrize("tracker", ["trackio", "mlflow", "swanlab"])
+def test_a_copy_that_goes_on_leaves_the_run_alone_and_a_moved_folder_goes_on(
+    tracker: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    need(tracker)
+    environment |= {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    words = [f"logger={tracker}", "logger.csv=false"]
+    play(environment, tmp_path / "run", words, end=6)
+    known = read_run_file(tmp_path / "run")["trackers"][tracker]
+    copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    _, _, stderr = play(environment, copy, words, start=3, end=5, resume=True)
+    assert "is a copy of the run in" in stderr
+    own = read_run_file(copy)["trackers"][tracker]
+    assert own != known
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    _, left, stderr = play(environment, moved, words, start=6, end=8, resume=True)
+    assert left == 4 and "is a copy" not in stderr
+    assert read_run_file(moved)["trackers"][tracker] == known
+    if tracker == "trackio":
+        found = subprocess.run(
+            [sys.executable, "-c", READ_TRACKIO], env=environment, capture_output=True, text=True, check=True
+        )
+        steps = {
+            name: [row["step"] for row in rows if "train/update" in row] for name, rows, _ in json.loads(found.stdout)
+        }
+        assert steps == {known: list(range(8)), own: list(range(5))}
 
 
 def test_swanlab(environment: dict[str, str], tmp_path: Path) -> None:
@@ -242,7 +274,7 @@ def test_a_run_with_all_of_them_goes_on_for_longer(environment: dict[str, str], 
     before = read_run_file(tmp_path / "run")["trackers"]
     empg("--resume", "run", "trainer.updates=2")
     assert read_run_file(tmp_path / "run")["trackers"] == before
-    assert set(before) == {"name", "group", *there} - {"wandb", "tensorboard"}
+    assert set(before) == {"name", "group", "place", *there} - {"wandb", "tensorboard"}
 
 
 def spoil_tensorboard(run_dir: Path, environment: dict[str, str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from empg_cli.integrations import trajectory_dataset
 from tests.e2e.conftest import Empg
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra: empg-cli[parquet]")
@@ -55,6 +57,20 @@ def test_the_columns_have_their_types_even_where_all_is_null(empg: Empg, finishe
     assert schema.field("tokens").type == pa.int32() and schema.field("success").type == pa.bool_()
     table = pq.read_table("set/steps.parquet")
     assert table["credit"].null_count == len(table) and set(table["phase"].to_pylist()) == {"eval"}
+
+
+def test_the_card_is_there_with_the_file_or_neither_is(
+    empg: Empg, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "README.md")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trajectory_dataset, "dataset_card", refused)
+        empg("data", "trajectories", f"run={finished_run}", "out=set/steps.parquet", code=1)
+    assert not list(Path("set").iterdir())
+    empg("data", "trajectories", f"run={finished_run}", "out=set/steps.parquet")  # the same command, once there is room
+    assert sorted(path.name for path in Path("set").iterdir()) == ["README.md", "steps.parquet"]
 
 
 def test_an_evaluation_has_them_too(empg: Empg, finished_run: Path) -> None:

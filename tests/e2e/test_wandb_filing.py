@@ -109,11 +109,19 @@ def test_the_policies_of_checkpoints_are_artifacts(home: Path) -> None:
     names = {entry.path for entry in found["last"].manifest.contents}
     model = all_checkpoints(home / "run")[-1] / "model"
     assert names == {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
+    staged = [entry.local_path for entry in found["last"].manifest.contents if entry.local_path]
+    assert staged and all(Path(path).is_relative_to(home / "run") for path in staged)
+    assert not (home / ".local" / "share" / "wandb").exists()
 
 
 def test_a_run_that_goes_on_for_longer_keeps_name_group_and_id(home: Path) -> None:
-    shutil.copytree(home / "run", home / "longer", symlinks=True)
+    """Moved or not. A copy is a run of its own."""
+    shutil.copytree(home / "run", home / "copy", symlinks=True)
+    (home / "run").rename(home / "longer")
+    shutil.copytree(home / "longer", home / "run", symlinks=True)  # for other tests
     empg(home, "train", "--resume", "longer", "trainer.updates=3")
+    assert "trackers get a run of its own" in empg(home, "train", "--resume", "copy", "trainer.updates=3").stderr
+    assert newest(home / "copy").run.run_id != "fromoutside"
     run = newest(home / "longer")
     assert (run.run.run_id, run.run.display_name, run.run.run_group) == ("fromoutside", "lamp", "lights")
     assert [row["_step"] for row in run.history] == [0, 1, 2, 3]

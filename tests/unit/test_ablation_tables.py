@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from empg_cli.reports.ablation_tables import json_text, main_table, runs_table, variants_csv, write_tables
-from empg_cli.reports.tables import latex, markdown, p_text
+from empg_cli.reports.tables import latex, markdown, p_text, print_table
 from empg_cli.runs.study import Cell, Study, read_study, write_study
 from empg_cli.stats.paired import PairedDifference, SignFlip
 from empg_cli.studies.comparison import Comparison, VariantRow, compare
@@ -287,3 +287,17 @@ def test_a_study_may_be_moved(tmp_path: Path) -> None:
     assert {path.name for path in write_tables(moved, tmp_path / "elsewhere")} == {
         "ablation.md", "ablation.tex", "ablation.csv", "runs.csv", "ablation.json",
     }  # fmt: skip
+
+
+def test_on_eighty_columns_nothing_is_cut(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("empg_cli.reports.tables.is_live_terminal", lambda _: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    table = main_table(comparison)
+    print_table(table, stream)
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for cells in (table.header, *([cell.text for cell in row] for row in table.rows)):
+        for word in " ".join(cells).split():
+            assert word in text

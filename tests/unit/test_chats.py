@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,24 @@ def test_verifiers_plays_it(server: FakeServer) -> None:
         roles = [message["role"] for message in output["completion"]]
         assert roles == ["assistant", "user"] * 4  # the last answer was played too, and its reply is shown
     assert len(server.requests) == 6 * 4
+
+
+def test_verifiers_waits_for_no_episode_while_others_could_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    vf = pytest.importorskip("verifiers", reason="verifiers is not installed")
+    if not hasattr(vf, "MultiTurnEnv"):
+        pytest.skip(f"verifiers {vf.__version__} has no MultiTurnEnv")
+    from empg_cli.integrations.verifiers import load_environment
+
+    env = load_environment("alfworld", eval_split="train", limit=2, **KEYS)
+    info = next(env.chats.rows("train", 1))["info"]
+    together = threading.Barrier(2, timeout=30)  # two at once, or none
+    begin = env.chats.begin
+    monkeypatch.setattr(env.chats, "begin", lambda about: (together.wait(), begin(about))[1])
+
+    async def both() -> None:
+        await asyncio.gather(env.setup_state({"info": info}), env.setup_state({"info": info}))
+
+    asyncio.run(both())
 
 
 def test_without_the_package_the_command_is_said() -> None:

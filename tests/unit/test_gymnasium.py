@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 gymnasium = pytest.importorskip("gymnasium", reason="needs the extra: empg-cli[gymnasium]")
@@ -76,6 +78,28 @@ def test_the_step_limit_truncates(make: Callable[..., Any]) -> None:
     assert env.render() == text
 
 
+@pytest.mark.parametrize("name", ["webshop", "deepsearch"])
+def test_an_agent_that_ends_the_episode_on_its_last_step_is_not_truncated(make: Callable[..., Any], name: str) -> None:
+    env = make(name, max_steps=4, split="train")
+    _, info = env.reset(options={"task": 0})
+    own = env.unwrapped
+    ends = "click[buy now]" if name == "webshop" else "answer[nobody]"
+    if name == "webshop":  # something else than was asked for is bought
+        for action in ("search[xyzzy]", "search[red shirt]"):
+            _, _, _, _, info = env.step(action)
+        item = next(action for action in info["actions"] if re.fullmatch(r"click\[b0.*\]", action, re.IGNORECASE))
+        _, _, _, _, info = env.step(item)
+    else:
+        for _ in range(3):
+            env.step("search[x]")
+    assert own._steps == 3
+    _, _, terminated, truncated, info = env.step(ends)
+    assert (terminated, truncated, info["success"]) == (True, False, False)
+    env.reset(options={"task": 0})
+    last = [env.step("search[xyzzy]")[2:4] for _ in range(4)]
+    assert last == [(False, False)] * 3 + [(False, True)]
+
+
 def test_seeds_draw_tasks_and_names_choose_them(make: Callable[..., Any]) -> None:
     env = make("alfworld")
     drawn = [env.reset(seed=seed)[1]["task_id"] for seed in range(12)]
@@ -84,7 +108,8 @@ def test_seeds_draw_tasks_and_names_choose_them(make: Callable[..., Any]) -> Non
     following = [env.reset()[1]["task_id"] for _ in range(12)]
     assert len(set(following)) > 2  # without a seed the stream goes on
     assert env.reset(options={"task": drawn[0]})[1]["task_id"] == drawn[0]
-    for wrong in (6, -1, "nothing"):
+    assert env.reset(options={"task": np.int64(2)})[1] == env.reset(options={"task": 2})[1]
+    for wrong in (6, -1, "nothing", True, 1.0, np.bool_(True)):
         with pytest.raises(ValueError, match="no task"):
             env.reset(options={"task": wrong})
     with pytest.raises(ValueError, match="unknown key 'tsk'"):

@@ -343,7 +343,14 @@ def sinks(folder: Path, *specs: dict[str, Any], update: int | None = None) -> An
     logger: Any = SimpleNamespace(trackers=["wandb"], csv=False, wandb=SimpleNamespace(mode="disabled"))
     identity = RunIdentity.of_seed("g", 3)
     named = [{"target": "tests.support.outside:Noted", **spec} for spec in specs]
-    return open_sinks(logger, folder, run_config={"a": 1}, identity=identity, resume_from_update=update, brought=named)
+    return open_sinks(
+        logger,
+        folder,
+        run_config={"a": 1, "api_key": "sesame"},
+        identity=identity,
+        resume_from_update=update,
+        brought=named,
+    )
 
 
 def test_a_sink_from_outside_gets_the_run_and_its_rows(tmp_path: Path) -> None:
@@ -352,7 +359,7 @@ def test_a_sink_from_outside_gets_the_run_and_its_rows(tmp_path: Path) -> None:
     fan.log(1, {"x": 2.0})
     fan.close(0)
     sink = theirs.Noted.made[-1]
-    assert (sink.run.folder, sink.run.identity.name, sink.run.config) == (tmp_path, "g-s3", {"a": 1})
+    assert (sink.run.folder, sink.run.identity.name, sink.run.config) == (tmp_path, "g-s3", {"a": 1, "api_key": "***"})
     assert [step for step, _ in sink.calls] == [0, 1, "close"]
     assert sink.run.history == {}
     fan = sinks(tmp_path, {}, update=1)  # goes on after update 0

@@ -11,7 +11,7 @@ from empg_cli.config.command_line import check_command_line
 from empg_cli.config.keys import known_keys
 from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import EvalConfig, TrainConfig
-from empg_cli.config.secrets import SECRET_NAME, TITLE, refuse_in_values, refuse_in_words, without_secrets
+from empg_cli.config.secrets import SECRET_NAME, TITLE, mask_secrets, refuse_in_values, refuse_in_words, without_secrets
 
 KEY = "sk-proj-a1B2c3D4e5F6g7H8i9J0"
 SERVER = ["endpoint=openai", "endpoint.model=big"]
@@ -89,6 +89,15 @@ def test_the_value_of_a_secret_variable_is_one(monkeypatch: pytest.MonkeyPatch) 
     assert without_secrets("GET http://host/abcd1234efgh") == "GET http://host/***"
     monkeypatch.setenv("SOME_TOKEN", "alfworld")  # a word that no key looks like
     refuse_in_words(["benchmark=alfworld"])
+
+
+@pytest.mark.parametrize("value", ["s3same-1", "hf_abcdefghij"])
+def test_what_is_masked_is_refused_and_the_reverse(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_PASSWORD", value)
+    with pytest.raises(ConfigError):
+        refuse_in_words([f"model.path={value}"])
+    assert without_secrets(f"at {value}!") == "at ***!"
+    assert mask_secrets({"notes": [f"at {value}!", KEY]}) == {"notes": ["at ***!", "***"]}
 
 
 def test_no_setting_of_ours_has_the_name_of_a_secret() -> None:

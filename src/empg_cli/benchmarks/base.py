@@ -38,6 +38,8 @@ class StepResult:
     """The environment accepted the action (a refused one changes nothing)."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """How the episode stands. The numbers (and yes/no) of its last step become the metrics `<benchmark>/<key>`."""
+    at_limit: bool | None = None
+    """The step limit has ended the episode, which would else go on; None = the environment does not say."""
 
     def __post_init__(self) -> None:
         """The border: whatever an environment computes with, Python's own numbers leave it. numpy's do not go into

@@ -15,6 +15,8 @@ from empg_cli.config.problems import ConfigError, Problem
 MASK = "***"
 TITLE = "A secret must not stand in the configuration; nothing was started, and nothing written"
 
+SHORTEST_SECRET = 8
+"""Characters of the value of a secret environment variable that is refused, and masked."""
 SECRET_NAME = re.compile(
     r"(?i)(^|[_.-])(api_?key|(access|secret|private)_?key|token|secret|passwd|password|credentials?)$"
 )
@@ -64,7 +66,11 @@ def refuse_in_values(values: Mapping[str, Any]) -> None:
 
 def without_secrets(text: str) -> str:
     """With `***` for what looks like a key, logins of addresses, and the values of secret environment variables."""
-    for secret in _secrets_of_environment():
+    return _masked(text, _secrets_of_environment())
+
+
+def _masked(text: str, known: Sequence[str]) -> str:
+    for secret in known:
         text = text.replace(secret, MASK)
     return _KEY.sub(MASK, _URL_QUERY.sub(rf"\1{MASK}", URL_LOGIN.sub(f"{MASK}@", text)))
 
@@ -112,6 +118,27 @@ def _is_harmless(key: str, value: str) -> bool:
     return key.lower().endswith("token") and not _looks_random(value)
 
 
+def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with `***` for the values of secret-looking keys, and `without_secrets` of all other text."""
+    known = _secrets_of_environment()
+
+    def masked(value: Any) -> Any:
+        match value:
+            case str():
+                return _masked(value, known)
+            case Mapping():
+                return {
+                    key: MASK if item is not None and SECRET_NAME.search(str(key)) else masked(item)
+                    for key, item in value.items()
+                }
+            case list() | tuple():
+                return [masked(item) for item in value]
+            case _:
+                return value
+
+    return dict(masked(config))
+
+
 def _looks_random(text: str) -> bool:
     return (
         len(text) >= 12 and not re.search(r"\s", text) and bool(re.search(r"\d", text) and re.search(r"[A-Za-z]", text))
@@ -119,7 +146,13 @@ def _looks_random(text: str) -> bool:
 
 
 def _secrets_of_environment() -> list[str]:
-    return [value for name, value in os.environ.items() if SECRET_NAME.search(name) and _looks_random(value)]
+    """The longest first, since one may be a part of another. A short value, or one of letters alone, may be a word."""
+    found = [
+        value
+        for name, value in os.environ.items()
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET and not value.isalpha()
+    ]
+    return sorted(found, key=len, reverse=True)
 
 
 def _parts(key: str, text: str) -> list[str]:

@@ -11,10 +11,11 @@ text, reward, terminated, truncated, info = env.step(info["actions"][0])
 
 from __future__ import annotations
 
+import operator
 import string
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, SupportsIndex
 
 from empg_cli.benchmarks.base import Env, Observation, StepResult
 from empg_cli.benchmarks.border import EnvironmentFailed, begin, step_in_place
@@ -109,7 +110,9 @@ class TextEnv(gymnasium.Env[str, str]):  # type: ignore[misc]
         with _as_they_are():
             result = step_in_place(self._env, action)
         self._steps += 1
-        at_limit = result.done and not result.success and self._steps >= self.max_steps
+        at_limit = result.at_limit
+        if at_limit is None:  # by the count, as well as that can be told
+            at_limit = result.done and not result.success and self._steps >= self.max_steps
         facts = {"valid": result.valid, "success": result.success, "score": result.score, **result.info}
         text, info = self._shown(result, facts)
         if result.done:
@@ -119,8 +122,8 @@ class TextEnv(gymnasium.Env[str, str]):  # type: ignore[misc]
     def render(self) -> str | None:
         return self._text if self.render_mode == "ansi" else None
 
-    def _task(self, which: int | str | None) -> Task:
-        match which:
+    def _task(self, which: SupportsIndex | str | None) -> Task:
+        match _number(which):
             case None:
                 return self.tasks[int(self.np_random.integers(len(self.tasks)))]
             case int(number) if 0 <= number < len(self.tasks):
@@ -137,6 +140,13 @@ class TextEnv(gymnasium.Env[str, str]):  # type: ignore[misc]
         self._text = shown.text
         task = self._env.task
         return shown.text, {**facts, "task_id": task.task_id, "kind": task.kind, "actions": shown.actions}
+
+
+def _number(which: Any) -> Any:
+    """Numpy's integers as Python's, and no truth value for 0 or 1; anything else as it is."""
+    with suppress(TypeError):
+        return str(which) if isinstance(which, bool) else operator.index(which)
+    return which
 
 
 @contextmanager

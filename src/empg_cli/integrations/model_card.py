@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -11,12 +10,14 @@ from typing import Any
 
 import yaml
 
+from empg_cli.config.secrets import mask_secrets, without_secrets
 from empg_cli.config.yaml_files import read_mapping
 from empg_cli.integrations.papers import BENCHMARK_PAPERS, Paper, papers_of
-from empg_cli.observe.secrets import mask_secrets
+from empg_cli.integrations.portable import portable, portable_word
 from empg_cli.runs.checkpoint import updates_of
 from empg_cli.runs.config_file import saved_run
-from empg_cli.runs.evaluations import evaluation_files
+from empg_cli.runs.evaluations import WholeEvaluation, read_whole_evaluations
+from empg_cli.runs.facts import MODEL_FROM
 from empg_cli.runs.run_file import read_run_file
 
 PROGRAM = "empg"
@@ -58,14 +59,14 @@ def model_card(run: Path, checkpoint: Path, *, adapter: bool = False, name: str 
 class _Evaluations:
     """Those of the run, first and that of the checkpoint."""
 
-    def __init__(self, first: Mapping[str, Any] | None, own: Mapping[str, Any] | None, number: int, updates: int):
+    def __init__(self, first: WholeEvaluation | None, own: WholeEvaluation | None, number: int, updates: int):
         self.first, self.own, self.number, self.updates = first, own, number, updates
 
     @classmethod
     def of(cls, run: Path, updates: int | None) -> _Evaluations:
-        contents = [json.loads(path.read_text(encoding="utf-8")) for path in evaluation_files(run)]
-        by_update = {content["update"]: content for content in contents if content["total"]["n"]}
-        return cls(by_update.get(0), by_update.get(updates), len(by_update), updates or 0)
+        by_update = {content["update"]: content for content in read_whole_evaluations(run) if content["total"]["n"]}
+        own = None if updates is None else by_update.get(updates)
+        return cls(by_update.get(0), own, len(by_update), updates or 0)
 
     @property
     def is_the_best_of_many(self) -> bool:
@@ -97,7 +98,7 @@ def _front(
     values: Mapping[str, Any], facts: Mapping[str, Any], found: _Evaluations, name: str, adapter: bool
 ) -> dict[str, Any]:
     """The card's metadata, as the Hub reads it."""
-    base, benchmark = _base_id(values["model"]), values["benchmark"]["name"]
+    base, benchmark = _base_id(values["model"], facts), values["benchmark"]["name"]
     front: dict[str, Any] = {"license": _licence(values["model"])}
     if front["license"] == "other":
         front["license_name"] = "that-of-the-base-model"
@@ -137,21 +138,24 @@ def _front(
     return front
 
 
-def _base_id(model: Mapping[str, Any]) -> str | None:
+def _base_id(model: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
     """Of the hub; None for what is not there."""
     path = model.get("path")
-    if model.get("init") != "pretrained" or not isinstance(path, str) or Path(path).expanduser().exists():
+    if model.get("init") != "pretrained" or not isinstance(path, str):
+        return None
+    # Runs of before this was kept: what is a folder here.
+    if facts.get(MODEL_FROM) == "folder" or (MODEL_FROM not in facts and Path(path).expanduser().exists()):
         return None
     return path if _HUB_ID.fullmatch(path) else None
 
 
-def _base(model: Mapping[str, Any]) -> str:
+def _base(model: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     match model.get("init"):
         case "scratch":
             return "random weights"
         case "packaged":
             return "the tiny agent that ships with empg"
-    base = _base_id(model)
+    base = _base_id(model, facts)
     return (
         f"[{base}](https://huggingface.co/{base})" if base else f"a local folder, `{PurePath(str(model['path'])).name}`"
     )
@@ -181,8 +185,8 @@ def _opening(values: Mapping[str, Any], facts: Mapping[str, Any], found: _Evalua
     tasks = (data.get("tasks") or {}).get("train")
     by = " with ".join(f"[{paper.name}]({paper.link})" for paper in papers) or f"`{values['algo']['name']}`"
     return (
-        f"A language-model agent for {played}, trained from {_base(values['model'])} by {by}: {found.updates} updates "
-        f"on {official}{f' ({tasks} training tasks)' if tasks else ''}, with "
+        f"A language-model agent for {played}, trained from {_base(values['model'], facts)} by {by}: {found.updates} "
+        f"updates on {official}{f' ({tasks} training tasks)' if tasks else ''}, with "
         "`empg` (PyPI: empg-cli)."
     )
 
@@ -218,7 +222,7 @@ def _training(run: Path, values: Mapping[str, Any], facts: Mapping[str, Any], pa
         "versions": ", ".join(f"{name} {version}" for name, version in (facts.get("versions") or {}).items()),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
-    config = yaml.safe_dump(_portable(values), sort_keys=False, allow_unicode=True).rstrip()
+    config = yaml.safe_dump(portable(values), sort_keys=False, allow_unicode=True).rstrip()
     return (
         f"```bash\n{_command(run)}\n```\n\n{table}\n\n<details><summary>The whole configuration</summary>\n\n"
         f"```yaml\n{config}\n```\n\n</details>"
@@ -233,22 +237,7 @@ def _command(run: Path) -> str:
         return f"{PROGRAM} train  # the run folder does not say with which words; all settings are below"
     words = [str(word) for word in yaml.safe_load(file.read_text(encoding="utf-8")) or []]
     kept = [word for word in words if word.partition("=")[0].lstrip("+") not in ("run_dir", "resume")]
-    return shlex.join([PROGRAM, "train", *map(_portable, kept)])
-
-
-def _portable(value: Any) -> Any:
-    """Folders of the machine that trained are nobody's business: only their last name stays."""
-    match value:
-        case str():
-            key, equals, path = value.rpartition("=")
-            is_own = path.startswith("~") or PurePath(path).is_absolute()
-            return f"{key}{equals}…/{PurePath(path).name}" if is_own else value
-        case Mapping():
-            return {key: _portable(item) for key, item in value.items()}
-        case list():
-            return [_portable(item) for item in value]
-        case _:
-            return value
+    return shlex.join([PROGRAM, "train", *(portable_word(without_secrets(word)) for word in kept)])
 
 
 def _limits(values: Mapping[str, Any], facts: Mapping[str, Any], found: _Evaluations) -> Iterator[str]:

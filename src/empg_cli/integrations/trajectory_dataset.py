@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from empg_cli.config.secrets import mask_secrets
 from empg_cli.errors import UserError
 from empg_cli.extras import install_command
-from empg_cli.observe.secrets import mask_secrets
+from empg_cli.files import replacing
 from empg_cli.runs.config_file import is_run, saved_run
 from empg_cli.runs.run_file import read_run_file
 from empg_cli.runs.trajectories import FOLDER, read_trajectories, trajectory_files
@@ -56,7 +56,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 
 
 def write_dataset(folder: Path, out: Path, phase: str | None = None) -> int:
-    """Write them to a new file, and the card beside it; returns the number of rows.
+    """Write them to a new file, and the card beside it, both or none; returns the number of rows.
 
     Args:
         folder: of a run, or of an evaluation.
@@ -81,18 +81,14 @@ def write_dataset(folder: Path, out: Path, phase: str | None = None) -> int:
     about = _about(folder)
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, (kind, _) in COLUMNS.items()])
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
     count = 0
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with replacing(card) as new_card, replacing(out) as new_out:  # both or none
+        with pq.ParquetWriter(new_out, schema, compression="zstd") as writer:
             for path in files:
                 rows = list(_rows(path, about))
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 count += len(rows)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    card.write_text(dataset_card(folder, about, out.name, count, phase), encoding="utf-8")
+        new_card.write_text(dataset_card(folder, about, out.name, count, phase), encoding="utf-8")
     return count
 
 

@@ -10,6 +10,7 @@ verifiers 0.2 and later have no `MultiTurnEnv`; without it, `integrations.chats`
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -52,7 +53,7 @@ class BenchmarkEnv(MultiTurnEnv):  # type: ignore[misc]
 
     async def setup_state(self, state: Any) -> None:
         try:
-            state[CHAT] = self.chats.begin(state["info"])
+            state[CHAT] = await asyncio.to_thread(self.chats.begin, state["info"])  # other rollouts go on
         except EnvironmentFailed as failed:
             raise vf.Error(reason_of(failed)) from failed
 
@@ -60,9 +61,10 @@ class BenchmarkEnv(MultiTurnEnv):  # type: ignore[misc]
         chat: Chat = state[CHAT]
         ended = not state["trajectory"][-1]["is_truncated"]
         try:
-            reply = [{"role": "user", "content": chat.answer(_text_of(messages[-1]), ended=ended)}]
+            said = await asyncio.to_thread(chat.answer, _text_of(messages[-1]), ended=ended)
         except EnvironmentFailed as failed:
             raise vf.Error(reason_of(failed)) from failed
+        reply = [{"role": "user", "content": said}]
         if chat.is_over:
             state["final_env_response"] = reply
         return reply

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empg_cli.config.secrets import without_secrets
 from empg_cli.runs.run_file import read_run_file, update_run_file
 
 if TYPE_CHECKING:
     from empg_cli.config.logger import Wandb
 
+log = logging.getLogger(__name__)
+
 TRACKERS = "trackers"
-"""Key of run.json: under which name and group trackers know the run, and what each of them goes on with."""
+"""Key of run.json: under which name and group trackers know the run, what each of them goes on with, and the folder
+that all of it is about (`PLACE`)."""
+PLACE = "place"
+WANDB_ID = "wandb_id"
+"""Key of run.json: the run of W&B that it goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,8 @@ class RunIdentity:
 def identity_of(
     settings: Wandb, default: RunIdentity, folder: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> RunIdentity:
-    """What the settings say goes before W&B's variables, these before what the run was called until now.
+    """What the settings say goes before W&B's variables, these before what the run was called until now. Secrets in
+    any of them are masked.
 
     Args:
         folder: of a run that goes on; None for a new one.
@@ -50,11 +59,28 @@ def identity_of(
     called = f"{group}{default.name.removeprefix(default.group)}" if is_named_after else default.name
     tags = [*default.tags, *settings.tags, *(tag.strip() for tag in environ.get("WANDB_TAGS", "").split(","))]
     return RunIdentity(
-        name=first("name", settings.name, "WANDB_NAME", called),
-        group=group,
-        tags=tuple(dict.fromkeys(filter(None, tags))),
+        name=without_secrets(first("name", settings.name, "WANDB_NAME", called)),
+        group=without_secrets(group),
+        tags=tuple(dict.fromkeys(map(without_secrets, filter(None, tags)))),
         job_type=environ.get("WANDB_JOB_TYPE") or default.job_type,
     )
+
+
+def keep_ids_with_folder(folder: Path) -> None:
+    """Where the folder is a copy of the run's, forget the runs that trackers have of it: they are the other folder's.
+
+    A folder that was moved has the inode that it had; one that was put back from a copy, its path.
+    """
+    status, known = folder.stat(), known_to_trackers(folder)
+    here = {"folder": str(folder.resolve()), "inode": f"{status.st_dev}:{status.st_ino}"}
+    there = known.get(PLACE) or here
+    if here == there == known.get(PLACE):
+        return
+    without: tuple[str, ...] = ()
+    if all(here[key] != there.get(key) for key in here):
+        log.warning("%s is a copy of the run in %s: trackers get a run of its own", folder, there.get("folder"))
+        known, without = {key: known[key] for key in ("name", "group") if key in known}, (WANDB_ID,)
+    update_run_file(folder, without, **{TRACKERS: known | {PLACE: here}})
 
 
 def known_to_trackers(folder: Path) -> dict[str, Any]:

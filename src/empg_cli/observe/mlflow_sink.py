@@ -8,7 +8,9 @@ they were logged first.
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from empg_cli.config.logger import Mlflow
 
 STEP = "train/update"
-LONGEST = 500
-"""Characters of a value that every version of MLflow takes."""
+LONGEST_NAME, LONGEST = 250, 500
+"""Characters of a name and of a value that every version of MLflow takes."""
+OWN_STORE = "mlflow.db"
+"""In the run folder; named in run.json without its place, so that a folder that was moved goes on with it."""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # a server that is gone must not hold the run up for its default, an hour
@@ -43,20 +47,22 @@ class MlflowSink:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
-        local = f"sqlite:///{run.folder / 'mlflow.db'}"
+        local = f"sqlite:///{run.folder / OWN_STORE}"
         uri = cfg.uri or os.environ.get("MLFLOW_TRACKING_URI") or local
         self._client = MlflowClient(tracking_uri=uri)
         shown = shlex.quote(without_secrets(uri))
         self.pointer = f"{script('mlflow')} ui --backend-store-uri {shown}" if not uri.startswith("http") else shown
         known = known_to_trackers(run.folder).get(self.name) if run.is_resumed else None
-        if known and known["uri"] == without_secrets(uri):
+        store = OWN_STORE if uri == local else without_secrets(uri)
+        if known and known["uri"] in (store, without_secrets(uri)):
             self._run = str(known["run"])
             self._client.update_run(self._run, status="RUNNING")
         else:
             self._run = self._new_run(cfg.experiment, run, is_local=uri == local)
-            tell_run_file(run.folder, **{self.name: {"uri": without_secrets(uri), "run": self._run}})
+            tell_run_file(run.folder, **{self.name: {"uri": store, "run": self._run}})
         there = self._client.get_metric_history(self._run, STEP)
-        self._last = max((metric.step for metric in there), default=-1)
+        self._known = max((metric.step for metric in there), default=-1)
+        self._newest = max(self._known, 0)
         for step, row in run.history.items():
             self.log(step, row)
 
@@ -71,7 +77,7 @@ class MlflowSink:
 
         settings = {key: value for key, value in run.config.items() if key != "facts"}
         for some in _in_hundreds(flat(settings)):
-            self._client.log_batch(made, params=[Param(key, value[:LONGEST]) for key, value in some])
+            self._client.log_batch(made, params=[Param(named(key), value[:LONGEST]) for key, value in some])
         self._tag(made, flat(run.config.get("facts") or {}, "facts."))
         return made
 
@@ -79,10 +85,11 @@ class MlflowSink:
         from mlflow.entities import RunTag
 
         for some in _in_hundreds(values):
-            self._client.log_batch(run, tags=[RunTag(key, value[:LONGEST]) for key, value in some])
+            self._client.log_batch(run, tags=[RunTag(named(key), value[:LONGEST]) for key, value in some])
 
     def log(self, step: int, row: Row) -> None:
-        if step > self._last:
+        if step > self._known:
+            self._newest = max(self._newest, step)
             self._metrics(step, finite({STEP: float(step), **row}))
 
     def facts(self, values: Mapping[str, Any]) -> None:
@@ -91,7 +98,8 @@ class MlflowSink:
     def summary(self, values: Mapping[str, Any]) -> None:
         numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
         texts = {key: value for key, value in values.items() if key not in numbers}
-        self._metrics(max(self._last, 0), {f"summary/{key}": value for key, value in numbers.items()})
+        shown = {f"summary/{key}": value for key, value in numbers.items() if math.isfinite(value)}
+        self._metrics(self._newest, shown)
         self._tag(self._run, flat(texts, "summary."))
 
     def close(self, exit_code: int) -> None:
@@ -103,7 +111,13 @@ class MlflowSink:
 
         now = int(time.time() * 1000)
         for some in _in_hundreds(values.items()):
-            self._client.log_batch(self._run, metrics=[Metric(key, value, now, step) for key, value in some])
+            self._client.log_batch(self._run, metrics=[Metric(named(key), value, now, step) for key, value in some])
+
+
+def named(key: str) -> str:
+    """As MLflow takes names, which become paths: letters, digits and `_-. /`, no part empty or of dots alone."""
+    parts = re.sub(r"[^\w./ -]", "_", key).split("/")
+    return "/".join(part if part.strip(".") else "_" * max(1, len(part)) for part in parts)[:LONGEST_NAME]
 
 
 def _in_hundreds(items: Iterable[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:

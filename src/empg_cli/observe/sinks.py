@@ -9,6 +9,7 @@ What a full disk refuses waits and is written when there is room; a sink that fa
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from empg_cli.config.secrets import without_secrets
+from empg_cli.config.secrets import mask_secrets, without_secrets
 from empg_cli.disk import refusal
 from empg_cli.errors import UserError
-from empg_cli.observe.identity import RunIdentity
-from empg_cli.observe.secrets import mask_secrets
+from empg_cli.observe.identity import RunIdentity, keep_ids_with_folder
 from empg_cli.observe.tracked import TakesFacts, TakesTables, Tracked, tracked
 from empg_cli.observe.trackers import tracker_openers
 from empg_cli.runs.file_sinks import CsvSink, JsonlSink, SummaryFileSink
@@ -79,11 +79,13 @@ class SinkRun:
     folder: Path
     identity: RunIdentity
     config: Mapping[str, Any]
-    """The resolved configuration as plain data."""
+    """The resolved configuration as plain data, without secrets."""
     history: Mapping[int, Row]
     """Rows that a resumed run has logged before, by update; rows after its checkpoint come again and are not in it."""
 
 
+CLOSING_S = 30.0
+"""Seconds that sinks which were dropped have to close, all of them together."""
 NEEDED = ("jsonl", "summary", "histograms")
 """A run that cannot write these does not begin, nor does one on a full disk."""
 
@@ -92,7 +94,7 @@ class Fan:
     """Hands every row to each sink: logging never stops a run.
 
     One that a full disk refuses keeps its calls until there is room; one that raises anything else is dropped with one
-    warning. A sink may be called again with what it has raised at.
+    warning, and closed at the end. A sink may be called again with what it has raised at.
     """
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
@@ -100,6 +102,7 @@ class Fan:
         self._patience = {id(sink): Patience(sink.name, sink.pointer) for sink in self._sinks}
         self._pointers = {sink.name: sink.pointer for sink in self._sinks}
         self._rejected: set[str] = set()
+        self._dropped: list[Sink] = []
         self._closed = False
 
     def __len__(self) -> int:
@@ -166,6 +169,20 @@ class Fan:
             self._each("close", lambda sink: sink.close(exit_code))
             if lost := self.unwritten:
                 log.error("the disk has not taken all of it, and the rest is lost: %s", ", ".join(lost))
+            self._close_dropped(exit_code)
+
+    def _close_dropped(self, exit_code: int) -> None:
+        """So that what they have open ends; they have failed before, so neither errors nor long waits count."""
+
+        def close() -> None:
+            for sink in self._dropped:
+                with suppress(Exception):
+                    sink.close(exit_code)
+
+        if self._dropped:
+            closing = threading.Thread(target=close, name="closing", daemon=True)
+            closing.start()
+            closing.join(CLOSING_S)
 
     def _each(self, what: str, call: Callable[[Sink], None]) -> None:
         for sink in tuple(self._sinks):
@@ -184,6 +201,8 @@ class Fan:
 
     def _drop(self, sink: Sink, what: str, error: Exception) -> None:
         self._sinks.remove(sink)
+        if what != "close":
+            self._dropped.append(sink)
         said = without_secrets(str(error))
         log.warning("%s logging is off (%s failed: %s: %s)", sink.name, what, type(error).__name__, said)
 
@@ -230,8 +249,10 @@ def open_sinks(
     }
     if logger_cfg.csv:
         openers["csv"] = lambda: CsvSink(run_dir / "metrics.csv", history)
-    openers |= tracker_openers(logger_cfg, told)
-    run = SinkRun(run_dir, identity, run_config, history)
+    if trackers := tracker_openers(logger_cfg, told):
+        keep_ids_with_folder(run_dir)
+    openers |= trackers
+    run = SinkRun(run_dir, identity, mask_secrets(run_config), history)
     openers |= {f"{spec['target']} [{number}]": _opener(number, spec, run) for number, spec in enumerate(brought)}
     return Fan(_open_all(openers))
 

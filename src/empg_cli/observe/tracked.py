@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from empg_cli.config.secrets import mask_secrets
 from empg_cli.observe.identity import RunIdentity
-from empg_cli.observe.secrets import mask_secrets
 from empg_cli.runs.rows import Row
 from empg_cli.runs.run_file import read_run_file
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,12 @@ from empg_cli.runs.checkpoint import MODEL, all_checkpoints, best_checkpoint, up
 
 if TYPE_CHECKING:
     import wandb
+
+DATA_DIR = "WANDB_DATA_DIR"
+SENT_S = 120
+"""Seconds to wait for a policy, beside those that its size takes."""
+SLOWEST = 2**20
+"""Bytes a second."""
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> wandb.Table:
@@ -25,8 +33,25 @@ def _cell(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else json.dumps(value, default=str)
 
 
-def keep_policies(run: wandb.Run, folder: Path, wanted: Sequence[str]) -> None:
-    """The Hugging Face folder of the best and of the last checkpoint, once where they are the same; no optimiser."""
+@contextmanager
+def staged_in(folder: Path) -> Iterator[None]:
+    """Copies that W&B makes of files, until they are sent, are made in the run folder and not in the user's home."""
+    if DATA_DIR in os.environ:
+        yield
+        return
+    os.environ[DATA_DIR] = str(folder / "wandb" / "data")
+    try:
+        yield
+    finally:
+        del os.environ[DATA_DIR]
+
+
+def keep_policies(run: wandb.Run, folder: Path, wanted: Sequence[str], *, is_online: bool) -> None:
+    """The Hugging Face folder of the best and of the last checkpoint, once where they are the same; no optimiser.
+
+    Args:
+        is_online: wait until they are sent; what `finish` waits for is bounded, whatever their size.
+    """
     import wandb
 
     best, every = best_checkpoint(folder), all_checkpoints(folder)
@@ -37,5 +62,8 @@ def keep_policies(run: wandb.Run, folder: Path, wanted: Sequence[str]) -> None:
             aliases.setdefault(path, []).append(alias)
     for path, names in aliases.items():
         artifact = wandb.Artifact(f"{run.id}-policy", type="model", metadata={"update": updates_of(path)})
-        artifact.add_dir(str(path / MODEL))
-        run.log_artifact(artifact, aliases=names)
+        with staged_in(folder):
+            artifact.add_dir(str(path / MODEL))
+            logged = run.log_artifact(artifact, aliases=names)
+        if is_online:
+            logged.wait(timeout=int(SENT_S + artifact.size / SLOWEST))

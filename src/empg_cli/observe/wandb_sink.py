@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from empg_cli.config.secrets import without_secrets
 from empg_cli.invocation import script
+from empg_cli.observe.identity import WANDB_ID
 from empg_cli.observe.tracked import Tracked, finite
-from empg_cli.observe.wandb_artifacts import keep_policies, table_of
+from empg_cli.observe.wandb_artifacts import keep_policies, staged_in, table_of
 from empg_cli.runs.histograms import Histogram
 from empg_cli.runs.rows import Row
 from empg_cli.runs.run_file import read_run_file, update_run_file
@@ -52,13 +54,16 @@ class WandbSink:
         import wandb
 
         self._cfg, self._folder, identity = cfg, run.folder, run.identity
+        self._patience_s = finish_timeout_s
         self._facts = dict(run.config.get("facts") or {})
+        notes = cfg.notes or os.environ.get("WANDB_NOTES")
         run_id = stable_run_id(run.folder, is_resumed=run.is_resumed)
         settings = wandb.Settings(
             silent=True,
             console="off",  # the live dashboard must not reach output.log
             init_timeout=init_timeout_s,
             finish_timeout=finish_timeout_s,
+            finish_timeout_raises=True,
             reinit="create_new",  # a run that a notebook has open is not ours to write to
         )
 
@@ -72,8 +77,8 @@ class WandbSink:
                 entity=cfg.entity,
                 group=identity.group,
                 name=identity.name,
-                notes=cfg.notes,
-                tags=list(dict.fromkeys([*identity.tags, *cfg.tags])),
+                notes=without_secrets(notes) if notes else None,
+                tags=list(dict.fromkeys([*identity.tags, *map(without_secrets, cfg.tags)])),
                 job_type=identity.job_type,
                 id=run_id,
                 resume="allow" if mode == "online" else None,  # offline, wandb cannot know what the server holds
@@ -102,6 +107,11 @@ class WandbSink:
     def pointer(self) -> str:
         if self._is_online and self._run.url:
             return self._run.url
+        return self._sync
+
+    @property
+    def _sync(self) -> str:
+        """The command that sends what the folder holds."""
         return f"{script('wandb')} sync {shlex.quote(str(Path(self._run.dir).parent))}"
 
     def log(self, step: int, row: Row) -> None:
@@ -125,7 +135,8 @@ class WandbSink:
     def table(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """A resumed offline run holds those of its own updates only."""
         if name in self._cfg.artifacts and rows:
-            self._run.log({f"eval/{name}": table_of(rows)}, step=step)
+            with staged_in(self._folder):
+                self._run.log({f"eval/{name}": table_of(rows)}, step=step)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._run.summary.update(dict(values))
@@ -133,10 +144,17 @@ class WandbSink:
     def close(self, exit_code: int) -> None:
         if exit_code in ENDED:  # one that a signal has stopped must not wait for an upload
             try:
-                keep_policies(self._run, self._folder, self._cfg.artifacts)
+                keep_policies(self._run, self._folder, self._cfg.artifacts, is_online=self._is_online)
             except Exception as error:  # the same border as in Fan, and the run is still to be finished
-                log.warning("W&B gets no policy (%s: %s)", type(error).__name__, error)
-        self._run.finish(exit_code=exit_code)
+                said = without_secrets(str(error))
+                log.warning(
+                    "W&B has not got the policy (%s: %s); to send it: %s", type(error).__name__, said, self._sync
+                )
+        sync = self._sync
+        try:
+            self._run.finish(exit_code=exit_code)
+        except TimeoutError:
+            log.warning("W&B has not got all of the run within %g s; to send the rest: %s", self._patience_s, sync)
 
 
 def login_free_mode(asked: str) -> str:
@@ -171,11 +189,11 @@ def stable_run_id(run_dir: Path, *, is_resumed: bool) -> str:
 
     WANDB_RUN_ID, which the agent of a sweep sets too, goes before both.
     """
-    known = read_run_file(run_dir).get("wandb_id") if is_resumed else None
+    known = read_run_file(run_dir).get(WANDB_ID) if is_resumed else None
     made = os.environ.get("WANDB_RUN_ID") or known or uuid.uuid4().hex[:12]
     if made == known:
         return str(known)
-    update_run_file(run_dir, wandb_id=made)
+    update_run_file(run_dir, **{WANDB_ID: made})
     return made
 
 

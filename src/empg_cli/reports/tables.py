@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Literal, TextIO
 
 from empg_cli.observe.terminal import is_live_terminal, printable, write_line
 
@@ -103,9 +103,14 @@ def _print_rich(table: Table, stream: TextIO) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", title_style="bold", pad_edge=False)
-    for number, name in enumerate(table.header):
-        drawn.add_column(Text(name), justify="right" if number else "left", no_wrap=True)
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False,
+        title=table.title, title_justify="left", title_style="bold",
+    )  # fmt: skip
+    for number, name in enumerate(table.header):  # where the terminal is narrow, cells break between words
+        words = [word for text in (name, *(row[number].text for row in table.rows)) for word in text.split()]
+        justify: Literal["left", "right"] = "right" if number else "left"
+        drawn.add_column(Text(name), justify=justify, overflow="fold", min_width=max(map(len, words), default=1))
     for row in table.rows:
         drawn.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
     console = Console(file=stream, highlight=False)

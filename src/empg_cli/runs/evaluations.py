@@ -156,6 +156,18 @@ class _File(TypedDict):
     averages: NotRequired[list[_Average]]
 
 
+class _Kind(_Total):
+    kind: str
+
+
+class WholeEvaluation(_File):
+    """What is read of the file where all of the evaluation is shown."""
+
+    split: str
+    temperature: float
+    kinds: list[_Kind]
+
+
 def drop_evaluations(run_dir: Path, done: int) -> None:
     """Remove those after update `done`: a resumed run makes them again; -1 = a new run, remove all."""
     for path in evaluation_files(run_dir):
@@ -177,6 +189,11 @@ def read_evaluations(run_dir: Path) -> list[tuple[int, SuccessRate]]:
     """(update, totals) of every evaluation in a run folder, in order."""
     contents = [read_json(path, _File) for path in evaluation_files(run_dir)]
     return [(content["update"], shown(content["total"])) for content in contents]
+
+
+def read_whole_evaluations(run_dir: Path) -> list[WholeEvaluation]:
+    """Every evaluation in a run folder, in order."""
+    return [read_json(path, WholeEvaluation) for path in evaluation_files(run_dir)]
 
 
 def read_groups(run_dir: Path) -> list[tuple[str, str]]:

@@ -30,6 +30,8 @@ MODEL = "model"
 """Key of run.json: the fingerprint of the initial weights."""
 SETTLED = "settled"
 """Key of run.json: the numbers that auto stands for, or that were given, by key."""
+MODEL_FROM = "model_from"
+"""Key of run.json: whether `model.path` was a `folder` here, or is an id of the `hub`; null without one."""
 DATA = "data"
 """Key of run.json: the fingerprint of the data."""
 PACKAGES = (
@@ -134,6 +136,10 @@ def demonstrations_digest(cfg: TrainConfig) -> str | None:
     return None if file is None else file_digest(Path(file).expanduser())
 
 
+def model_from(path: str | None) -> str | None:
+    return None if path is None else "folder" if Path(path).expanduser().is_dir() else "hub"
+
+
 def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
     """
     Args:
@@ -150,6 +156,7 @@ def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[i
         "platform": platform.platform(),
         OUTSIDE: outside.facts(cfg.model_dump()),
         DATA: dict(data),
+        MODEL_FROM: model_from(cfg.model.path),
         "loss_weighting": cfg.algo.loss.weighting,
         "advantage": cfg.algo.advantage.model_dump(),
         "old_logprobs": cfg.trainer.old_logprobs,

@@ -110,6 +110,7 @@ class AlfworldEnv:
             success=self.won,
             score=float(self.won),
             valid=command is not None,
+            at_limit=self.done and not self.won,
         )
 
     def _refresh_commands(self) -> None:

@@ -213,7 +213,9 @@ class DeepSearchEnv:
             evidence_was_shown=bool(shaping.evidence) and evidence_was_shown(observations, golds, plain),
         )
         info = {"answer": answer, **self._standing(metrics, well_formed=well_formed, step_limit=not ended_itself)}
-        return StepResult(text, (), reward, done=True, success=success, score=value, valid=valid, info=info)
+        at_limit = not ended_itself
+        return StepResult(text, (), reward, done=True, success=success, score=value, valid=valid, info=info,
+                          at_limit=at_limit)  # fmt: skip
 
     def _is_well_formed(self) -> bool:
         """By Search-R1's state machine in tag form; in the other forms, every response held an action and the last one

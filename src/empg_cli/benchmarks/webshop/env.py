@@ -76,6 +76,7 @@ class WebShopEnv:
             score=score,
             valid=valid,
             info=asdict(purchase) if purchase else {},
+            at_limit=self.is_done and not self.session.is_done,
         )
 
     def _reward_of(self, score: float) -> float:

@@ -43,7 +43,7 @@ def run(overrides: Sequence[str], *, dry_run: bool = False) -> None:
     if written.hub is not None:
         hub.check_repo(written.hub)
         if not dry_run:
-            hub.token()  # said before anything is read
+            hub.probe()  # said before anything is read
     from empg_cli.learner.export import export  # brings torch: seconds
 
     with _place(written.out) as out, hold_checkpoint(given, cfg.checkpoint) as held:
@@ -66,7 +66,8 @@ def run(overrides: Sequence[str], *, dry_run: bool = False) -> None:
             _show(out, written.hub, written.private, card)
             return
         message = f"{folder.resolve().name}, {held.checkpoint.name}"
-        print(printable(hub.push(out, written.hub, private=written.private, message=message)))
+        address, is_private = hub.push(out, written.hub, private=written.private, message=message)
+        print(printable(f"{address} ({'private' if is_private else 'public'})"))
 
 
 def _contradictions(written: Written, dry_run: bool) -> Iterator[Problem]:

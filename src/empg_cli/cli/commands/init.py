@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
 import keyword
 import os
 import re
@@ -32,6 +33,7 @@ TAKEN = frozenset({"alfworld", "webshop", "deepsearch", "custom", "empg_cli", "c
 def run(name: str) -> None:
     folder = Path(name).expanduser()
     module = module_name(folder.absolute().name)
+    _refuse_installed(module, folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{name} is there already: give another name, or delete it")
     temporary = folder.absolute().with_name(f".tmp-{folder.absolute().name}-{os.getpid()}")
@@ -47,6 +49,20 @@ def run(name: str) -> None:
     shown = from_here(folder)
     print(printable(f"made {shown}: README.md says what is where. Next:\n  cd {shown}"))
     print(printable(f"  {command('play', f'benchmark.target={module}:Game')}"))
+
+
+def _refuse_installed(module: str, folder: Path) -> None:
+    """Raises:
+    UserError: what is installed here has a module of that name, which would be imported instead.
+    """
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a module that is being imported, or was made by hand
+        found = None
+    places = [found.origin] if found and found.has_location else (found and found.submodule_search_locations) or []
+    for place in map(Path, filter(None, places)):
+        if not place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{module} is a module here already ({place}): take another name")
 
 
 def _named(text: str, module: str, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,8 +20,10 @@ from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
 from empg_cli.config.unsaid import with_unsaid
 from empg_cli.disk import free_bytes
+from empg_cli.files import check_could_be_written
 from empg_cli.invocation import from_here
 from empg_cli.observe.terminal import printable, write_line
+from empg_cli.observe.trackers import refuse_missing
 from empg_cli.planning.plan import Plan, plan_of
 from empg_cli.reports.tables import print_table
 
@@ -30,7 +33,8 @@ def run(overrides: Sequence[str], flags: HydraFlags) -> None:
 
     Raises:
         ConfigError, FolderTaken: the command would be refused.
-        DoesNotFit: likewise, after all is printed.
+        OSError: there can be no such folder.
+        DoesNotFit, ConfigError: likewise, after all is printed.
     """
     for flag, given in (("--multirun", flags.multirun), ("--cfg, --info or --hydra-help", flags.only_shows),
                         ("--config-path or --experimental-rerun", flags.config_path or flags.rerun)):  # fmt: skip
@@ -43,12 +47,16 @@ def run(overrides: Sequence[str], flags: HydraFlags) -> None:
     folder = Path(cfg.run_dir) if place is None or place.is_stamped else place.folder
     if place is not None:
         refuse_before_work(place.config, folder)
+    check_could_be_written(folder)
+    refuse_missing(cfg.logger.trackers)
+    _refuse_missing_packages(cfg)
     plan = _plan(cfg)
     _section("Configuration", as_yaml(cfg).rstrip().splitlines())
     _section("Data", _data(cfg))
     _section("Model", _model(cfg, plan))
     _section("Folder", [f"{from_here(folder)}: nothing was written there"])
     _cost(cfg, plan, folder)
+    _refuse_absent_model(cfg)
 
 
 def _section(title: str, lines: Sequence[str]) -> None:
@@ -83,10 +91,41 @@ def _model(cfg: TrainConfig, plan: Plan | None) -> list[str]:
     return [f"{cfg.model.name}: {weights}", *size]
 
 
+def _refuse_missing_packages(cfg: TrainConfig) -> None:
+    """Those that a run imports before its work."""
+    if cfg.model.lora.rank:
+        from empg_cli.model.lora import peft
+
+        peft()
+    if cfg.trainer.optimizer == "adamw8bit":
+        from empg_cli.learner.optim import bitsandbytes
+
+        bitsandbytes()
+
+
+def _refuse_absent_model(cfg: TrainConfig) -> None:
+    """As far as this machine can tell: what the hub has is not asked."""
+    path = cfg.model.path
+    if cfg.model.init != "pretrained" or path is None or Path(path).expanduser().is_dir() or not _is_offline():
+        return
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    found = None
+    with contextlib.suppress(HFValidationError):
+        found = try_to_load_from_cache(path, "config.json")
+    if not isinstance(found, str):
+        what = "is no folder here, and is not in the hub's cache (HF_HUB_OFFLINE)"
+        hint = "give a Hugging Face model folder, or a hub id with network"
+        raise ConfigError(INVALID, [Problem("model.path", what, path, hint)])
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE") == "1"
+
+
 def _from_hub() -> str:
-    return (
-        "of the hub's cache (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else "of the hub, or its cache"
-    )
+    return "of the hub's cache (HF_HUB_OFFLINE)" if _is_offline() else "of the hub, or its cache"
 
 
 def _plan(cfg: TrainConfig) -> Plan | None:

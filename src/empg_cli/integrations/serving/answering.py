@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from empg_cli.agents.codec import ChatCodec, CompactCodec
+from empg_cli.integrations.serving.reading import Reading
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.engine import Sampling
 from empg_cli.rollout.torch_engine.engine import TorchEngine
@@ -78,7 +79,7 @@ class Answerer:
         episode, most = next(self._number), wish.sampling.max_new_tokens
         rng = np.random.Generator(np.random.Philox(secrets.randbits(64) if wish.seed is None else wish.seed % 2**64))
         draws, piece = rng.random(most), LOOK_FOR_STOPS_EVERY if wish.stops else most
-        answer = Answer([])
+        answer, reading = Answer([]), Reading(self.codec.decode)
         async with self._places:
             try:
                 while len(answer.ids) < most and not answer.is_complete:
@@ -90,21 +91,28 @@ class Answerer:
                     )
                     answer.ids += done.response
                     answer.logprobs += done.logprobs
-                    answer.text, answer.is_complete = self.codec.decode(answer.ids), done.ended
-                    self._stop(answer, wish.stops)
+                    answer.is_complete = done.ended
+                    if wish.stops:
+                        _stop(answer, reading, done.response, wish.stops)
+                    else:
+                        answer.text = self.codec.decode(answer.ids)
             finally:
                 self._engine.close(episode)
         return answer
 
-    def _stop(self, answer: Answer, stops: Sequence[str]) -> None:
-        """Cut the answer before the first stop text in it, and its tokens after the one that completes that text."""
-        found = [(place, text) for text in stops if (place := answer.text.find(text)) >= 0]
-        if not found:
-            return
+
+def _stop(answer: Answer, reading: Reading, new: Sequence[int], stops: Sequence[str]) -> None:
+    """Cut the answer before the first stop text in it, and its tokens after the one that completes that text.
+
+    Args:
+        reading: of the answer before its `new` tokens, which hold none.
+    """
+    looked_at = max(0, reading.settled + 1 - max(map(len, stops)))
+    reading.read(new)
+    answer.text = reading.text
+    if found := [(place, text) for text in stops if (place := answer.text.find(text, looked_at)) >= 0]:
         place, text = min(found)
-        length = 1
-        while text not in self.codec.decode(answer.ids[:length])[place:]:
-            length += 1
+        length = reading.tokens_of(place + len(text))
         answer.ids, answer.logprobs = answer.ids[:length], answer.logprobs[:length]
         answer.text, answer.is_complete = answer.text[:place], True
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 from empg_cli.agents.chat_template import ChatTemplateError
 from empg_cli.agents.codec import ChatCodec
 from empg_cli.integrations.serving.answering import Answer, Answerer, Wish
+from empg_cli.integrations.serving.reading import UNFINISHED, Reading
 from empg_cli.integrations.serving.requests import ChatRequest, CompletionRequest, RequestError, read_request
 from empg_cli.rollout.engine import Sampling
 from empg_cli.services.asgi import BadRequestError, Receive, Send, encoded, json_body, send_json
@@ -28,19 +29,24 @@ log = logging.getLogger(__name__)
 
 MOST_PROMPTS: Final = 1024
 """In one request, times `n`."""
+BODY_S: Final = 60.0
+"""Seconds for the body of a request."""
 PATHS: Final = {"/v1/models": "GET", "/health": "GET", "/v1/chat/completions": "POST", "/v1/completions": "POST"}
 
 
 class ServingApp:
-    def __init__(self, answerer: Answerer, *, name: str, source: str, default_tokens: int) -> None:
+    def __init__(
+        self, answerer: Answerer, *, name: str, source: str, default_tokens: int, is_open: bool = False
+    ) -> None:
         """
         Args:
             name: of the model, in requests.
-            source: the checkpoint.
+            source: the checkpoint, as clients are told.
             default_tokens: of an answer whose request names no limit.
+            is_open: others than this machine can ask; they are not told what an engine's error says.
         """
         self._answerer, self._name, self._source = answerer, name, source
-        self._default_tokens = default_tokens
+        self._default_tokens, self._is_open = default_tokens, is_open
         self._made = int(time.time())
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -63,7 +69,10 @@ class ServingApp:
                     return
                 except Exception as error:  # a client learns that it is not to blame, the log has the rest
                     log.exception("a request failed")
-                    status, body = 500, RequestError(f"the engine failed: {error}", status=500).as_dict()
+                    said = "the engine failed" if self._is_open else f"the engine failed: {error}"
+                    status, body = 500, RequestError(said, status=500).as_dict()
+                except asyncio.CancelledError:  # the server ends, and this is all that is left of the request
+                    status, body = 503, RequestError("the server has been stopped", status=503).as_dict()
                 await send_json(send, status, encoded(body))
             case _:  # a WebSocket
                 await receive()
@@ -76,10 +85,10 @@ class ServingApp:
             case "GET", "/v1/models":
                 return {"object": "list", "data": [self._model()]}
             case "POST", "/v1/chat/completions":
-                request = read_request(ChatRequest, await json_body(receive))
+                request = read_request(ChatRequest, await _body(receive))
                 return await _unless_hung_up(self._chat(request), receive)
             case "POST", "/v1/completions":
-                asked = read_request(CompletionRequest, await json_body(receive))
+                asked = read_request(CompletionRequest, await _body(receive))
                 return await _unless_hung_up(self._completions(asked), receive)
             case "GET", _ if path.startswith("/v1/models/"):
                 self._check_name(path.removeprefix("/v1/models/"))
@@ -121,7 +130,7 @@ class ServingApp:
                 # The template has begun the answer where `thought` is not empty; it belongs to what was said.
                 "message": {"role": "assistant", "content": codec.thought + answer.text, "refusal": None},
                 "finish_reason": "stop" if answer.is_complete else "length",
-                "logprobs": {"content": self._logprobs(answer)} if request.wants_logprobs else None,
+                "logprobs": await asyncio.to_thread(self._logprobs, answer) if request.wants_logprobs else None,
                 **_ids(prompt, answer, request),
             }
             for number, answer in enumerate(answers)
@@ -137,7 +146,7 @@ class ServingApp:
                 "index": number,
                 "text": answer.text,
                 "finish_reason": "stop" if answer.is_complete else "length",
-                "logprobs": self._token_lists(answer) if request.wants_logprobs else None,
+                "logprobs": await asyncio.to_thread(self._token_lists, answer) if request.wants_logprobs else None,
                 **_ids(prompts[number // (request.n or 1)], answer, request),
             }
             for number, answer in enumerate(answers)
@@ -178,16 +187,18 @@ class ServingApp:
                 wishes.append((prompt, Wish(sampling, seed, request.stops)))
         return await _all_or_none([self._answerer.answer(prompt, wish) for prompt, wish in wishes])
 
-    def _logprobs(self, answer: Answer) -> list[dict[str, Any]]:
-        return [
+    def _logprobs(self, answer: Answer) -> dict[str, Any]:
+        content = [
             {"token": text, "logprob": logprob, "bytes": _bytes(text), "top_logprobs": []}
             for text, logprob in zip(self._texts(answer), answer.logprobs, strict=True)
         ]
+        return {"content": content}
 
     def _token_lists(self, answer: Answer) -> dict[str, Any]:
-        offsets = [len(self._answerer.codec.decode(answer.ids[:number])) for number in range(len(answer.ids))]
+        reading = Reading(self._answerer.codec.decode)
+        reading.read(answer.ids)
         lists = {"tokens": self._texts(answer), "token_logprobs": answer.logprobs}
-        return {**lists, "top_logprobs": None, "text_offset": offsets}
+        return {**lists, "top_logprobs": None, "text_offset": reading.offsets}
 
     def _texts(self, answer: Answer) -> list[str]:
         return [str(self._answerer.tokenizer.decode([id_])) for id_ in answer.ids]
@@ -217,7 +228,7 @@ def _ids(prompt: list[int], answer: Answer, request: ChatRequest | CompletionReq
 
 def _bytes(text: str) -> list[int] | None:
     """None of a token that holds a part of a character."""
-    return None if "\N{REPLACEMENT CHARACTER}" in text else list(text.encode())
+    return None if UNFINISHED in text else list(text.encode())
 
 
 async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
@@ -227,6 +238,13 @@ async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, Answer]]) -> lis
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _body(receive: Receive) -> dict[str, Any]:
+    try:
+        return await asyncio.wait_for(json_body(receive), BODY_S)
+    except TimeoutError:
+        raise RequestError(f"the body has not come within {BODY_S:g} s", status=408) from None
 
 
 class _HungUp(Exception):  # noqa: N818 (what the client has done)

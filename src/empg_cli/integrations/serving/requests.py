@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MOST_CHOICES = 128
 MOST_STOPS = 16
@@ -31,6 +31,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Fields that we lack, with the values that ask for nothing; null is one for each."""
 _ASIDE = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user"})
 """Fields that are about the caller and change no answer."""
+_OF_ANSWERS = frozenset({"annotations", "audio", "function_call", "refusal", "tool_calls"})
+"""Fields of an answer, which clients send back with the next question: ours say nothing."""
 
 
 class RequestError(Exception):
@@ -57,6 +59,17 @@ class ChatMessage(BaseModel):
     content: str | list[_Part]
     name: str | None = None
     """Not shown by chat templates; read so that clients that name agents need not change."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_what_says_nothing(cls, said: Any) -> Any:
+        if not isinstance(said, Mapping):
+            return said
+        return {
+            name: value
+            for name, value in said.items()
+            if name in cls.model_fields or not (value is None or (name in _OF_ANSWERS and value in ("", [], {})))
+        }
 
     @property
     def text(self) -> str:
@@ -143,6 +156,8 @@ def read_request(kind: type[Asked], body: Mapping[str, Any]) -> Asked:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"] if not (isinstance(part, str) and "[" in part))
+        if first["type"] == "extra_forbidden" and first["loc"][-1] in _OF_ANSWERS:
+            raise RequestError(f"{name} is not supported: leave it out", param=name) from None
         if first["type"] == "extra_forbidden":
             raise RequestError(f"unrecognised request field: {name}", param=name) from None
         raise RequestError(f"{name}: {first['msg']}", param=name) from None

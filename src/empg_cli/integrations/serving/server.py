@@ -18,6 +18,7 @@ from empg_cli.errors import UserError
 from empg_cli.extras import install_command
 from empg_cli.integrations.serving.answering import Answerer
 from empg_cli.integrations.serving.app import ServingApp
+from empg_cli.integrations.serving.guard import OwnMachineOnly
 from empg_cli.model.loading import check_context, load_to_play, pick_device
 from empg_cli.model.policy import Policy
 from empg_cli.rollout.parity import check_parity
@@ -29,6 +30,8 @@ from empg_cli.signals import Interrupted
 Say = Callable[[str], None]
 FINISH_S = 3
 """After Ctrl-C, requests under way have so long to end."""
+MOST_CONNECTIONS = 1024
+"""At once; more are told to come again (503)."""
 UNBOUNDED_TOKENS = 8192
 """Of prompt and answer, for a model whose config names no positions."""
 
@@ -58,6 +61,8 @@ def serve(
     """
     try:
         import uvicorn
+
+        from empg_cli.integrations.serving.protocol import BoundedHead
     except ImportError:
         raise UserError(f"serving needs the package uvicorn: {install_command('serve')}") from None
     if cfg.trainer.threads:
@@ -74,13 +79,22 @@ def serve(
             most_tokens=most_tokens or positions,
             most_at_once=most_at_once,
         ) as answerer:
-            app = ServingApp(answerer, name=name, source=source, default_tokens=cfg.rollout.max_new_tokens)
-            if not _is_loopback(host):
+            is_open, limit = not _is_loopback(host), cfg.rollout.max_new_tokens
+            told = Path(source).name if is_open else source
+            app = ServingApp(answerer, name=name, source=told, default_tokens=limit, is_open=is_open)
+            if is_open:
                 say(f"warning: whoever reaches {host} can use the model, no key is asked; host=127.0.0.1 is for here")
+            listening.listen()  # who reads the next line may connect
             shown = f"[{host}]" if ":" in host else host
             say(f"serving {name} ({source}) at http://{shown}:{listening.getsockname()[1]}/v1; Ctrl-C ends it")
             asked = uvicorn.Config(
-                app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=FINISH_S
+                app if is_open else OwnMachineOnly(app, host),
+                http=BoundedHead,
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_graceful_shutdown=FINISH_S,
             )
             server = uvicorn.Server(asked)
             try:
@@ -110,9 +124,10 @@ def _bound(host: str, port: int) -> socket.socket:
         if os.name != "nt" and sys.platform != "cygwin":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: a name that cannot be written in DNS
+        said = error.strerror if isinstance(error, OSError) else "that is no name of a machine"
         raise UserError(
-            f"cannot listen at {host}, port {port}: {error.strerror or error}\n  give another host=... or port=..., "
+            f"cannot listen at {host}, port {port}: {said or error}\n  give another host=... or port=..., "
             "or port=0 for a free one"
         ) from None
     return listening
