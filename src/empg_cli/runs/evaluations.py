@@ -156,16 +156,16 @@ class _File(TypedDict):
     averages: NotRequired[list[_Average]]
 
 
-class _Kind(_Total):
-    kind: str
-
-
-class WholeEvaluation(_File):
+class WholeEvaluation(TypedDict):
     """What is read of the file where all of the evaluation is shown."""
 
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    update: int
     split: str
     temperature: float
+    total: _Total
     kinds: list[_Kind]
+    averages: NotRequired[list[_Average]]
 
 
 def drop_evaluations(run_dir: Path, done: int) -> None:
