@@ -123,6 +123,6 @@ def test_a_fair_baseline_is_tuned_and_confirmed_as_the_page_says(empg: Empg) -> 
     assert sorted(path.name for path in Path("confirmed").glob("*-s*")) == ["empg-s1", "grpo-s1"]
     table = Path("confirmed/ablation.md").read_text()
     digest = json.loads(Path("confirmed/plan.json").read_text())["sha256"]
-    assert "Settings tuned in tuning on eval/success_rate, seeds 0: grpo = grpo-0" in table
+    assert "Settings tuned in tuning by eval/success_rate, 2 settings an arm, seeds 0 (plan: sha256 " in table
     assert f"plan: sha256 {digest[:12]}" in table
     assert "before the first run" in table

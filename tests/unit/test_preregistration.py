@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,15 @@ def content() -> dict[str, Any]:
 def test_the_plan_says_what_is_asked_and_when() -> None:
     study = enter("seeds=2")
     plan = content()
+    cell = next(cell for cell in study.cells if cell.variant == "dapo_empg")
     assert (plan["study"], plan["metric"], plan["base"], plan["seeds"]) == (
         "dapo_empg",
         "eval/success_rate",
         "dapo",
         [0, 1],
     )
-    assert plan["variants"]["dapo_empg"] == {
-        "overrides": ["algo=dapo_empg"],
-        "settings": next(cell.config_hash for cell in study.cells if cell.variant == "dapo_empg"),
-    }
+    assert plan["variants"]["dapo_empg"]["overrides"] == list(cell.overrides) == ["algo=dapo_empg"]
+    assert plan["variants"]["dapo_empg"]["settings"] != plan["variants"]["dapo"]["settings"]
     assert plan["runs_begun"] == 0 and "never its best" in plan["rule"]
     assert {"written", "code", "commit", "versions", "sha256"} <= set(plan)
     found = read_plan(study.folder)
@@ -66,13 +66,44 @@ def test_what_comes_later_is_an_amendment_with_the_runs_that_had_begun() -> None
         study.cell_dir(cell).mkdir()
     enter("seeds=[0,1,5]")
     study.cell_dir(study.cells[3]).mkdir()
-    enter("seeds=1", '+ablation.variants.more=["algo=dapo","algo.group_size=4"]')
+    enter("seeds=1", '+ablation.variants.more=["algo=dapo","algo.group_size=4"]', "ablation.mixed=mark")
     after = content()
     first, second = after.pop("amendments")
-    assert after == before  # the plan itself, its digest too
-    assert (first["seeds"], first["runs_begun"], "variants" in first) == ([5], 3, False)
-    assert (list(second["variants"]), second["runs_begun"], "seeds" in second) == (["more"], 4, False)
-    assert str(read_plan(study.folder)).endswith("before the first run, amended 2 times (runs begun: 3, 4)")
+    unsealed = [{key: plan[key] for key in plan if key not in ("seal", "amendments")} for plan in (before, after)]
+    assert unsealed[0] == unsealed[1]  # the plan itself, its sha256 too
+    assert (first["new seeds"], first["runs_begun"], "new variants" in first) == ([5], 3, False)
+    assert (list(second["new variants"]), second["runs_begun"], second["mixed"]) == (["more"], 4, "mark")
+    assert str(read_plan(study.folder)).endswith(
+        "before the first run; then new seeds 5 (3 runs begun); then mixed mark, new variants more (4 runs begun)"
+    )
+
+
+def test_what_is_redefined_or_dropped_is_an_amendment() -> None:
+    """Of a folder whose study.json is gone, with another variant of the same name, fewer arms and fewer seeds."""
+    study = enter("seeds=2", '+ablation.variants.more=["algo=grpo"]')
+    (study.folder / "study.json").unlink()
+    enter("seeds=1", '+ablation.variants.more=["algo=empg"]')
+    (study.folder / "study.json").unlink()
+    enter("seeds=1")
+    first, second = content()["amendments"]
+    assert list(first["redefined variants"]) == ["more"] and first["dropped seeds"] == [1]
+    assert second["dropped variants"] == ["more"] and "dropped seeds" not in second
+
+
+def test_data_that_was_moved_changes_no_plan() -> None:
+    study = enter("seeds=1")
+
+    def at(place: str) -> Study:
+        settings = {
+            n: {**own, "benchmark": {**own["benchmark"], "data_dir": place}} for n, own in study.settings.items()
+        }
+        return replace(study, settings=settings, folder=Path("there"))
+
+    Path("there").mkdir()
+    preregister(at("/a"))
+    before = Path("there/plan.json").read_bytes()
+    preregister(at("/b"))
+    assert Path("there/plan.json").read_bytes() == before
 
 
 def test_a_plan_that_comes_after_runs_says_so() -> None:
@@ -98,12 +129,16 @@ def test_another_metric_is_an_amendment() -> None:
     [
         (lambda plan: plan | {"base": "dapo_empg"}, "was changed after it was written"),
         (lambda plan: plan | {"runs_begun": 9}, "was changed after it was written"),
+        (lambda plan: plan | {"amendments": []}, "was changed after it was written"),
+        (lambda plan: plan | {"amendments": [plan["amendments"][0] | {"runs_begun": 0}]}, "was changed after"),
         (lambda plan: {"sha256": plan["sha256"]}, "no plan that `empg ablate` has written"),
         (lambda plan: [plan], "no plan that `empg ablate` has written"),
     ],
 )
 def test_a_plan_that_was_changed_by_hand_is_refused(change: Any, answer: str) -> None:
     study = enter("seeds=1")
+    study.cell_dir(study.cells[0]).mkdir()
+    enter("seeds=2")
     FILE.write_text(json.dumps(change(content())))
     with pytest.raises(DataError, match=answer):
         read_plan(study.folder)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from pydantic import ValidationError
 
 from empg_cli import config
 from empg_cli.config import load
 from empg_cli.config.ablation import Tuning
+from empg_cli.config.location import conf_dir
 from empg_cli.config.problems import ConfigError
 from empg_cli.reports.ablation_tables import main_table
+from empg_cli.reports.across_tables import across_table
 from empg_cli.runs.study import Study, read_study
+from empg_cli.studies.across import compare_across
 from empg_cli.studies.comparison import compare
 from empg_cli.studies.growth import entered
 from empg_cli.studies.plan import make_study
-from empg_cli.studies.tuning import drawn, winners
+from empg_cli.studies.preregistration import read_plan
+from empg_cli.studies.tuning import drawn, names_of_draws, winners
 
 SPACE: dict[str, Any] = {"trainer.lr": [0.1, 0.2, 0.3], "algo.loss.entropy_coef": [0.0, 0.5]}
 TUNE = ("ablation=small", "run_dir=tuning", "seeds=2", "experiment=smoke")
@@ -40,21 +48,26 @@ def made(*words: str) -> Study:
     return make_study(words, config_dir=str(Path("mine").absolute()))
 
 
-def tuned(*, but: int = 0) -> Study:
+def tuned(*words: str, but: int = 0, finish_all: bool = False) -> Study:
     """A finished study; all runs are at 0.5, the good ones at 0.6.
 
     Args:
         but: the last cells, which are left out.
+        finish_all: cells that are there already stay.
     """
-    study = entered(made(*TUNE))
+    keys = {word.split("=")[0] for word in words}
+    study = entered(made(*(word for word in TUNE if word.split("=")[0] not in keys), *words))
     for cell in study.cells[: len(study.cells) - but]:
         folder = study.cell_dir(cell)
+        if finish_all and folder.exists():
+            continue
         folder.mkdir()
         config.write(load(["experiment=smoke", *cell.overrides, f"seed={cell.seed}"]), folder / "config.yaml")
         (folder / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
         (folder / "run.json").write_text(json.dumps({"config_hash": cell.config_hash, "seed": cell.seed}))
         value = 0.6 + 0.01 * cell.seed if cell.variant in GOOD.values() else 0.5
-        (folder / "metrics.jsonl").write_text(json.dumps({"update": 2, "eval/success_rate": value}) + "\n")
+        row = {"update": 2, "eval/success_rate": value, "eval/length/mean": value}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     return study
 
 
@@ -75,15 +88,40 @@ def test_every_setting_is_drawn_once_and_more_draws_keep_those_of_before() -> No
     assert len({tuple(draws(6, seed)) for seed in range(20)}) > 10
 
 
+def test_values_of_a_key_take_turns() -> None:
+    for seed in range(20):
+        found = drawn(Tuning(draws=12, seed=seed, space={"a": [1, 2, 3], "b": [1, 2], "c": list(range(8))}))
+        for key, times in (("a", 4), ("b", 6)):
+            counts = Counter(word for draw in found for word in draw if word.startswith(f"{key}="))
+            assert max(counts.values()) - min(counts.values()) <= 2, counts  # repeats are drawn anew
+            assert sum(counts.values()) == 12 and abs(min(counts.values()) - times) <= 1
+
+
+def test_the_shipped_draws_are_balanced() -> None:
+    """Neither arm's usual settings are searched oftener than the other's."""
+    tuning = Tuning(**yaml.safe_load((conf_dir() / "ablation" / "fair.yaml").read_text())["tuning"])
+    found = drawn(tuning)
+    assert set(Counter(draw[2:] for draw in found).values()) == {4}
+    assert set(Counter(draw[0] for draw in found).values()) == {4}
+    assert set(Counter(draw[1] for draw in found).values()) == {3, 4}
+    cells = {cell.variant: cell for cell in make_study(["ablation=fair", "seeds=1"]).cells}
+    assert len({cell.cell_hash for cell in cells.values()}) == len(cells) == 34, "no draw is a default"
+
+
 def test_values_are_written_as_hydra_reads_them() -> None:
-    space: dict[str, Any] = {
-        "algo.loss.kl_clamp": [None],
-        "algo.credit.center": [True],
-        "algo.advantage.statistics": ["step"],
-    }
-    assert drawn(Tuning(draws=1, seed=0, space=space)) == [
-        ("algo.loss.kl_clamp=null", "algo.credit.center=true", "algo.advantage.statistics=step")
-    ]
+    values = [None, True, False, 0, 1, 0.0, 1e-05, "step", "null", "1,2", "it's", "a b"]
+    for value in values:
+        ((word,),) = drawn(Tuning(draws=1, seed=0, space={"algo.name": [value]}))
+        overrides = OverridesParser.create().parse_overrides([word])
+        read = overrides[0].value()
+        assert (type(read), read) == (type(value), value) or read == value == str(read), word
+        assert not overrides[0].is_sweep_override()
+
+
+def test_a_value_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="each value of a once"):
+        Tuning(draws=1, seed=0, space={"a": [0.1, 0.1]})
+    Tuning(draws=1, seed=0, space={"a": [0, False]})
 
 
 def test_more_draws_than_there_are_settings_are_refused() -> None:
@@ -100,7 +138,6 @@ def test_every_arm_is_played_as_it_is_and_with_the_same_draws() -> None:
         assert words[f"grpo-0{number}"][1:] == words[f"empg-0{number}"][1:] == draw
     assert study.base == "grpo-00"
     assert study.arms["empg-02"] == "empg"
-    assert study.named(["empg"]) == ["empg-00", "empg-01", "empg-02", "empg-03"]
 
 
 def test_a_key_that_the_command_line_gives_is_not_drawn_too() -> None:
@@ -129,6 +166,35 @@ def test_among_equals_the_first_drawn_wins(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("tests.unit.test_tuning.GOOD", {})
     tuned()
     assert {winner.variant for winner in winners(Path("tuning"))[1].values()} == {"grpo-00", "empg-00"}
+
+
+def test_equal_means_are_equal_in_any_order_of_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.test_tuning.GOOD", {})
+    study = tuned("seeds=3")
+    for variant, values in {"grpo-01": [0.7, 0.8, 0.9], "grpo-02": [0.9, 0.7, 0.8]}.items():
+        for seed, value in enumerate(values):
+            path = study.folder / f"{variant}-s{seed}" / "metrics.jsonl"
+            path.write_text(json.dumps({"update": 2, "eval/success_rate": value}) + "\n")
+    assert winners(Path("tuning"))[1]["grpo"].variant == "grpo-01"
+
+
+def test_arms_with_unequal_draws_have_no_winners() -> None:
+    tuned("~ablation.variants.grpo", "ablation.base=empg")
+    tuned("ablation.tuning.draws=2", "ablation.base=empg", finish_all=True)
+    with pytest.raises(ConfigError, match="tuned empg with 4 settings and grpo with 3"):
+        winners(Path("tuning"))
+
+
+def test_a_metric_that_should_be_low_chooses_no_winners() -> None:
+    tuned("ablation.metric=eval/length/mean")
+    with pytest.raises(ConfigError, match="whose highest value need not be the best"):
+        winners(Path("tuning"))
+
+
+def test_another_metric_is_not_confirmed() -> None:
+    tuned()
+    with pytest.raises(ConfigError, match=r"has chosen by eval/success_rate, and eval/score is compared"):
+        made(*CONFIRM, "ablation.metric=eval/score")
 
 
 def test_a_study_that_is_not_finished_has_no_winners() -> None:
@@ -175,42 +241,107 @@ def test_winners_are_played_on_seeds_that_tuned_nothing() -> None:
     }
     assert study.confirms is not None
     assert study.confirms["seeds"] == [0, 1]
-    assert study.confirms["draws"] == {"grpo": 4, "empg": 4}
+    assert study.confirms["draws"] == 4
+    assert study.confirms["plan"] == str(read_plan(Path("tuning")))
     assert study.confirms["winners"]["empg"]["variant"] == "empg-01"
 
 
-def played(study: Study) -> list[str]:
+UNSEEN = "benchmark.split=valid_unseen"
+
+
+def played(study: Study, episodes: dict[str, int] | None = None) -> list[str]:
     for cell in study.cells:
         folder = study.cell_dir(cell)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
         (folder / "run.json").write_text("{}")
-        (folder / "metrics.jsonl").write_text(json.dumps({"update": 2, "eval/success_rate": 0.5}) + "\n")
+        row = {"update": 2, "eval/success_rate": 0.5, "env/episodes": (episodes or {}).get(cell.variant, 64)}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     found = compare(read_study(study.folder))
     assert found is not None
     table = main_table(found)
     return [*table.warnings, *table.notes]
 
 
+def warned(told: list[str]) -> list[str]:
+    return [text.partition(":")[0] for text in told if text.partition(":")[0].isupper()]
+
+
 def test_the_table_says_where_settings_come_from_and_nothing_else() -> None:
     tuned()
-    told = played(entered(made(*CONFIRM, "seeds=2")))
-    assert not [text for text in told if "TUNED ON" in text or "BUDGETS" in text or "TUNING" in text]
+    told = played(entered(made(*CONFIRM, UNSEEN, "seeds=2")))
+    assert warned(told) == []
     (tuned_in,) = [
-        text for text in told if text.startswith("Settings tuned in tuning on eval/success_rate, seeds 0, 1")
+        text for text in told if text.startswith("Settings tuned in tuning by eval/success_rate, 4 settings")
     ]
     assert f"grpo = grpo-02 (algo=grpo {' '.join(draws(3)[1])}), 0.605 there" in tuned_in
+    assert f"seeds 0, 1 (plan: {read_plan(Path('tuning'))})" in tuned_in
 
 
 def test_a_table_over_seeds_that_tuned_says_so() -> None:
     tuned()
-    told = played(entered(made(*CONFIRM, "seeds=[1,2]")))
+    told = played(entered(made(*CONFIRM, UNSEEN, "seeds=[1,2]")))
+    assert warned(told) == ["TUNED ON THESE SEEDS"]
     assert any(text.startswith("TUNED ON THESE SEEDS: 1 have chosen") for text in told)
+
+
+def test_a_table_over_tasks_that_tuned_says_so() -> None:
+    tuned()
+    assert warned(played(entered(made(*CONFIRM, "seeds=2")))) == ["TUNED ON THESE TASKS"]
 
 
 def test_a_table_over_unequal_budgets_says_so() -> None:
     words = ["ablation=dapo_empg", "run_dir=unequal", "experiment=smoke", "seeds=2"]
-    study = make_study([*words, '+ablation.variants.long=["algo=dapo","trainer.updates=6"]'])
-    one = study.facts["dapo"]["episodes"]
-    told = played(entered(study))
-    assert any(f"UNEQUAL BUDGETS: variants train on {one:,} to {3 * one:,} episodes" in text for text in told)
+    told = played(entered(make_study(words)), {"dapo": 64, "dapo_empg": 80})
+    assert warned(told) == ["UNEQUAL BUDGETS"]
+    assert any("on average: dapo 64, dapo_empg 80." in text for text in told)
+
+
+def test_what_tables_over_several_studies_know_of_one_they_say() -> None:
+    for folder in ("one", "two"):
+        study = entered(make_study(["ablation=dapo_empg", f"run_dir={folder}", "experiment=smoke", "seeds=2"]))
+        played(study, {"dapo": 64, "dapo_empg": 80})
+    found = across_table(compare_across([Path("one"), Path("two")]))
+    assert [text for text in found.warnings if text.startswith("one: UNEQUAL BUDGETS")]
+
+
+def test_a_confirmation_keeps_where_its_settings_come_from() -> None:
+    tuned()
+    first = entered(made(*CONFIRM, UNSEEN, "seeds=2"))
+    plain = [
+        f"+ablation.variants.{arm}={json.dumps(list(first.confirms['winners'][arm]['overrides']))}"  # type: ignore[index]
+        for arm in ("grpo", "empg")
+    ]
+    with pytest.raises(ConfigError, match=r"ablation.confirms: is tuning there \(got null\)"):
+        entered(
+            made(
+                "ablation=small",
+                "ablation.tuning=null",
+                "ablation.name=small-confirmed",
+                UNSEEN,
+                "experiment=smoke",
+                "run_dir=again",
+                "seeds=[0]",
+                *(word.removeprefix("+") for word in plain),
+            )
+        )
+    assert entered(made(*CONFIRM, UNSEEN, "seeds=3")).confirms == first.confirms
+
+
+def test_the_study_that_tuned_may_be_moved() -> None:
+    tuned()
+    first = entered(made(*CONFIRM, UNSEEN, "seeds=2"))
+    before = Path("again/plan.json").read_bytes()
+    Path("tuning").rename("elsewhere")
+    moved = [word.replace("=tuning", "=elsewhere") for word in CONFIRM]
+    assert entered(made(*moved, UNSEEN, "seeds=2")).confirms == first.confirms
+    assert Path("again/plan.json").read_bytes() == before
+
+
+def test_a_command_plays_the_draws_that_it_asks_for() -> None:
+    more = made(*TUNE, "ablation.tuning.draws=3")
+    fewer = Tuning(draws=1, seed=0, space=SPACE)
+    assert names_of_draws(["grpo", "empg"], fewer) == ["grpo-00", "empg-00", "grpo-01", "empg-01"]
+    assert [cell.folder for cell in more.part(names_of_draws(["grpo", "empg"], fewer), [1])] == [
+        "grpo-00-s1", "empg-00-s1", "grpo-01-s1", "empg-01-s1",
+    ]  # fmt: skip

@@ -17,17 +17,29 @@ class Tuning(Node):
     """Random search before a comparison: every variant is played as it is and with the same drawn settings."""
 
     draws: PositiveInt
-    """Settings drawn from `space`, each once."""
+    """Settings drawn from `space`, no two alike; values of a key take turns, so that none is drawn much oftener."""
     seed: NonNegativeInt
     """Of the draws. More draws with the same seed are those of before and new ones."""
     space: dict[str, Annotated[list[float | int | bool | str | None], Field(min_length=1)]] = Field(min_length=1)
     """Key -> the values it is drawn from."""
 
     @model_validator(mode="after")
-    def there_are_as_many(self) -> Self:
-        if self.draws > (there := math.prod(len(values) for values in self.space.values())):
-            raise ValueError(f"draws must be at most {there}, which is all that space holds, got {self.draws}")
+    def values_are_distinct(self) -> Self:
+        for key, values in self.space.items():
+            if len({(type(value), value) for value in values}) < len(values):
+                raise ValueError(f"space must name each value of {key} once, got {values}")
         return self
+
+    @model_validator(mode="after")
+    def there_are_as_many(self) -> Self:
+        if self.draws > self.size:
+            raise ValueError(f"draws must be at most {self.size}, which is all that space holds, got {self.draws}")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Settings that can be drawn."""
+        return math.prod(len(values) for values in self.space.values())
 
 
 class Ablation(Node):

@@ -27,7 +27,7 @@ def main_table(comparison: Comparison) -> Table:
         header=header,
         rows=tuple(_variant_cells(row, scale) for row in comparison.rows),
         notes=_notes(comparison),
-        warnings=(*mixed_warnings(comparison), *fairness_warnings(comparison)),
+        warnings=(*mixed_warnings(comparison), *comparison.unfair),
     )
 
 
@@ -40,24 +40,6 @@ def mixed_warnings(comparison: Comparison) -> tuple[str, ...]:
     if told:
         told.append("Means are over all runs; Δ and p leave out seeds that a variant and the base have unlike"
                     + (f": {', '.join(left_out)}." if left_out else ", which are none here."))  # fmt: skip
-    return tuple(told)
-
-
-def fairness_warnings(comparison: Comparison) -> tuple[str, ...]:
-    """What a reader must know before comparing the numbers: which seeds have chosen settings, and unequal budgets."""
-    told = []
-    if comparison.is_tuning:
-        told.append("TUNING: these seeds choose settings, and the best of many draws looks better than it is; play the "
-                    "winners on fresh seeds with ablation.tuning=null ablation.confirms=FOLDER.")  # fmt: skip
-    if comparison.confirms:
-        seeds = {run.seed for row in comparison.rows for run in row.runs}
-        if reused := sorted(seeds & set(comparison.confirms["seeds"])):
-            told.append(
-                f"TUNED ON THESE SEEDS: {', '.join(map(str, reused))} have chosen the settings that are compared here."
-            )
-    if len(budgets := set(comparison.episodes.values())) > 1:
-        each = ", ".join(f"{name} {count:,}" for name, count in comparison.episodes.items())
-        told.append(f"UNEQUAL BUDGETS: variants train on {min(budgets):,} to {max(budgets):,} episodes ({each}).")
     return tuple(told)
 
 
@@ -74,7 +56,7 @@ def variants_csv(comparison: Comparison) -> str:
     come means over its runs, and in the last column the parts in which the runs of the table were not made alike."""
     columns = (
         "variant", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high", "pairs",
-        "p", "p_floor", "p_is_exact", "p_holm", "bold", "mean_first", "mean_middle", *BESIDE,
+        "p", "p_floor", "p_is_exact", "p_holm", "bold", "mean_first", "mean_middle", "episodes", *BESIDE,
         "mixed",
     )  # fmt: skip
     lines = []
@@ -87,6 +69,7 @@ def variants_csv(comparison: Comparison) -> str:
                              difference.test.floor, difference.test.is_exact) if difference else [None] * 7),
             _or_empty(row.p_holm), row.is_sure,
             _mean([run.first[1] for run in row.runs]), _mean([run.middle[1] for run in row.runs]),
+            _mean([run.episodes for run in row.runs]),
             *(_mean([run.beside.get(name) for run in row.runs]) for name in BESIDE),
             " ".join(dict.fromkeys(mixture.part for mixture in comparison.mixtures)),
         ])  # fmt: skip
@@ -213,8 +196,9 @@ def _tuned_in(confirms: Mapping[str, Any]) -> str:
         f"{arm} = {won['variant']} ({' '.join(won['overrides'])}), {won['mean']:.4g} there"
         for arm, won in confirms["winners"].items()
     )
-    seeds = ", ".join(map(str, confirms["seeds"]))
-    return f"Settings tuned in {confirms['study']} on {confirms['metric']}, seeds {seeds}: {winners}."
+    seeds, plan = ", ".join(map(str, confirms["seeds"])), confirms["plan"] or "none"
+    budget = f"{confirms['draws']} settings an arm, seeds {seeds}"
+    return f"Settings tuned in {confirms['study']} by {confirms['metric']}, {budget} (plan: {plan}): {winners}."
 
 
 def _rests_on_two(row: VariantRow) -> bool:

@@ -34,7 +34,7 @@ def across_table(across: Across) -> Table:
         (Cell(row.variant), Cell(str(row.iqm.n)), *_cells(row.iqm, ""), *_cells(row.difference, "+"))
         for row in across.rows
     )
-    warnings = tuple(f"MIXED {mixture}." for mixture in across.mixtures)
+    warnings = (*(f"MIXED {mixture}." for mixture in across.mixtures), *across.unfair)
     return Table(f"across {len(across.studies)} studies", header, rows, tuple(notes), warnings)
 
 

@@ -74,10 +74,6 @@ class Study:
     def cell_dir(self, cell: Cell) -> Path:
         return self.folder / cell.folder
 
-    def named(self, names: Sequence[str]) -> list[str]:
-        """The variants that `ablation.variants` names: each itself, or its drawn settings."""
-        return [variant for variant in self.variants if self.arms.get(variant, variant) in names]
-
     def part(self, variants: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
         """The cells of these variants with these seeds, seed by seed."""
         return [cell for cell in self.cells if cell.variant in variants and cell.seed in seeds]

@@ -42,6 +42,8 @@ class Across:
     """Variants that some study does not have, or has no finished run of."""
     mixtures: tuple[str, ...]
     """In what the runs of a study, or those of all studies, were not made of the same."""
+    unfair: tuple[str, ...]
+    """What must be known of a study before its numbers are compared."""
 
 
 def compare_across(folders: Sequence[Path], *, mixed: Literal["refuse", "mark"] = "refuse") -> Across:
@@ -86,6 +88,7 @@ def compare_across(folders: Sequence[Path], *, mixed: Literal["refuse", "mark"] 
         rows=tuple(_row(name, [rows[name] for rows in by_variant], found) for name in common),
         left_out=tuple(name for name in every if name not in common),
         mixtures=mixtures,
+        unfair=tuple(f"{folder}: {text}" for folder, one in zip(folders, found, strict=True) for text in one.unfair),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from empg_cli.runs.rows import read_rows
 from empg_cli.runs.study import Cell, Study
 from empg_cli.stats.intervals import Estimate, Interval, are_equal, t_interval, wilson_interval
 from empg_cli.stats.paired import PairedDifference, holm, paired_difference
+from empg_cli.studies.fairness import unfair
 from empg_cli.studies.preregistration import read_plan
 
 SUCCESS_RATE = "eval/success_rate"
@@ -42,6 +43,8 @@ class RunValue:
     """Update and value of the first measurement, of the initial policy if that was evaluated."""
     middle: tuple[int, float]
     """Of the one nearest to half of the updates: a final value alone does not say who learns faster."""
+    episodes: float | None
+    """Training episodes that were played up to there."""
     beside: Mapping[str, float]
     """The last values of `BESIDE` that the run has logged."""
 
@@ -83,10 +86,8 @@ class Comparison:
     """Parts that were not the same in all runs; differences leave out the pairs of seeds that they separate."""
     confirms: Mapping[str, Any] | None = None
     """Where the settings of the variants were tuned, as `Study.confirms`."""
-    episodes: Mapping[str, int] = field(default_factory=dict)
-    """Variant -> episodes that a run of it trains on; none in a study of an older empg."""
-    is_tuning: bool = False
-    """The variants are drawn settings, and the best of them looks better than it is."""
+    unfair: tuple[str, ...] = ()
+    """What must be known before the numbers are compared: `studies/fairness.py`."""
 
     def pairs(self, row: VariantRow) -> list[tuple[float, float]]:
         """(value, value of the base), seed by seed, over the seeds that both have; empty for the base itself."""
@@ -153,8 +154,7 @@ def compare(study: Study) -> Comparison | None:
         facts=_facts(study, counted, runs),
         mixtures=mixed,
         confirms=study.confirms,
-        episodes={name: facts["episodes"] for name, facts in study.facts.items() if "episodes" in facts},
-        is_tuning=bool(study.arms),
+        unfair=tuple(unfair(study, {cell.seed for cell in counted}, _episodes(runs))),
     )
 
 
@@ -180,12 +180,20 @@ def run_value(run_dir: Path, metric: str, *, seed: int) -> RunValue | None:
         folder=run_dir.name,
         first=(first, measured[first][0]),
         middle=(middle, measured[middle][0]),
+        episodes=row.get("env/episodes"),
         beside={
             column: values[max(values)]
             for column, name in BESIDE.items()
             if (values := {number: value for number, row in rows.items() if (value := row.get(name)) is not None})
         },
     )
+
+
+def _episodes(runs: Mapping[str, Sequence[RunValue]]) -> dict[str, float]:
+    """Variant -> mean over its runs; without variants one of whose runs does not tell."""
+    counts = {name: [run.episodes for run in values] for name, values in runs.items()}
+    known = {name: [count for count in found if count is not None] for name, found in counts.items()}
+    return {name: sum(found) / len(found) for name, found in known.items() if len(found) == len(counts[name])}
 
 
 def _difference(

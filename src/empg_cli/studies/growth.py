@@ -71,15 +71,28 @@ def _union(here: Study, asked: Study) -> Study:
         costs={**here.costs, **asked.costs},
         settings={**here.settings, **asked.settings},
         arms={**here.arms, **asked.arms},
+        confirms=here.confirms,
     )
 
 
 def _redefined(here: Study, asked: Study) -> Iterator[Problem]:
     if here.name != asked.name:
         yield Problem("ablation.name", f"is {here.name} there", asked.name)
+    if _source(here) != _source(asked):
+        hint = "the winners of one study are compared, and nothing else"
+        yield Problem("ablation.confirms", f"is {_called(here)} there", _called(asked), hint)
     for variant, settings in asked.settings.items():
         for key, before, now in differences(here.settings.get(variant, settings), settings):
             yield Problem(f"{variant}: {key}", f"is {before} there", str(now))
+
+
+def _source(study: Study) -> Mapping[str, Any] | None:
+    """Where its settings come from, whatever the folder is called today."""
+    return None if study.confirms is None else {key: study.confirms[key] for key in study.confirms if key != "study"}
+
+
+def _called(study: Study) -> str:
+    return "null" if study.confirms is None else str(study.confirms["study"])
 
 
 def _strangers(whole: Study) -> Iterator[Problem]:

@@ -182,5 +182,4 @@ def _facts(cfg: TrainConfig) -> dict[str, Any]:
         "loss weighting": cfg.algo.loss.weighting,
         "group statistics": getattr(cfg.algo.advantage, "statistics", "trajectory"),
         "updates": cfg.trainer.updates,
-        "episodes": cfg.trainer.updates * cfg.trainer.tasks_per_update * cfg.algo.group_size,
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
 
 if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
@@ -37,14 +38,18 @@ class AblationSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
+        from empg_cli.config.ablation import Tuning
         from empg_cli.runs.study import ELSEWHERE, job_overrides, player_of, read_study
+        from empg_cli.studies.tuning import names_of_draws
 
         assert self.config is not None and self.launcher is not None, "Hydra calls setup first"
         study = read_study(Path(str(self.config.hydra.sweep.dir)))
         seeds = self.config.seeds
-        asked = study.part(
-            study.named(list(self.config.ablation.variants)), range(seeds) if isinstance(seeds, int) else list(seeds)
-        )
+        variants = list(self.config.ablation.variants)
+        if self.config.ablation.tuning is not None:
+            tuning = Tuning.model_validate(OmegaConf.to_container(self.config.ablation.tuning))
+            variants = names_of_draws(variants, tuning)
+        asked = study.part(variants, range(seeds) if isinstance(seeds, int) else list(seeds))
         waiting = [cell for cell in asked if not study.is_done(cell)]
         if len(waiting) < len(asked):
             log.info("%d of %d cells are done already", len(asked) - len(waiting), len(asked))
