@@ -268,7 +268,8 @@ def test_a_token_that_is_missing_or_refused(
 ) -> None:
     hub.refuse = True
     refused = empg("export", f"run={finished_run}", "hub=me/agent", code=2)
-    assert "the Hub could not be asked" in refused.stderr and "401" in refused.stderr
+    assert "the Hub could not be asked" in refused.stderr
+    assert "401" in refused.stderr or "Invalid user token" in refused.stderr  # huggingface_hub says one or the other
     assert KEY not in refused.stderr + refused.stdout and "Traceback" not in refused.stderr
     monkeypatch.delenv("HF_TOKEN")
     assert "environment variable HF_TOKEN" in empg("export", f"run={finished_run}", "hub=me/agent", code=2).stderr
