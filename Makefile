@@ -114,6 +114,7 @@ $(PARITY_ENV)/.done: pyproject.toml constraints.txt | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(PARITY_ENV)/bin/python $(TORCH_SOURCE) "$(TORCH)" --constraint constraints.txt \
 		--editable . --group parity
 	$(BIN)/uv pip install --quiet --python $(PARITY_ENV)/bin/python --no-deps "$(VERL)" $(VERL_PARTS)
+	rm -rf $(PARITY_ENV)/lib/python3*/site-packages/tests  # verl's wheel carries its tests, which hide ours
 	@touch $@
 
 parity: $(PARITY_ENV)/.done  ## Compare formulas and gradients with verl's and TRL's own code, and our credit inside both trainers
