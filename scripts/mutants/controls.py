@@ -32,11 +32,11 @@ CONTROLS = (
         _CONTROLS,
     ),
     Mutant(
-        "bias-of-one",
+        "bias-without-the-rest",
         "src/empg_cli/algorithms/controls.py",
-        "advantage_S.mean() * (parts.weight_S - 1)",
-        "advantage_S.mean() * parts.weight_S",
-        "order=bias_only keeps the mean twice",
+        "credit_S = credit_S + (advantage_S - mean)",
+        "credit_S = credit_S + mean",
+        "order=bias_only forgets who won",
         _CONTROLS,
     ),
     Mutant(

@@ -62,26 +62,32 @@ def controlled_modulation(
 def ordered_credit(
     advantage_S: Tensor, parts: Modulation, *, zeta: float, order: Order, scaled: Scaled, center: bool
 ) -> Tensor:
-    """The credit of every step, with B = zeta f(H_{t+1}).
+    """The credit of every step: g scales a part of the advantage, the rest of it stays as it is, B = zeta f(H_{t+1}) is
+    added, and the mean of all this is subtracted (`center` = False leaves it in).
 
-    scale_then_center: A g + B, less its mean (Eq. 4 and 9; `center` = False leaves the mean in).
-    center_then_scale: (A - mean A) g + B - mean B.
-    bias_only: A + mean(A) (g - 1) + B - mean B: what the mean alone brings about in A g = (A - mean A) g + mean(A) g.
+    scale_then_center: A g + B, the paper's (Eq. 4 and 9).
+    center_then_scale: (A - mean A) g + mean A + B.
+    bias_only: mean(A) g + (A - mean A) + B: what the mean alone brings about.
+
+    As mean g = 1, the last two differ from A - mean A + B - mean B, centring and bonus without any g, by parts that add
+    up to the first one's difference.
 
     Args:
         scaled: the sign of A on the steps that g scales; on the others it is 1.
     """
     parts = replace(parts, weight_S=_on_the_sign(advantage_S, parts.weight_S, scaled))
-    if order == "scale_then_center":
-        return apply_modulation(advantage_S, parts, zeta=zeta, center=center)
-    bonus_S = zeta * (parts.clarity_S - parts.clarity_S.mean())
+    mean = advantage_S.mean()
     match order:
+        case "scale_then_center":
+            credit_S = apply_modulation(advantage_S, parts, zeta=zeta, center=False)
         case "center_then_scale":
-            return (advantage_S - advantage_S.mean()) * parts.weight_S + bonus_S
+            credit_S = apply_modulation(advantage_S - mean, parts, zeta=zeta, center=False) + mean
         case "bias_only":
-            return advantage_S + advantage_S.mean() * (parts.weight_S - 1) + bonus_S
+            credit_S = apply_modulation(mean.expand_as(advantage_S), parts, zeta=zeta, center=False)
+            credit_S = credit_S + (advantage_S - mean)
         case _:
             assert_never(order)
+    return credit_S - credit_S.mean() if center else credit_S
 
 
 def batch_seed(tokens_S: Tensor, trajectory_S: Tensor) -> int:

@@ -153,7 +153,8 @@ class EmpgCredit(Node):
     the batch (permuted) or of its trajectory (permuted_within); the trajectory's mean; inverted: confident steps are
     given less; first_token: the entropy of the first token alone; valid_only: the mean of valid, of refused actions."""
     order: Order
-    """scale_then_center: the paper's; center_then_scale: (A - mean A) g; bias_only: A + mean(A) (g - 1)."""
+    """What g scales before the mean of the credit is subtracted. scale_then_center: A, as in the paper;
+    center_then_scale: A - mean A; bias_only: mean A. The rest of A stays as it is."""
     scaled: Scaled
     """Steps that g scales: all, or those with a positive or a negative advantage."""
 
