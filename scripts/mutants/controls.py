@@ -40,6 +40,14 @@ CONTROLS = (
         _CONTROLS,
     ),
     Mutant(
+        "one-sign-out-of-balance",
+        "src/empg_cli/algorithms/controls.py",
+        "weight_S / weight_S[is_scaled_S].mean(), 1.0)",
+        "weight_S, 1.0)",
+        "scaled=positive makes successes as a whole weigh more or less",
+        _CONTROLS,
+    ),
+    Mutant(
         "one-seed-for-all-batches",
         "src/empg_cli/algorithms/controls.py",
         "return zlib.crc32(torch.stack([tokens_S, trajectory_S]).cpu().numpy().tobytes())",

@@ -154,12 +154,26 @@ def test_the_papers_order_is_the_paper_bit_for_bit():
 
 
 def test_scaled_on_one_sign_alone():
+    # positive: 1.415624 .858620 .520779 over their mean .931674; negative: both 1.102489, so each is its mean
     for scaled, wanted in (
-        ("positive", [1.415624, 0.858620, 0.520779, -1, -1]),
-        ("negative", [1, 1, 1, -1.102489, -1.102489]),
+        ("positive", [1.519441, 0.921588, 0.558971, -1, -1]),
+        ("negative", [1, 1, 1, -1, -1]),
     ):
         found = ordered_credit(ADVANTAGE, PARTS, zeta=0, order="scale_then_center", scaled=scaled, center=False)
         close(found, wanted)
+
+
+def test_scaling_one_sign_keeps_the_balance_of_the_signs():
+    advantage = torch.tensor([-1.0, 1, -1, 1, -1])
+    for scaled in ("positive", "negative"):
+        found = ordered_credit(advantage, PARTS, zeta=0, order="scale_then_center", scaled=scaled, center=False)
+        assert float(found[advantage > 0].mean()) == pytest.approx(1)
+        assert float(found[advantage < 0].mean()) == pytest.approx(-1)
+
+
+def test_where_no_advantage_has_the_sign_nothing_is_scaled():
+    found = ordered_credit(ADVANTAGE.abs(), PARTS, zeta=0, order="scale_then_center", scaled="negative", center=False)
+    assert torch.equal(found, ADVANTAGE.abs())
 
 
 # --- through the settings --------------------------------------------------------------------------------
@@ -204,7 +218,7 @@ def test_the_settings_are_the_formulas():
     ):
         assert torch.allclose(credit(*words), wanted, atol=2e-5), words
     positive = ["algo.credit.scaled=positive", "algo.credit.zeta=0", "algo.credit.center=false"]
-    close(credit(*positive), [1.415624, 0.858620, 0.520779, -1, -1])
+    close(credit(*positive), [1.519441, 0.921588, 0.558971, -1, -1])
 
 
 def test_the_controls_are_asked_for_by_name():

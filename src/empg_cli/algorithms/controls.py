@@ -1,7 +1,8 @@
 """Controls of EMPG (arXiv 2509.09265): its credit with one part taken away or replaced, to see which part does what.
 
-None of this is an algorithm to train with. A control changes what a step is given by entropy, g(H_t) and f(H_t); the
-mean of g over the batch stays 1. An order changes how g, the mean of the advantages and the bonus meet.
+None of this is an algorithm to train with. A control changes what a step is given by entropy, g(H_t) and f(H_t); an
+order, which part of the advantage g scales; `scaled`, on which steps. The mean of g stays 1 over the batch, and over the
+steps of a sign where only these are scaled.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def ordered_credit(
     up to the first one's difference.
 
     Args:
-        scaled: the sign of A on the steps that g scales; on the others it is 1.
+        scaled: the sign of A on the steps that g scales, with mean 1 over these; on the others it is 1.
     """
     parts = replace(parts, weight_S=_on_the_sign(advantage_S, parts.weight_S, scaled))
     mean = advantage_S.mean()
@@ -110,12 +111,14 @@ def means_of(value_S: Tensor, group_S: Tensor) -> Tensor:
 
 
 def _on_the_sign(advantage_S: Tensor, weight_S: Tensor, scaled: Scaled) -> Tensor:
+    """g where A has the sign, over its own mean there, so that these steps as a whole weigh what they do without g."""
     match scaled:
         case "all":
             return weight_S
         case "positive":
-            return torch.where(advantage_S > 0, weight_S, 1.0)
+            is_scaled_S = advantage_S > 0
         case "negative":
-            return torch.where(advantage_S < 0, weight_S, 1.0)
+            is_scaled_S = advantage_S < 0
         case _:
             assert_never(scaled)
+    return torch.where(is_scaled_S, weight_S / weight_S[is_scaled_S].mean(), 1.0)

@@ -156,7 +156,7 @@ class EmpgCredit(Node):
     """What g scales before the mean of the credit is subtracted. scale_then_center: A, as in the paper;
     center_then_scale: A - mean A; bias_only: mean A. The rest of A stays as it is."""
     scaled: Scaled
-    """Steps that g scales: all, or those with a positive or a negative advantage."""
+    """Steps that g scales, with mean 1 over them: all, or those with a positive or a negative advantage."""
 
     @model_validator(mode="after")
     def order_tells_where_the_mean_goes(self) -> Self:
