@@ -34,8 +34,8 @@ CONTROLS = (
     Mutant(
         "bias-without-the-rest",
         "src/empg_cli/algorithms/controls.py",
-        "credit_S = credit_S + (advantage_S - mean)",
-        "credit_S = credit_S + mean",
+        "scaled_S + (advantage_S - mean)",
+        "scaled_S + mean",
         "order=bias_only forgets who won",
         _CONTROLS,
     ),
@@ -45,6 +45,14 @@ CONTROLS = (
         "weight_S / weight_S[is_scaled_S].mean(), 1.0)",
         "weight_S, 1.0)",
         "scaled=positive makes successes as a whole weigh more or less",
+        _CONTROLS,
+    ),
+    Mutant(
+        "weights-that-were-not-used",
+        "src/empg_cli/algorithms/assemble.py",
+        "parts.weight_S, parts.clarity_S, found.credit_S)",
+        "_modulation(settings, table).weight_S, parts.clarity_S, found.credit_S)",
+        "with scaled=positive, g is shown where 1 was used",
         _CONTROLS,
     ),
     Mutant(

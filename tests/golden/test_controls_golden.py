@@ -39,6 +39,12 @@ def controlled(control: Control, *, seed: int = 0) -> Modulation:
     )
 
 
+def ordered(
+    order: Order, advantage: Tensor = ADVANTAGE, *, scaled: Scaled = "all", zeta: float = 0.0, center: bool = True
+) -> Tensor:
+    return ordered_credit(advantage, PARTS, zeta=zeta, order=order, scaled=scaled, center=center).credit_S
+
+
 def close(found: Tensor, wanted: list[float]) -> None:
     assert found.tolist() == pytest.approx(wanted, abs=1e-5)
 
@@ -109,15 +115,16 @@ def test_groups_are_permuted_wherever_their_rows_stand():
 
 
 def test_centred_before_scaling():
-    # mean A .2; (A - .2) g: .8 * 1.415624, .8 * .858620, .8 * .520779, -1.2 * 1.102489 twice; mean = Cov(A, g) = -.081991
+    # mean A .2; (A - .2) g: .8 * 1.415624, .8 * .858620, .8 * .520779, -1.2 * 1.102489 twice, less their mean
+    # Cov(A, g) = -.081991
     # zeta f: .030327 .018394 0 .038940 0, mean .017532
-    found = ordered_credit(ADVANTAGE, PARTS, zeta=0.05, order="center_then_scale", scaled="all", center=True)
+    found = ordered("center_then_scale", zeta=0.05)
     close(found, [1.227285, 0.769749, 0.481082, -1.219588, -1.258528])
 
 
 def test_the_means_part_alone():
     # A - .2 + .2 (g - 1): .883125 .771724 .704156 -1.179502 -1.179502, then the centred bonus
-    found = ordered_credit(ADVANTAGE, PARTS, zeta=0.05, order="bias_only", scaled="all", center=True)
+    found = ordered("bias_only", zeta=0.05)
     close(found, [0.895920, 0.772586, 0.686624, -1.158094, -1.197034])
 
 
@@ -130,7 +137,7 @@ def test_what_the_orders_add_to_centring_alone_adds_up_to_the_papers(steps: list
     advantage, entropy = torch.tensor(steps, dtype=torch.float64).T
     parts = modulation(normalise_entropy(entropy), torch.arange(1, len(steps) + 1) % len(steps))
     credit = {
-        order: ordered_credit(advantage, parts, zeta=0.05, order=order, scaled=scaled, center=True)
+        order: ordered_credit(advantage, parts, zeta=0.05, order=order, scaled=scaled, center=True).credit_S
         for order in get_args(Order)
     }
     unscaled = replace(parts, weight_S=torch.ones_like(advantage))
@@ -149,7 +156,7 @@ def test_what_the_orders_add_to_centring_alone_adds_up_to_the_papers(steps: list
 
 def test_the_papers_order_is_the_paper_bit_for_bit():
     for center in (True, False):
-        found = ordered_credit(ADVANTAGE, PARTS, zeta=0.05, order="scale_then_center", scaled="all", center=center)
+        found = ordered("scale_then_center", zeta=0.05, center=center)
         assert torch.equal(found, modulate(ADVANTAGE, ENTROPY, NEXT, center=center))
 
 
@@ -159,20 +166,20 @@ def test_scaled_on_one_sign_alone():
         ("positive", [1.519441, 0.921588, 0.558971, -1, -1]),
         ("negative", [1, 1, 1, -1, -1]),
     ):
-        found = ordered_credit(ADVANTAGE, PARTS, zeta=0, order="scale_then_center", scaled=scaled, center=False)
+        found = ordered("scale_then_center", scaled=scaled, center=False)
         close(found, wanted)
 
 
 def test_scaling_one_sign_keeps_the_balance_of_the_signs():
     advantage = torch.tensor([-1.0, 1, -1, 1, -1])
     for scaled in ("positive", "negative"):
-        found = ordered_credit(advantage, PARTS, zeta=0, order="scale_then_center", scaled=scaled, center=False)
+        found = ordered("scale_then_center", advantage, scaled=scaled, center=False)
         assert float(found[advantage > 0].mean()) == pytest.approx(1)
         assert float(found[advantage < 0].mean()) == pytest.approx(-1)
 
 
 def test_where_no_advantage_has_the_sign_nothing_is_scaled():
-    found = ordered_credit(ADVANTAGE.abs(), PARTS, zeta=0, order="scale_then_center", scaled="negative", center=False)
+    found = ordered("scale_then_center", ADVANTAGE.abs(), scaled="negative", center=False)
     assert torch.equal(found, ADVANTAGE.abs())
 
 
@@ -248,6 +255,22 @@ def test_every_arm_of_the_ablation_differs_from_the_scaling_in_one_setting():
             assert len(list(differences(scaling, tiny_config(*words).algo.model_dump()))) == 1, name
 
 
+def test_what_is_shown_and_logged_is_what_was_used():
+    """For positive, g is 1.519441 .921588 .558971 and 1 twice; before centring the credit has mean 1/5 = .2."""
+    algo = tiny_config("algo=empg", "algo.credit.scaled=positive", "algo.credit.zeta=0").algo
+    parts, metrics = credit_parts(algo, batch())
+    assert parts.weight_S is not None
+    close(parts.weight_S, [1.519441, 0.921588, 0.558971, 1, 1])
+    assert metrics["empg/weight/min"] == pytest.approx(0.558971, abs=1e-5)
+    assert metrics["empg/center_offset"] == pytest.approx(0.2, abs=1e-5)
+    # mean A g is .118009, that of mean(A) (g - 1) + A is mean A = .2: another formula, another offset
+    for order, offset in (("scale_then_center", 0.118009), ("center_then_scale", 0.118009), ("bias_only", 0.2)):
+        _, metrics = credit_parts(
+            tiny_config("algo=empg", f"algo.credit.order={order}", "algo.credit.zeta=0").algo, batch()
+        )
+        assert metrics["empg/center_offset"] == pytest.approx(offset, abs=2e-5), order
+
+
 # --- what they keep --------------------------------------------------------------------------------------
 
 BATCHES = st.integers(1, 30).flatmap(
@@ -290,7 +313,7 @@ def test_weights_have_mean_one_and_bonuses_their_bounds(drawn: Any, control: Con
 @given(st.sampled_from(get_args(Order)), st.sampled_from(get_args(Scaled)))
 def test_without_sharpness_and_bonus_every_order_centres_alone(order: Order, scaled: Scaled):
     flat = modulation(normalise_entropy(ENTROPY), NEXT, k=0)
-    found = ordered_credit(ADVANTAGE, flat, zeta=0, order=order, scaled=scaled, center=True)
+    found = ordered_credit(ADVANTAGE, flat, zeta=0, order=order, scaled=scaled, center=True).credit_S
     assert torch.allclose(found, ADVANTAGE - 0.2)
 
 

@@ -1,15 +1,15 @@
 """Controls of EMPG (arXiv 2509.09265): its credit with one part taken away or replaced, to see which part does what.
 
 None of this is an algorithm to train with. A control changes what a step is given by entropy, g(H_t) and f(H_t); an
-order, which part of the advantage g scales; `scaled`, on which steps. The mean of g stays 1 over the batch, and over the
-steps of a sign where only these are scaled.
+order, which part of the advantage g scales; `scaled`, on which steps. The mean of g stays 1 over the batch, and over
+the steps of a sign where only these are scaled.
 """
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import replace
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor
@@ -60,9 +60,17 @@ def controlled_modulation(
     return Modulation(entropy01_S, weight_S, of_next(clarity_S, next_S))
 
 
+class OrderedCredit(NamedTuple):
+    credit_S: Tensor
+    uncentred_S: Tensor
+    """Before its mean was subtracted."""
+    parts: Modulation
+    """As they were used: g is 1 on the steps that `scaled` leaves alone."""
+
+
 def ordered_credit(
     advantage_S: Tensor, parts: Modulation, *, zeta: float, order: Order, scaled: Scaled, center: bool
-) -> Tensor:
+) -> OrderedCredit:
     """The credit of every step: g scales a part of the advantage, the rest of it stays as it is, B = zeta f(H_{t+1}) is
     added, and the mean of all this is subtracted (`center` = False leaves it in).
 
@@ -80,15 +88,16 @@ def ordered_credit(
     mean = advantage_S.mean()
     match order:
         case "scale_then_center":
-            credit_S = apply_modulation(advantage_S, parts, zeta=zeta, center=False)
+            uncentred_S = apply_modulation(advantage_S, parts, zeta=zeta, center=False)
         case "center_then_scale":
-            credit_S = apply_modulation(advantage_S - mean, parts, zeta=zeta, center=False) + mean
+            uncentred_S = apply_modulation(advantage_S - mean, parts, zeta=zeta, center=False) + mean
         case "bias_only":
-            credit_S = apply_modulation(mean.expand_as(advantage_S), parts, zeta=zeta, center=False)
-            credit_S = credit_S + (advantage_S - mean)
+            scaled_S = apply_modulation(mean.expand_as(advantage_S), parts, zeta=zeta, center=False)
+            uncentred_S = scaled_S + (advantage_S - mean)
         case _:
             assert_never(order)
-    return credit_S - credit_S.mean() if center else credit_S
+    credit_S = uncentred_S - uncentred_S.mean() if center else uncentred_S
+    return OrderedCredit(credit_S, uncentred_S, parts)
 
 
 def batch_seed(tokens_S: Tensor, trajectory_S: Tensor) -> int:
@@ -111,7 +120,7 @@ def means_of(value_S: Tensor, group_S: Tensor) -> Tensor:
 
 
 def _on_the_sign(advantage_S: Tensor, weight_S: Tensor, scaled: Scaled) -> Tensor:
-    """g where A has the sign, over its own mean there, so that these steps as a whole weigh what they do without g."""
+    """g where A has the sign, over its own mean there, so that these steps keep mean weight 1; 1 elsewhere."""
     match scaled:
         case "all":
             return weight_S
