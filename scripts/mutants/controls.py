@@ -16,6 +16,14 @@ CONTROLS = (
         _CONTROLS,
     ),
     Mutant(
+        "inverted-is-not",
+        "src/empg_cli/algorithms/controls.py",
+        "rising_S.flip(0)",
+        "rising_S",
+        "control=inverted is EMPG",
+        _CONTROLS,
+    ),
+    Mutant(
         "permuted-within-all",
         "src/empg_cli/algorithms/controls.py",
         "order_S = permutation(trajectory_S, seed)",

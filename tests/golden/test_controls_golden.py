@@ -75,10 +75,28 @@ def test_validity_in_place_of_entropy():
 
 
 def test_inverted_gives_unsure_steps_more():
-    # 1 - x: 1 .5 0 .75 .75; exp(-x): .367879 .606531 1 .472367 .472367, mean .583829
-    parts = controlled("inverted")
-    close(parts.weight_S, [0.630115, 1.038885, 1.712831, 0.809085, 0.809085])
-    close(parts.clarity_S, [0.606531, 1, 0, 0.472367, 0])
+    # least to most sure: 2, 1, 3 and 4 (equal), 0; so 2 gets the 1.415624 of 0, 0 the .520779 of 2, 1 the 1.102489 of
+    # 3 or 4, and these two 1.102489 and the .858620 of 1, in either order
+    seen = set()
+    for seed in range(20):
+        parts = controlled("inverted", seed=seed)
+        close(parts.weight_S[:3], [0.520779, 1.102489, 1.415624])
+        close(parts.weight_S[3:].sort().values, [0.858620, 1.102489])
+        seen.add(round(float(parts.weight_S[3]), 6))
+        # f of the steps themselves: .367879 .778801 1, then .606531 and .778801
+        close(parts.clarity_S[[0, 1, 2, 4]], [0.778801, 1, 0, 0])
+        assert float(parts.clarity_S[3]) == pytest.approx(0.606531 if parts.weight_S[4] < 1 else 0.778801, abs=1e-5)
+    assert len(seen) == 2
+
+
+def test_inverted_keeps_the_spread_of_the_weights_beside_an_outlier():
+    entropy = torch.cat([torch.linspace(0.1, 0.5, 40), torch.tensor([10.0])])
+    nowhere = torch.full((41,), -1)
+    own = modulation(normalise_entropy(entropy), nowhere).weight_S
+    found = controlled_modulation(
+        normalise_entropy(entropy), nowhere, "inverted", trajectory_S=nowhere, is_valid_S=nowhere > 0, seed=0
+    ).weight_S
+    assert torch.equal(found, own.flip(0))  # entropies rise, so the mirror image is the reverse
 
 
 def test_a_permutation_takes_both_from_the_same_step():
@@ -234,7 +252,7 @@ def test_the_controls_are_asked_for_by_name():
         assert torch.allclose(weights(f"algo.credit.control={control}"), controlled(control, seed=seed).weight_S), (
             control
         )
-    assert torch.allclose(weights("algo.credit.control=inverted"), controlled("inverted").weight_S)
+    assert torch.allclose(weights("algo.credit.control=inverted"), controlled("inverted", seed=seed).weight_S)
 
 
 def test_the_first_token_in_place_of_the_mean():
@@ -302,12 +320,14 @@ def test_weights_have_mean_one_and_bonuses_their_bounds(drawn: Any, control: Con
     has_next = following >= 0
     assert (parts.clarity_S[~has_next] == 0).all()
     assert ((parts.clarity_S[has_next] > math.exp(-1) - 1e-6) & (parts.clarity_S[has_next] < 1 + 1e-6)).all()
-    if control.startswith("permuted"):
-        own = modulation(normalise_entropy(torch.tensor(entropies)), following)
+    own = modulation(normalise_entropy(torch.tensor(entropies)), following)
+    if control in ("permuted", "permuted_within", "inverted"):
         assert torch.equal(parts.weight_S.sort().values, own.weight_S.sort().values)
-        assert torch.allclose(means_of(parts.weight_S, trajectory), means_of(own.weight_S, trajectory), atol=1e-5) or (
-            control == "permuted"
-        )
+    if control == "permuted_within":
+        assert torch.allclose(means_of(parts.weight_S, trajectory), means_of(own.weight_S, trajectory), atol=1e-5)
+    if control == "inverted":
+        is_less_SS = own.weight_S[:, None] < own.weight_S
+        assert (parts.weight_S[:, None] >= parts.weight_S)[is_less_SS].all()
 
 
 @given(st.sampled_from(get_args(Order)), st.sampled_from(get_args(Scaled)))

@@ -30,21 +30,22 @@ def controlled_modulation(
     k: float = 1.0,
     k_future: float = 1.0,
 ) -> Modulation:
-    """g and f under a control: permuted over some steps, or replaced by their mean over them.
+    """g and f under a control: dealt out anew to the steps, or replaced by their mean over some.
 
     Args:
         entropy01_S: float [S], normalised; for control=first_token of the entropies of first tokens.
         is_valid_S: bool [S], well formed and accepted by the environment.
-        seed: of the permutations.
+        seed: of the permutations, and of the order of equal entropies.
     """
     match control:
         case "none" | "first_token":
             return modulation(entropy01_S, next_S, k=k, k_future=k_future)
-        case "inverted":
-            return modulation(1 - entropy01_S, next_S, k=k, k_future=k_future)
         case _:
             weight_S, clarity_S = gradient_scale(entropy01_S, k), clarity(entropy01_S, k_future)
     match control:
+        case "inverted":
+            order_S = mirrored(entropy01_S, seed)
+            weight_S, clarity_S = weight_S[order_S], clarity_S[order_S]
         case "permuted":
             order_S = permutation(torch.zeros_like(next_S), seed)
             weight_S, clarity_S = weight_S[order_S], clarity_S[order_S]
@@ -111,6 +112,14 @@ def permutation(group_S: Tensor, seed: int) -> Tensor:
     shuffled_S = torch.randperm(len(group_S), generator=torch.Generator().manual_seed(seed)).to(group_S.device)
     drawn_S = shuffled_S[torch.argsort(group_S[shuffled_S], stable=True)]  # group after group, random within
     return torch.empty_like(drawn_S).scatter_(0, torch.argsort(group_S, stable=True), drawn_S)
+
+
+def mirrored(value_S: Tensor, seed: int) -> Tensor:
+    """long [S]: for each step the row of its mirror image, the least value's for the greatest and so on; a permutation,
+    with equal values in random order."""
+    shuffled_S = permutation(torch.zeros_like(value_S, dtype=torch.long), seed)
+    rising_S = shuffled_S[torch.argsort(value_S[shuffled_S], stable=True)]
+    return torch.empty_like(rising_S).scatter_(0, rising_S, rising_S.flip(0))
 
 
 def means_of(value_S: Tensor, group_S: Tensor) -> Tensor:
