@@ -84,6 +84,8 @@ class Steps:
 
 
 KINDS = ("valid", "refused", "repeated")
+NORM = 0.01
+"""Of the change of all parameters by a step of `sgd`."""
 ONE_STEP = ("trainer.minibatches=1", "trainer.epochs=1")
 
 
@@ -109,8 +111,8 @@ class Setup:
     """From where the step is taken, and which."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    norm: float = 0.01
-    """Of the change of all parameters, read by sgd."""
+    norm: float = NORM
+    """Read by sgd."""
     checkpoint: Path | None = None
 
     def initial(self, cfg: TrainConfig) -> Policy:
@@ -146,8 +148,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--ablation", default="controls", help="whose variants are credits; the first is the base")
     parser.add_argument("--model", type=Path, help="RUN/checkpoints/step-N to start from, not the initial policy")
-    parser.add_argument("--optimizer", choices=("sgd", "adamw"), default=Setup.optimizer, help="sgd: all one length")
-    parser.add_argument("--norm", type=float, default=Setup.norm, help="of the change of all parameters, for sgd")
+    parser.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd", help="sgd: all of one length")
+    parser.add_argument("--norm", type=float, default=NORM, help="of the change of all parameters, for sgd")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("overrides", nargs="*", help="as for empg train")
     arguments = parser.parse_args()
