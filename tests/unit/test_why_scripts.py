@@ -209,6 +209,7 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "study" / "grpo-s0" / "checkpoints" / "weights").write_bytes(b"0" * 1000)
     (tmp_path / "study" / "better-s3" / "summary.json").unlink()  # is being played
     archive = tmp_path / "kept.tar.xz"
+    with_tables(study)
     assert records.pack(study.folder, archive) == 11
     before = archive.read_bytes()
     records.pack(study.folder, archive)
@@ -218,6 +219,9 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [cell.folder for cell in again.pending()] == ["better-s3"]
     assert len(again.done()) == 11
     assert not list((tmp_path / "again").rglob("weights"))
+    code, told = audited(tmp_path / "again")
+    assert code == 0 and "again better: 3 seeds" in told, told
+    assert (tmp_path / "again" / "runs.csv").read_bytes() == (study.folder / "runs.csv").read_bytes()
     (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").write_text("newer")
     assert records.unpack(archive, tmp_path / "again") == 0
     assert (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").read_text() == "newer"
