@@ -113,6 +113,9 @@ def test_a_permutation_within_stays_in_the_trajectory():
     seen = {tuple(permutation(TRAJECTORY, seed).tolist()) for seed in range(200)}
     assert {order[:3] for order in seen} == {(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)}
     assert {order[3:] for order in seen} == {(3, 4), (4, 3)}
+    for seed in range(20):
+        weight = controlled("permuted_within", seed=seed).weight_S
+        close(weight[:3].sort().values, [0.520779, 0.858620, 1.415624])
 
 
 def test_all_permutations_are_drawn_about_equally():
