@@ -166,9 +166,9 @@ def test_what_the_orders_add_to_centring_alone_adds_up_to_the_papers(steps: list
     together = credit["center_then_scale"] + credit["bias_only"] - alone
     assert torch.allclose(credit["scale_then_center"], together, atol=1e-12)
     assert all(abs(float(values.mean())) < 1e-12 for values in credit.values())
-    weight = parts.weight_S
-    covariance = ((advantage - advantage.mean()) * (weight - 1)).mean()
     if scaled == "all":
+        weight = parts.weight_S
+        covariance = (advantage * weight).mean() - advantage.mean()
         scaled_deviation = (advantage - advantage.mean()) * weight - covariance
         bonus = 0.05 * (parts.clarity_S - parts.clarity_S.mean())
         assert torch.allclose(credit["center_then_scale"], scaled_deviation + bonus, atol=1e-12)
@@ -278,17 +278,15 @@ def test_every_arm_of_the_ablation_differs_from_the_scaling_in_one_setting():
 
 def test_what_is_shown_and_logged_is_what_was_used():
     """For positive, g is 1.519441 .921588 .558971 and 1 twice; before centring the credit has mean 1/5 = .2."""
-    algo = tiny_config("algo=empg", "algo.credit.scaled=positive", "algo.credit.zeta=0").algo
-    parts, metrics = credit_parts(algo, batch())
+    words = ("algo=empg", "algo.credit.zeta=0")
+    parts, metrics = credit_parts(tiny_config(*words, "algo.credit.scaled=positive").algo, batch())
     assert parts.weight_S is not None
     close(parts.weight_S, [1.519441, 0.921588, 0.558971, 1, 1])
     assert metrics["empg/weight/min"] == pytest.approx(0.558971, abs=1e-5)
     assert metrics["empg/center_offset"] == pytest.approx(0.2, abs=1e-5)
     # mean A g is .118009, that of mean(A) (g - 1) + A is mean A = .2: another formula, another offset
     for order, offset in (("scale_then_center", 0.118009), ("center_then_scale", 0.118009), ("bias_only", 0.2)):
-        _, metrics = credit_parts(
-            tiny_config("algo=empg", f"algo.credit.order={order}", "algo.credit.zeta=0").algo, batch()
-        )
+        _, metrics = credit_parts(tiny_config(*words, f"algo.credit.order={order}").algo, batch())
         assert metrics["empg/center_offset"] == pytest.approx(offset, abs=2e-5), order
 
 
