@@ -3,9 +3,9 @@
     python -m scripts.why.records pack ablations/alfworld-fair-... docs/studies/records/fair.tar.xz
     python -m scripts.why.records unpack docs/studies/records/fair.tar.xz ablations/alfworld-fair-...
 
-Kept are the study's own files and of each finished cell `config.yaml`, `run.json`, `summary.json` and `metrics.jsonl`:
-all that tables, winners and `scripts/why/recompute.py` read. Checkpoints and trajectories are not. Equal studies are
-equal files.
+Kept are the study's plan and tables, and of each finished cell `config.yaml`, `run.json`, `summary.json` and
+`metrics.jsonl`: all that tables, winners and `scripts/why/recompute.py` read. Checkpoints and trajectories are not.
+Equal studies are equal files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-OF_THE_STUDY = ("study.json", "plan.json")
+OF_THE_STUDY = ("study.json", "plan.json", "ablation.csv", "runs.csv")
 OF_A_CELL = ("config.yaml", "run.json", "summary.json", "metrics.jsonl")
 
 

@@ -1,7 +1,7 @@
 """Whose share is a gain: Shapley values of scale, centre and bonus over the eight cells of `ablation=mechanism`.
 
 The share of a part is the mean, over the orders in which the parts are added to GRPO, of what adding it changes. Shares
-add up to EMPG minus GRPO, seed by seed; the interval is a t interval over seeds.
+add up to EMPG minus GRPO, seed by seed; the interval is a t interval over the seeds of which all eight cells are done.
 
     python -m scripts.why.shapley STUDY
 """
@@ -10,35 +10,52 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from empg_cli.stats.intervals import t_interval
+from scripts.why.recompute import NotComparable, done_values, read_study
 
 PARTS = ("scale", "center", "bonus")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("study", type=Path)
     arguments = parser.parse_args()
-    study = json.loads((arguments.study / "study.json").read_text())
-    shares = [
-        shapley(
-            {cell_of(parts): value_of(arguments.study, cell_of(parts), seed, study["metric"]) for parts in subsets()}
-        )
-        for seed in study["seeds"]
-    ]
-    print(
-        f"| part | share of EMPG - GRPO in {study['metric']} | 95 % t interval, {len(shares)} seeds |\n|---|---:|---|"
-    )
+    try:
+        metric, shares, left_out = shares_of(arguments.study)
+    except NotComparable as error:
+        parser.error(str(error))
+    print(f"| part | share of EMPG - GRPO in {metric} | 95 % t interval, {len(shares)} seeds |\n|---|---:|---|")
     for part in (*PARTS, "all"):
         values = [sum(one.values()) if part == "all" else one[part] for one in shares]
         mean = sum(values) / len(values)
         found = t_interval(values) if len(values) > 1 else None
         print(f"| {part} | {mean:+.4f} | " + (f"[{found.low:+.4f}, {found.high:+.4f}] |" if found else "– |"))
+    if left_out:
+        print(f"\nLeft out, as not all eight of their cells are done: seeds {', '.join(map(str, left_out))}.")
+    return 0
+
+
+def shares_of(folder: Path) -> tuple[str, list[dict[str, float]], list[int]]:
+    """The metric, the shares of every seed of which all eight cells are done, and the other seeds.
+
+    Raises:
+        NotComparable: a cell has no run that is done, no seed has all, or they were made by different code.
+    """
+    study = read_study(folder)
+    values = done_values(folder, study)
+    cells = [cell_of(parts) for parts in subsets()]
+    if absent := [name for name in cells if name not in values]:
+        raise NotComparable(f"{folder} has no run that is done of {', '.join(absent)}: shares need all eight cells")
+    seeds = sorted(set.intersection(*(set(values[name]) for name in cells)))
+    if not seeds:
+        raise NotComparable(f"{folder} has no seed of which all eight cells are done")
+    shares = [shapley({name: values[name][seed] for name in cells}) for seed in seeds]
+    return study["metric"], shares, [seed for seed in study["seeds"] if seed not in seeds]
 
 
 def subsets() -> list[tuple[str, ...]]:
@@ -60,11 +77,5 @@ def shapley(value: Mapping[str, float]) -> dict[str, float]:
     return shares
 
 
-def value_of(study: Path, variant: str, seed: int, metric: str) -> float:
-    """The last value of a metric in a cell's rows."""
-    rows = [json.loads(line) for line in (study / f"{variant}-s{seed}" / "metrics.jsonl").read_text().splitlines()]
-    return float([row[metric] for row in rows if row.get(metric) is not None][-1])
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

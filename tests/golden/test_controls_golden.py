@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from empg_cli.algorithms.assemble import compute_credit, credit_parts
 from empg_cli.algorithms.controls import batch_seed, controlled_modulation, means_of, ordered_credit, permutation
-from empg_cli.algorithms.empg import Modulation, modulate, modulation, normalise_entropy
+from empg_cli.algorithms.empg import Modulation, apply_modulation, modulate, modulation, normalise_entropy
 from empg_cli.config.algo import Control, Order, Scaled
+from empg_cli.config.location import conf_dir
 from empg_cli.config.problems import ConfigError
+from empg_cli.runs.study import differences
 from empg_cli.types import Batch
 from tests.support.tiny import tiny_config
 
@@ -33,6 +37,12 @@ def controlled(control: Control, *, seed: int = 0) -> Modulation:
     return controlled_modulation(
         normalise_entropy(ENTROPY), NEXT, control, trajectory_S=TRAJECTORY, is_valid_S=VALID, seed=seed
     )
+
+
+def ordered(
+    order: Order, advantage: Tensor = ADVANTAGE, *, scaled: Scaled = "all", zeta: float = 0.0, center: bool = True
+) -> Tensor:
+    return ordered_credit(advantage, PARTS, zeta=zeta, order=order, scaled=scaled, center=center).credit_S
 
 
 def close(found: Tensor, wanted: list[float]) -> None:
@@ -65,10 +75,28 @@ def test_validity_in_place_of_entropy():
 
 
 def test_inverted_gives_unsure_steps_more():
-    # 1 - x: 1 .5 0 .75 .75; exp(-x): .367879 .606531 1 .472367 .472367, mean .583829
-    parts = controlled("inverted")
-    close(parts.weight_S, [0.630115, 1.038885, 1.712831, 0.809085, 0.809085])
-    close(parts.clarity_S, [0.606531, 1, 0, 0.472367, 0])
+    # least to most sure: 2, 1, 3 and 4 (equal), 0; so 2 gets the 1.415624 of 0, 0 the .520779 of 2, 1 the 1.102489 of
+    # 3 or 4, and these two 1.102489 and the .858620 of 1, in either order
+    seen = set()
+    for seed in range(20):
+        parts = controlled("inverted", seed=seed)
+        close(parts.weight_S[:3], [0.520779, 1.102489, 1.415624])
+        close(parts.weight_S[3:].sort().values, [0.858620, 1.102489])
+        seen.add(round(float(parts.weight_S[3]), 6))
+        # f of the steps themselves: .367879 .778801 1, then .606531 and .778801
+        close(parts.clarity_S[[0, 1, 2, 4]], [0.778801, 1, 0, 0])
+        assert float(parts.clarity_S[3]) == pytest.approx(0.606531 if parts.weight_S[4] < 1 else 0.778801, abs=1e-5)
+    assert len(seen) == 2
+
+
+def test_inverted_keeps_the_spread_of_the_weights_beside_an_outlier():
+    entropy = torch.cat([torch.linspace(0.1, 0.5, 40), torch.tensor([10.0])])
+    nowhere = torch.full((41,), -1)
+    own = modulation(normalise_entropy(entropy), nowhere).weight_S
+    found = controlled_modulation(
+        normalise_entropy(entropy), nowhere, "inverted", trajectory_S=nowhere, is_valid_S=nowhere > 0, seed=0
+    ).weight_S
+    assert torch.equal(found, own.flip(0))  # entropies rise, so the mirror image is the reverse
 
 
 def test_a_permutation_takes_both_from_the_same_step():
@@ -85,6 +113,9 @@ def test_a_permutation_within_stays_in_the_trajectory():
     seen = {tuple(permutation(TRAJECTORY, seed).tolist()) for seed in range(200)}
     assert {order[:3] for order in seen} == {(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)}
     assert {order[3:] for order in seen} == {(3, 4), (4, 3)}
+    for seed in range(20):
+        weight = controlled("permuted_within", seed=seed).weight_S
+        close(weight[:3].sort().values, [0.520779, 0.858620, 1.415624])
 
 
 def test_all_permutations_are_drawn_about_equally():
@@ -105,36 +136,72 @@ def test_groups_are_permuted_wherever_their_rows_stand():
 
 
 def test_centred_before_scaling():
-    # mean A .2; (A - .2) g: .8 * 1.415624, .8 * .858620, .8 * .520779, -1.2 * 1.102489 twice
+    # mean A .2; (A - .2) g: .8 * 1.415624, .8 * .858620, .8 * .520779, -1.2 * 1.102489 twice, less their mean
+    # Cov(A, g) = -.081991
     # zeta f: .030327 .018394 0 .038940 0, mean .017532
-    found = ordered_credit(ADVANTAGE, PARTS, zeta=0.05, order="center_then_scale", scaled="all", center=True)
-    close(found, [1.145294, 0.687758, 0.399091, -1.301579, -1.340519])
+    found = ordered("center_then_scale", zeta=0.05)
+    close(found, [1.227285, 0.769749, 0.481082, -1.219588, -1.258528])
 
 
 def test_the_means_part_alone():
-    # A + .2 (g - 1): 1.083125 .971724 .904156 -.979502 -.979502, then the centred bonus
-    found = ordered_credit(ADVANTAGE, PARTS, zeta=0.05, order="bias_only", scaled="all", center=True)
-    close(found, [1.095920, 0.972586, 0.886624, -0.958094, -0.997034])
+    # A - .2 + .2 (g - 1): .883125 .771724 .704156 -1.179502 -1.179502, then the centred bonus
+    found = ordered("bias_only", zeta=0.05)
+    close(found, [0.895920, 0.772586, 0.686624, -1.158094, -1.197034])
 
 
-def test_the_two_orders_are_the_parts_of_the_papers():
-    """A g = (A - mean A) g + mean(A) (g - 1) + mean A."""
-    parts = {
-        order: ordered_credit(ADVANTAGE, PARTS, zeta=0, order=order, scaled="all", center=order != "scale_then_center")
+@given(
+    st.lists(st.tuples(st.floats(-3, 3, width=32), st.floats(0, 5, width=32)), min_size=1, max_size=30),
+    st.sampled_from(get_args(Scaled)),
+)
+def test_what_the_orders_add_to_centring_alone_adds_up_to_the_papers(steps: list[tuple[float, float]], scaled: Scaled):
+    """A g - mean(A g) = [(A - mean A) g - Cov(A, g)] + mean(A) (g - 1), and every order has mean 0."""
+    advantage, entropy = torch.tensor(steps, dtype=torch.float64).T
+    parts = modulation(normalise_entropy(entropy), torch.arange(1, len(steps) + 1) % len(steps))
+    credit = {
+        order: ordered_credit(advantage, parts, zeta=0.05, order=order, scaled=scaled, center=True).credit_S
         for order in get_args(Order)
     }
-    assert torch.allclose(
-        parts["scale_then_center"], parts["center_then_scale"] + parts["bias_only"] - ADVANTAGE + 0.2, atol=1e-6
-    )
+    unscaled = replace(parts, weight_S=torch.ones_like(advantage))
+    alone = apply_modulation(advantage, unscaled, zeta=0.05)
+    together = credit["center_then_scale"] + credit["bias_only"] - alone
+    assert torch.allclose(credit["scale_then_center"], together, atol=1e-12)
+    assert all(abs(float(values.mean())) < 1e-12 for values in credit.values())
+    if scaled == "all":
+        weight = parts.weight_S
+        covariance = (advantage * weight).mean() - advantage.mean()
+        scaled_deviation = (advantage - advantage.mean()) * weight - covariance
+        bonus = 0.05 * (parts.clarity_S - parts.clarity_S.mean())
+        assert torch.allclose(credit["center_then_scale"], scaled_deviation + bonus, atol=1e-12)
+        assert torch.allclose(credit["bias_only"], alone + advantage.mean() * (weight - 1), atol=1e-12)
+
+
+def test_the_papers_order_is_the_paper_bit_for_bit():
+    for center in (True, False):
+        found = ordered("scale_then_center", zeta=0.05, center=center)
+        assert torch.equal(found, modulate(ADVANTAGE, ENTROPY, NEXT, center=center))
 
 
 def test_scaled_on_one_sign_alone():
+    # positive: 1.415624 .858620 .520779 over their mean .931674; negative: both 1.102489, so each is its mean
     for scaled, wanted in (
-        ("positive", [1.415624, 0.858620, 0.520779, -1, -1]),
-        ("negative", [1, 1, 1, -1.102489, -1.102489]),
+        ("positive", [1.519441, 0.921588, 0.558971, -1, -1]),
+        ("negative", [1, 1, 1, -1, -1]),
     ):
-        found = ordered_credit(ADVANTAGE, PARTS, zeta=0, order="scale_then_center", scaled=scaled, center=False)
+        found = ordered("scale_then_center", scaled=scaled, center=False)
         close(found, wanted)
+
+
+def test_scaling_one_sign_keeps_the_balance_of_the_signs():
+    advantage = torch.tensor([-1.0, 1, -1, 1, -1])
+    for scaled in ("positive", "negative"):
+        found = ordered("scale_then_center", advantage, scaled=scaled, center=False)
+        assert float(found[advantage > 0].mean()) == pytest.approx(1)
+        assert float(found[advantage < 0].mean()) == pytest.approx(-1)
+
+
+def test_where_no_advantage_has_the_sign_nothing_is_scaled():
+    found = ordered("scale_then_center", ADVANTAGE.abs(), scaled="negative", center=False)
+    assert torch.equal(found, ADVANTAGE.abs())
 
 
 # --- through the settings --------------------------------------------------------------------------------
@@ -174,12 +241,12 @@ def weights(*words: str, valid: Tensor | None = VALID) -> Tensor:
 def test_the_settings_are_the_formulas():
     for words, wanted in (
         ([], modulate(ADVANTAGE, ENTROPY, NEXT)),
-        (["algo.credit.order=center_then_scale"], torch.tensor([1.145294, 0.687758, 0.399091, -1.301579, -1.340519])),
-        (["algo.credit.order=bias_only"], torch.tensor([1.095920, 0.972586, 0.886624, -0.958094, -0.997034])),
+        (["algo.credit.order=center_then_scale"], torch.tensor([1.227285, 0.769749, 0.481082, -1.219588, -1.258528])),
+        (["algo.credit.order=bias_only"], torch.tensor([0.895920, 0.772586, 0.686624, -1.158094, -1.197034])),
     ):
         assert torch.allclose(credit(*words), wanted, atol=2e-5), words
     positive = ["algo.credit.scaled=positive", "algo.credit.zeta=0", "algo.credit.center=false"]
-    close(credit(*positive), [1.415624, 0.858620, 0.520779, -1, -1])
+    close(credit(*positive), [1.519441, 0.921588, 0.558971, -1, -1])
 
 
 def test_the_controls_are_asked_for_by_name():
@@ -188,7 +255,7 @@ def test_the_controls_are_asked_for_by_name():
         assert torch.allclose(weights(f"algo.credit.control={control}"), controlled(control, seed=seed).weight_S), (
             control
         )
-    assert torch.allclose(weights("algo.credit.control=inverted"), controlled("inverted").weight_S)
+    assert torch.allclose(weights("algo.credit.control=inverted"), controlled("inverted", seed=seed).weight_S)
 
 
 def test_the_first_token_in_place_of_the_mean():
@@ -198,6 +265,29 @@ def test_the_first_token_in_place_of_the_mean():
 
 def test_where_nothing_was_refused_validity_says_nothing():
     close(weights("algo.credit.control=valid_only", valid=None), [1] * 5)
+
+
+def test_every_arm_of_the_ablation_differs_from_the_scaling_in_one_setting():
+    ablation = yaml.safe_load((conf_dir() / "ablation" / "controls.yaml").read_text())
+    scaling = tiny_config(*ablation["variants"][ablation["base"]]).algo.model_dump()
+    assert (scaling["credit"]["center"], scaling["credit"]["zeta"]) == (True, 0)
+    for name, words in ablation["variants"].items():
+        if name != ablation["base"] and not name.startswith("grpo"):
+            assert len(list(differences(scaling, tiny_config(*words).algo.model_dump()))) == 1, name
+
+
+def test_what_is_shown_and_logged_is_what_was_used():
+    """For positive, g is 1.519441 .921588 .558971 and 1 twice; before centring the credit has mean 1/5 = .2."""
+    words = ("algo=empg", "algo.credit.zeta=0")
+    parts, metrics = credit_parts(tiny_config(*words, "algo.credit.scaled=positive").algo, batch())
+    assert parts.weight_S is not None
+    close(parts.weight_S, [1.519441, 0.921588, 0.558971, 1, 1])
+    assert metrics["empg/weight/min"] == pytest.approx(0.558971, abs=1e-5)
+    assert metrics["empg/center_offset"] == pytest.approx(0.2, abs=1e-5)
+    # mean A g is .118009, that of mean(A) (g - 1) + A is mean A = .2: another formula, another offset
+    for order, offset in (("scale_then_center", 0.118009), ("center_then_scale", 0.118009), ("bias_only", 0.2)):
+        _, metrics = credit_parts(tiny_config(*words, f"algo.credit.order={order}").algo, batch())
+        assert metrics["empg/center_offset"] == pytest.approx(offset, abs=2e-5), order
 
 
 # --- what they keep --------------------------------------------------------------------------------------
@@ -231,20 +321,21 @@ def test_weights_have_mean_one_and_bonuses_their_bounds(drawn: Any, control: Con
     has_next = following >= 0
     assert (parts.clarity_S[~has_next] == 0).all()
     assert ((parts.clarity_S[has_next] > math.exp(-1) - 1e-6) & (parts.clarity_S[has_next] < 1 + 1e-6)).all()
-    if control.startswith("permuted"):
-        own = modulation(normalise_entropy(torch.tensor(entropies)), following)
+    own = modulation(normalise_entropy(torch.tensor(entropies)), following)
+    if control in ("permuted", "permuted_within", "inverted"):
         assert torch.equal(parts.weight_S.sort().values, own.weight_S.sort().values)
-        assert torch.allclose(means_of(parts.weight_S, trajectory), means_of(own.weight_S, trajectory), atol=1e-5) or (
-            control == "permuted"
-        )
+    if control == "permuted_within":
+        assert torch.allclose(means_of(parts.weight_S, trajectory), means_of(own.weight_S, trajectory), atol=1e-5)
+    if control == "inverted":
+        is_less_SS = own.weight_S[:, None] < own.weight_S
+        assert (parts.weight_S[:, None] >= parts.weight_S)[is_less_SS].all()
 
 
 @given(st.sampled_from(get_args(Order)), st.sampled_from(get_args(Scaled)))
-def test_without_sharpness_and_bonus_the_orders_differ_in_the_mean_alone(order: Order, scaled: Scaled):
+def test_without_sharpness_and_bonus_every_order_centres_alone(order: Order, scaled: Scaled):
     flat = modulation(normalise_entropy(ENTROPY), NEXT, k=0)
-    found = ordered_credit(ADVANTAGE, flat, zeta=0, order=order, scaled=scaled, center=True)
-    wanted = ADVANTAGE if order == "bias_only" else ADVANTAGE - 0.2
-    assert torch.allclose(found, wanted)
+    found = ordered_credit(ADVANTAGE, flat, zeta=0, order=order, scaled=scaled, center=True).credit_S
+    assert torch.allclose(found, ADVANTAGE - 0.2)
 
 
 def test_seeds_go_by_the_lengths_of_the_responses():

@@ -1,74 +1,28 @@
-"""The analyses behind docs/studies, on numbers made by hand and on a tiny policy."""
+"""Shares of a gain, numbers anew and records (scripts/why), on studies made by hand."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import itertools
+import io
 import json
 import random
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from empg_cli.runs.study import read_study
-from scripts.why import one_step, recompute, records, shapley
-from scripts.why.one_step import KINDS, Steps
-from tests.support.made import made_trajectories
-from tests.support.tiny import SCRATCH
+from empg_cli.config.location import conf_dir
+from empg_cli.reports.ablation_tables import write_tables
+from empg_cli.runs.study import Study, read_study
+from empg_cli.stats.paired import sign_flip_test
+from empg_cli.studies.comparison import compare
+from scripts.why import recompute, records, shapley
 from tests.unit.test_ablation_tables import make as made_study
-
-WORDS = (
-    *SCRATCH, "trainer.threads=1", "benchmark.max_steps=4", "rollout.max_new_tokens=4", "trainer.tasks_per_update=2",
-    "algo.group_size=3", "trainer.lr=0.01", "logger.console=quiet",
-)  # fmt: skip
-
-
-# --- one step --------------------------------------------------------------------------------------------
-
-
-def test_steps_are_valid_refused_or_repeat_what_was_refused() -> None:
-    (trajectory,) = made_trajectories([6])
-    for step, (action, admissible) in zip(
-        trajectory.steps, [("a", True), ("b", False), ("b", False), ("a", True), ("c", False), ("b", True)], strict=True
-    ):
-        step.action, step.admissible, step.well_formed = action, admissible, True
-    found = one_step.described([trajectory])
-    assert [KINDS[int(kind)] for kind in found.kind] == ["valid", "refused", "repeated", "valid", "refused", "valid"]
-    assert found.length.tolist() == [6.0] * 6
-
-
-def test_shares_of_an_explanation_by_hand() -> None:
-    rng = np.random.default_rng(0)
-    steps = Steps(np.zeros(400), rng.integers(0, 3, 400).astype(float), rng.integers(1, 9, 400) * 1.0, rng.random(400))
-    by = {row["by"]: row for row in one_step.explanations(steps, 3 * steps.entropy + 2)}
-    assert by["entropy"]["alone"] == pytest.approx(1)
-    assert by["validity"]["alone"] < 0.05 > by["length"]["alone"]
-    assert sum(row["share"] for row in by.values()) == pytest.approx(by["length"]["joint"]) == pytest.approx(1)
-    assert all(row["joint"] == 0 for row in one_step.explanations(steps, np.full(400, 2.0)))
-
-
-def test_one_batch_under_several_credits() -> None:
-    variants = {"grpo": ["algo=grpo"], "same": ["algo=empg", "algo.credit.k=0", "algo.credit.zeta=0",
-                "algo.credit.center=false"], "empg": ["algo=empg"]}  # fmt: skip
-    changes, explained = one_step.one_batch([*WORDS, "seed=1"], variants)
-    whole = {row["variant"]: row for row in changes if row["action"] == "all"}
-    for key in ("n", "credit", "d_logprob", "d_entropy"):
-        assert whole["same"][key] == whole["grpo"][key], "the same weights, batch and credit: the same step"
-    assert whole["empg"]["d_logprob"] != whole["grpo"]["d_logprob"] != 0
-    assert whole["empg"]["credit"] == pytest.approx(0, abs=1e-6)
-    parts = [row for row in changes if row["variant"] == "empg" and row["action"] != "all"]
-    assert sum(row["n"] for row in parts) == whole["empg"]["n"]
-    assert sum(row["n"] * row["d_logprob"] for row in parts) == pytest.approx(
-        whole["empg"]["n"] * whole["empg"]["d_logprob"]
-    )
-    assert {row["joint"] for row in explained if row["variant"] == "same"} == {0.0}
-    assert {(row["variant"], row["of"], row["by"]) for row in explained} == set(
-        itertools.product(("same", "empg"), ("credit", "logprob"), ("entropy", "validity", "length"))
-    )
-
 
 # --- shares of a gain ------------------------------------------------------------------------------------
 
@@ -86,60 +40,164 @@ def test_shares_add_up_to_the_gain() -> None:
     assert sum(shapley.shapley(value).values()) == pytest.approx(value["scale-center-bonus"] - value["none"])
 
 
-def test_the_cells_are_those_of_the_ablation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import yaml
-
-    from empg_cli.config.location import conf_dir
-
+@pytest.fixture
+def mechanism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the script is given: eight cells with three seeds; number n is worth n, scale one more with each seed."""
     variants = yaml.safe_load((conf_dir() / "ablation" / "mechanism.yaml").read_text())["variants"]
     assert set(variants) == set(map(shapley.cell_of, shapley.subsets()))
-    (tmp_path / "study.json").write_text(json.dumps({"metric": "eval/success_rate", "seeds": [0, 1, 2]}))
+    cells = [{"variant": name, "seed": seed} for name in variants for seed in range(3)]
+    study = {"metric": "eval/success_rate", "base": "none", "seeds": [0, 1, 2], "cells": cells}
+    (tmp_path / "study.json").write_text(json.dumps(study))
     for number, name in enumerate(variants):
         for seed in range(3):
-            (tmp_path / f"{name}-s{seed}").mkdir()
+            cell = tmp_path / f"{name}-s{seed}"
+            cell.mkdir()
             rows = [
                 {"update": 1, "eval/success_rate": 9.0},
                 {"update": 2, "eval/success_rate": number + seed * (name == "scale")},
             ]
-            (tmp_path / f"{name}-s{seed}" / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    sys.argv = ["shapley", str(tmp_path)]
+            (cell / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+            (cell / "summary.json").write_text(json.dumps({"exit_code": 0}))
+            (cell / "run.json").write_text(json.dumps({"code": "c0de"}))
+    monkeypatch.setattr(sys, "argv", ["shapley", str(tmp_path)])
+    return tmp_path
+
+
+def test_the_cells_are_those_of_the_ablation(mechanism: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shapley.main()
     assert "| all | +7.0000 |" in capsys.readouterr().out
+
+
+def test_shares_are_over_seeds_of_which_all_cells_are_done(mechanism: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mechanism / "scale-s2" / "summary.json").write_text(json.dumps({"exit_code": 1}))
+    shapley.main()
+    told = capsys.readouterr().out
+    assert "95 % t interval, 2 seeds" in told and "not all eight of their cells are done: seeds 2." in told
+
+
+def test_shares_without_an_arm_are_refused_in_a_sentence(mechanism: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        (mechanism / f"center-s{seed}" / "summary.json").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        shapley.main()
+    assert "has no run that is done of center: shares need all eight cells" in capsys.readouterr().err
 
 
 # --- numbers anew ----------------------------------------------------------------------------------------
 
 
-def test_the_auditors_script_agrees_with_the_tables_and_sees_a_wrong_one(tmp_path: Path) -> None:
-    from empg_cli.reports.ablation_tables import write_tables
-    from empg_cli.studies.comparison import compare
+@pytest.fixture
+def tabled(tmp_path: Path) -> Path:
+    """A study of three variants and four seeds, with its tables."""
+    return with_tables(made_study(tmp_path / "study"))
 
-    study = made_study(tmp_path / "study")
+
+def with_tables(study: Study) -> Path:
     comparison = compare(study)
     assert comparison is not None
     write_tables(comparison, study.folder)
-    script = str(Path(recompute.__file__))
+    return study.folder
 
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, script, str(study.folder)], capture_output=True, text=True, check=False)
 
-    answer = run()
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "study better: 4 seeds" in answer.stdout
-    rows = list(csv.DictReader((study.folder / "ablation.csv").open()))
+def audited(folder: Path) -> tuple[int, str]:
+    """Exit code and what is said."""
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        return recompute.main([str(folder)]), told.getvalue()
+
+
+def table_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "ablation.csv").open()))
+
+
+def write_table(folder: Path, rows: list[dict[str, str]]) -> None:
+    with (folder / "ablation.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_the_auditors_script_agrees_with_the_tables_and_sees_a_wrong_one(tabled: Path) -> None:
+    code, told = audited(tabled)
+    assert code == 0, told
+    assert "study better: 4 seeds" in told
+    rows = table_of(tabled)
     for key in ("mean", "low", "difference", "difference_high", "p", "p_holm"):
-        changed = [row | {key: str(float(row[key]) + 1e-6)} if row["variant"] == "better" else row for row in rows]
-        with (study.folder / "ablation.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(changed)
-        answer = run()
-        assert answer.returncode == 1, key
-        assert f"study better {key}:" in answer.stdout
+        for wrong in (lambda value: str(float(value) + 1e-6), lambda value: ""):
+            write_table(tabled, [row | {key: wrong(row[key])} if row["variant"] == "better" else row for row in rows])
+            code, told = audited(tabled)
+            assert code == 1, key
+            assert f"study better {key}:" in told
 
 
-def test_the_auditors_script_imports_nothing_of_ours() -> None:
+def test_the_auditors_script_sees_what_only_one_side_has(tabled: Path) -> None:
+    rows = table_of(tabled)
+    base = next(row for row in rows if row["variant"] == "grpo")
+    write_table(tabled, [row | {"p": "0.01"} if row is base else row for row in rows])
+    assert audited(tabled)[0] == 1, "a p value of the base"
+    for changed, said in (
+        ([*rows, rows[1] | {"variant": "wonder"}], "study wonder: 0 runs that are done, 1 rows in ablation.csv"),
+        ([*rows, rows[1]], "study better: 4 runs that are done, 2 rows in ablation.csv"),
+        (rows[:2], "study noisy_1: 4 runs that are done, 0 rows in ablation.csv"),
+    ):
+        write_table(tabled, changed)
+        code, told = audited(tabled)
+        assert code == 1 and said in told, told
+
+
+def test_the_auditors_script_counts_what_is_done(tmp_path: Path) -> None:
+    study = made_study(tmp_path / "study")
+    (study.folder / "better-s3" / "summary.json").write_text(json.dumps({"exit_code": 1}))
+    (study.folder / "noisy_1-s0" / "summary.json").unlink()
+    code, told = audited(with_tables(study))
+    assert code == 0, told
+    assert "study better: 3 seeds" in told and "study noisy_1: 3 seeds" in told
+    for seed in (1, 2):  # one pair makes no difference, and Holm counts the others alone
+        (study.folder / f"noisy_1-s{seed}" / "summary.json").unlink()
+    assert audited(with_tables(study))[0] == 0
+
+
+def test_the_auditors_script_says_which_arm_is_missing(tmp_path: Path) -> None:
+    study = made_study(tmp_path / "study")
+    for path in study.folder.glob("grpo-s*/summary.json"):
+        path.unlink()
+    code, told = audited(with_tables(study))
+    assert code == 0, told
+    assert "study: grpo has no run that is done" in told
+    assert "study: without grpo, the base, there are no differences" in told
+
+
+def test_the_auditors_script_refuses_cells_of_unlike_code(tabled: Path) -> None:
+    for path in tabled.glob("*/run.json"):
+        path.write_text(json.dumps({"code": "old" if path.parent.name == "better-s1" else "new"}))
+    code, told = audited(tabled)
+    assert code == 2
+    assert "study: the cells are not of the same code, so they are not compared" in told and "old: better-s1" in told
+
+
+def test_what_is_no_study_is_refused_in_a_sentence(tmp_path: Path, tabled: Path) -> None:
+    (tabled / "ablation.csv").unlink()
+    for folder, said in ((tmp_path, "has no study.json that can be read"), (tabled, "study has no ablation.csv")):
+        code, told = audited(folder)
+        assert code == 2 and said in told
+
+
+def test_sums_of_zero_are_equal_but_for_rounding() -> None:
+    # all 8 patterns of (1, 3, -4) have a sum at least as far from 0 as theirs, which is 0
+    gaps = [1 / 140, 3 / 140, -4 / 140]
+    assert recompute.sign_flip(gaps) == sign_flip_test(gaps).p_value == 1.0
+
+
+@given(st.lists(st.integers(-6, 6), min_size=2, max_size=10), st.sampled_from([3, 7, 140]))
+def test_p_values_are_those_of_the_tables(gaps: list[int], tasks: int) -> None:
+    shares = [gap / tasks for gap in gaps]
+    assert recompute.sign_flip(shares) == pytest.approx(sign_flip_test(shares).p_value, abs=1e-12)
+
+
+def test_the_auditors_script_stands_alone(tabled: Path) -> None:
     assert "empg_cli" not in Path(recompute.__file__).read_text().replace("nothing of empg", "")
+    command = [sys.executable, "-I", str(Path(recompute.__file__)), str(tabled)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tabled)
+    assert (answer.returncode, answer.stdout) == (0, audited(tabled)[1]), answer.stderr
 
 
 # --- records ---------------------------------------------------------------------------------------------
@@ -151,6 +209,7 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "study" / "grpo-s0" / "checkpoints" / "weights").write_bytes(b"0" * 1000)
     (tmp_path / "study" / "better-s3" / "summary.json").unlink()  # is being played
     archive = tmp_path / "kept.tar.xz"
+    with_tables(study)
     assert records.pack(study.folder, archive) == 11
     before = archive.read_bytes()
     records.pack(study.folder, archive)
@@ -160,6 +219,9 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [cell.folder for cell in again.pending()] == ["better-s3"]
     assert len(again.done()) == 11
     assert not list((tmp_path / "again").rglob("weights"))
+    code, told = audited(tmp_path / "again")
+    assert code == 0 and "again better: 3 seeds" in told, told
+    assert (tmp_path / "again" / "runs.csv").read_bytes() == (study.folder / "runs.csv").read_bytes()
     (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").write_text("newer")
     assert records.unpack(archive, tmp_path / "again") == 0
     assert (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").read_text() == "newer"

@@ -36,7 +36,7 @@ class CreditParts:
     advantage_S: Tensor
     """Before EMPG."""
     weight_S: Tensor | None
-    """g(H_t); None without EMPG, like the next."""
+    """g(H_t) as it was used, 1 where it was not; None without EMPG, like the next."""
     clarity_S: Tensor | None
     """f(H_{t+1}), before zeta."""
     credit_S: Tensor
@@ -166,13 +166,13 @@ def _credit(settings: schema.Credit, advantage_S: Tensor, table: StepTable) -> t
             return CreditParts(table.entropy_S, advantage_S, None, None, advantage_S), {}
         case _ if not table.entropy_S.isfinite().all():  # the update will be left out and counted
             return CreditParts(table.entropy_S, advantage_S, None, None, torch.full_like(advantage_S, math.nan)), {}
-        case schema.EmpgCredit(zeta=zeta):
-            parts = _modulation(settings, table)
-            credit_S = ordered_credit(
-                advantage_S, parts, zeta=zeta, order=settings.order, scaled=settings.scaled, center=settings.center
+        case schema.EmpgCredit(zeta=zeta, order=order, scaled=scaled, center=center):
+            found = ordered_credit(
+                advantage_S, _modulation(settings, table), zeta=zeta, order=order, scaled=scaled, center=center
             )
-            metrics = modulation_metrics(advantage_S, parts, credit_S, table.next_S, zeta=zeta)
-            return CreditParts(table.entropy_S, advantage_S, parts.weight_S, parts.clarity_S, credit_S), metrics
+            parts = found.parts
+            metrics = modulation_metrics(advantage_S, parts, found.uncentred_S, found.credit_S, table.next_S)
+            return CreditParts(table.entropy_S, advantage_S, parts.weight_S, parts.clarity_S, found.credit_S), metrics
         case schema.CustomCredit():
             credit_S = brought_credit(settings, advantage_S, table.entropy_S, table.next_S)
             return CreditParts(table.entropy_S, advantage_S, None, None, credit_S), {}

@@ -22,16 +22,16 @@ def outcome_entropies(entropy_S: Tensor, was_won_S: Tensor) -> Metrics:
 
 
 def modulation_metrics(
-    advantage_S: Tensor, parts: Modulation, credit_S: Tensor, next_S: Tensor, *, zeta: float
+    advantage_S: Tensor, parts: Modulation, uncentred_S: Tensor, credit_S: Tensor, next_S: Tensor
 ) -> Metrics:
     """How EMPG spreads its weights, how far it moves credit, and which signs it turns.
 
     Args:
-        credit_S: what they came to, centred or not.
+        uncentred_S: what advantages and parts came to; A g + zeta f in EMPG itself.
+        credit_S: the same, centred or not.
     """
     if credit_S.numel() == 0:
         return {"empg/future_clarity/mean": 0.0, "empg/advantage_shift": 0.0}
-    uncentred_S = advantage_S * parts.weight_S + zeta * parts.clarity_S
     shift, size = mean((credit_S - advantage_S).abs()), mean(advantage_S.abs())
     clarity_S = parts.clarity_S[next_S >= 0]
     metrics = summary("empg/weight", parts.weight_S) | tails("empg/weight", parts.weight_S)

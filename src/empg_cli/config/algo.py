@@ -150,12 +150,14 @@ class EmpgCredit(Node):
     """Share of steps cut at either end, read by normalise=quantile; null otherwise."""
     control: Control
     """A test of EMPG, not to train with: what takes the place of a step's own entropy. none: nothing; another step's of
-    the batch (permuted) or of its trajectory (permuted_within); the trajectory's mean; inverted: confident steps are
-    given less; first_token: the entropy of the first token alone; valid_only: the mean of valid, of refused actions."""
+    the batch (permuted) or of its trajectory (permuted_within); the trajectory's mean; inverted: the same weights, the
+    greatest for the least sure step; first_token: the entropy of the first token alone; valid_only: the mean of valid,
+    of refused actions."""
     order: Order
-    """scale_then_center: the paper's; center_then_scale: (A - mean A) g; bias_only: A + mean(A) (g - 1)."""
+    """What g scales before the mean of the credit is subtracted. scale_then_center: A, as in the paper;
+    center_then_scale: A - mean A; bias_only: mean A. The rest of A stays as it is."""
     scaled: Scaled
-    """Steps that g scales: all, or those with a positive or a negative advantage."""
+    """Steps that g scales, with mean 1 over them: all, or those with a positive or a negative advantage."""
 
     @model_validator(mode="after")
     def order_tells_where_the_mean_goes(self) -> Self:

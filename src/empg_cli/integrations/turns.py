@@ -65,8 +65,9 @@ def turn_credit(
     advantage_S, entropy_S = advantage_N[row_S], entropy_NS[counts_NS]
     next_S = _following(row_S)
     parts = modulation(normalise_entropy(entropy_S), next_S, k=settings.k, k_future=settings.k_future)
-    credit_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=settings.center)
-    metrics = entropy_metrics(entropy_S) | modulation_metrics(advantage_S, parts, credit_S, next_S, zeta=settings.zeta)
+    uncentred_S = apply_modulation(advantage_S, parts, zeta=settings.zeta, center=False)
+    credit_S = uncentred_S - uncentred_S.mean() if settings.center else uncentred_S
+    metrics = entropy_metrics(entropy_S) | modulation_metrics(advantage_S, parts, uncentred_S, credit_S, next_S)
     credit_NS = torch.zeros_like(entropy_NS)
     credit_NS[counts_NS] = credit_S.to(credit_NS.dtype)
     return credit_NS, metrics
