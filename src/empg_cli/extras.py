@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from empg_cli.uvx import uvx_program
+
 CORE = (
     "typer",
     "hydra-core",
@@ -66,7 +68,9 @@ PLUGIN_EXTRAS: Mapping[str, Mapping[str, str]] = {
 
 
 def install_command(extra: str) -> str:
-    """The exact command for this installation: an editable checkout, or the published package."""
+    """The exact command for this installation: an editable checkout, the published package, or what uvx runs."""
+    if (program := uvx_program(extra)) is not None:
+        return shlex.join(program)
     if (checkout := _checkout()) is not None:
         return pip_install("-e", f"{checkout}[{extra}]")
     return pip_install(f"empg-cli[{extra}]")

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from empg_cli.uvx import uvx_program
+
 CALLED_AS, CALLED_IN = "EMPG_CALLED_AS", "EMPG_CALLED_IN"
 """In the environment, since the workers of a launcher have another command line, and a job may have another folder."""
 
@@ -61,6 +63,8 @@ def from_here(path: Path) -> Path:
 
 
 def _program(argv0: str) -> list[str]:
+    if (program := uvx_program()) is not None:
+        return program
     if Path(argv0).name == "__main__.py":
         return [_typed(Path(sys.executable)), "-m", "empg_cli"]
     if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run` puts empg on the path of its child alone

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from empg_cli import invocation
+from empg_cli.extras import install_command
 from empg_cli.invocation import eval_command, resume_command
+from empg_cli.uvx import uvx_program
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = "train|eval|ablate|report|diagnose|show|play|doctor|data"
@@ -137,3 +141,19 @@ def literals(tree: ast.Module) -> list[ast.Constant]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
     ]
+
+
+@pytest.mark.parametrize("url", [None, "file:///w/empg_cli-0.1.0-py3-none-any.whl"])
+def test_under_uvx_commands_start_it_anew(url: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its environment lies in uv's cache: its path is not the user's, and nobody installs into it."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "uv" / "archive-v0" / "Q3x"))
+    found = SimpleNamespace(read_text=lambda _: url and json.dumps({"url": url}))
+    monkeypatch.setattr("empg_cli.uvx.distribution", lambda _: found)
+    package = f"empg-cli @ {url}" if url else "empg-cli"
+    invocation.remember()
+    assert shlex.split(invocation.command("doctor")) == ["uvx", "--from", package, "empg", "doctor"]
+    assert shlex.split(install_command("report")) == ["uvx", "--from", package.replace("cli", "cli[report]", 1), "empg"]
+
+
+def test_an_environment_of_ones_own_is_none_of_uvx() -> None:
+    assert uvx_program() is None
