@@ -6,9 +6,12 @@ import contextlib
 import csv
 import io
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,8 @@ from empg_cli.reports.ablation_tables import write_tables
 from empg_cli.runs.study import Study, read_study
 from empg_cli.stats.paired import sign_flip_test
 from empg_cli.studies.comparison import compare
-from scripts.why import recompute, records, shapley
+from empg_cli.studies.plan import make_study
+from scripts.why import play, recompute, records, shapley
 from tests.unit.test_ablation_tables import make as made_study
 
 # --- shares of a gain ------------------------------------------------------------------------------------
@@ -225,3 +229,50 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").write_text("newer")
     assert records.unpack(archive, tmp_path / "again") == 0
     assert (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").read_text() == "newer"
+
+
+# --- playing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in play.STUDIES if name != "fair-confirmed"])
+def test_the_studies_are_valid_commands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = make_study(play.command(name, Path("studies"))[4:])
+    assert study.folder == Path("studies") / name
+    assert len(study.cells) == {"fair": 170, "controls": 16 * 20, "mechanism": 160}[name]
+    assert {facts["updates"] for facts in study.facts.values()} == {12}
+
+
+def test_what_is_done_is_kept_and_what_was_kept_is_laid_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_study(tmp_path / "studies" / "fair")
+    monkeypatch.setattr(sys, "argv", ["play", "--pack", "--records", "kept", "fair"])
+    assert play.main() == 0
+    (tmp_path / "studies").rename(tmp_path / "before")
+    called: list[list[str]] = []
+    monkeypatch.setattr(play, "run", lambda words: called.append(words) or 3)
+    monkeypatch.setattr(sys, "argv", ["play", "--records", "kept", "fair", "controls"])
+    assert play.main() == 3  # the next is not played where one has failed
+    assert [words[4] for words in called] == ["ablation=fair"]
+    assert len(read_study(tmp_path / "studies" / "fair").done()) == 12
+
+
+def test_a_study_that_is_asked_to_end_ends_by_itself(tmp_path: Path) -> None:
+    child = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(7)); open('up', 'w'); time.sleep(60)"
+    script = f"import sys; from scripts.why.play import run; sys.exit(run([sys.executable, '-c', {child!r}]))"
+    root = str(Path(play.__file__).parents[2])
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root})
+    end = time.monotonic() + 30
+    while not (tmp_path / "up").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGINT)  # alone, it ends nothing
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 7
+
+
+def test_an_unknown_study_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["play", "unfair"])
+    with pytest.raises(SystemExit):
+        play.main()
+    assert "no study is called unfair" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Play the studies of docs/claims.md one after the other, and keep what they measured.
+
+    git checkout COMMIT                          # the `commit` in a study's plan.json: cells of other code are refused
+    python -m scripts.why.play                   # all that is left, in order; Ctrl-C keeps what is done
+    python -m scripts.why.play fair controls     # some
+    python -m scripts.why.play --pack            # only write the records, as they stand
+
+Each study lies in `--out`/NAME, and is laid out there from `--records`/NAME.tar.xz if it is not there yet, so a fresh
+checkout goes on where another one stopped. Run it on two terminals to use two cores: every cell is played once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.why.records import pack, unpack
+
+COMMON = [
+    "experiment=demo",
+    "trainer.updates=12",
+    "trainer.tasks_per_update=8",
+    "trainer.eval_before=false",
+    "trainer.eval_every=0",
+    "trainer.checkpoint_every=0",
+    "trainer.threads=1",
+    "logger=none",
+    "logger.console=quiet",
+]
+STUDIES = {
+    "fair": ["ablation=fair", "seeds=5"],
+    "fair-confirmed": [
+        "ablation=fair",
+        "ablation.tuning=null",
+        "ablation.confirms={out}/fair",
+        "seeds=20",
+        "benchmark.split=valid_unseen",
+    ],
+    "controls": ["ablation=controls", "seeds=20"],
+    "mechanism": ["ablation=mechanism", "seeds=20"],
+}
+"""In the order in which they are played; a confirmation follows what it confirms."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(STUDIES)}; all by default")
+    parser.add_argument("--out", type=Path, default=Path("studies"))
+    parser.add_argument("--records", type=Path, default=Path("docs/studies/records"))
+    parser.add_argument("--pack", action="store_true", help="play nothing, write the records of what is there")
+    parser.add_argument("--plan", action="store_true", help="play nothing, say what there is to play")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in STUDIES]:
+        parser.error(f"no study is called {', '.join(unknown)}")
+    for name in arguments.names or STUDIES:
+        folder, archive = arguments.out / name, arguments.records / f"{name}.tar.xz"
+        if archive.is_file() and not arguments.pack:
+            unpack(archive, folder)
+        code = 0
+        if not arguments.pack:
+            code = run(command(name, arguments.out, plan=arguments.plan))
+        if (folder / "study.json").is_file() and not arguments.plan:
+            print(f"{archive}: {pack(folder, archive)} finished cells")
+        if code:
+            return code
+    return 0
+
+
+def run(words: list[str]) -> int:
+    """Until it has ended by itself, also after Ctrl-C, which a terminal sends to it as well: it saves what it plays."""
+    with subprocess.Popen(words) as child:
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
+        return child.wait()
+
+
+def command(name: str, out: Path, *, plan: bool = False) -> list[str]:
+    words = [word.format(out=out) for word in STUDIES[name]]
+    shown = ["--plan"] if plan else []
+    return [sys.executable, "-m", "empg_cli", "ablate", *words, f"run_dir={out / name}", *COMMON, *shown]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
