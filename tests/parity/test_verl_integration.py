@@ -53,7 +53,12 @@ from empg_cli.integrations.verl.agent_loop import EmpgAgentLoop, EpisodeFailed, 
 from empg_cli.integrations.verl.trainer import EmpgTrainer, empg_advantage
 
 CONFIGS = Path(verl.__file__).parent / "trainer" / "config"
-GAMES = ("benchmark.train_games=4", "benchmark.eval_tasks=2", "trainer.lr_schedule=constant")
+GAMES = (
+    "benchmark.train_games=4",
+    "trainer.tasks_per_update=4",
+    "benchmark.eval_tasks=2",
+    "trainer.lr_schedule=constant",
+)
 TODAY = date(2026, 3, 1)
 
 

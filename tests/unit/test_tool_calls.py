@@ -16,6 +16,7 @@ import torch
 
 from empg_cli.algorithms.empg import modulate, step_entropy
 from empg_cli.config.algo import EmpgCredit
+from empg_cli.errors import UserError
 from empg_cli.integrations.chats import Chats
 from empg_cli.integrations.tools import OPENING, OVER, ToolEnv, ToolTasks, success
 from empg_cli.integrations.turns import on_tokens, turn_credit, turn_entropies, turn_numbers
@@ -87,6 +88,14 @@ def test_rows_name_their_tasks() -> None:
     rows = list(tasks.rows("train"))
     assert [row["info"]["task_id"] for row in rows] == [task.task_id for task in tasks.benchmark.tasks("train")]
     assert {row["prompt"][0]["content"] for row in rows} == {OPENING}
+
+
+@pytest.mark.parametrize("change", [{"number": 1}, {"number": 99}, {"number": -1}, {"task_id": "none"}])
+def test_a_row_of_other_data_is_refused(change: dict[str, object]) -> None:
+    tasks = doors()
+    info = next(tasks.rows("train"))["info"]
+    with pytest.raises(UserError, match="not what the dataset was written from"):
+        tasks.environment().reset(info=info | change)
 
 
 def test_act_is_the_only_tool() -> None:

@@ -24,7 +24,7 @@ from empg_cli.observe.wandb_artifacts import SLOWEST
 from empg_cli.observe.wandb_sink import WandbSink, stable_run_id
 from empg_cli.runs.checkpoint import MODEL
 from empg_cli.runs.rows import read_rows
-from empg_cli.runs.run_file import read_run_file
+from empg_cli.runs.run_file import read_run_file, update_run_file
 
 
 class Recording:
@@ -103,6 +103,23 @@ def test_one_that_fails_to_close_is_not_closed_again():
 def resumed(folder):
     keep_ids_with_folder(folder)
     return read_run_file(folder)
+
+
+def test_a_folder_that_went_to_another_disk_goes_on_unless_the_run_is_still_there(tmp_path, caplog):
+    run = tmp_path / "run"
+    run.mkdir()
+    keep_ids_with_folder(run)
+    stable_run_id(run, is_resumed=False)
+    there = read_run_file(run)["trackers"]["place"]
+    elsewhere = there | {"inode": "9999999:1"}  # as another device has it
+    update_run_file(run, trackers={"place": elsewhere, "trackio": "a-1"})
+    copy = shutil.copytree(run, tmp_path / "copy")
+    kept = resumed(shutil.copytree(run, tmp_path / "kept"))
+    assert "wandb_id" not in kept and "is a copy of the run in" in caplog.text
+    caplog.clear()
+    shutil.rmtree(run)
+    assert resumed(copy)["trackers"]["trackio"] == "a-1"
+    assert "wandb_id" in read_run_file(copy) and caplog.text == ""
 
 
 def test_a_copy_of_a_folder_is_no_run_that_trackers_know(tmp_path, caplog):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from empg_cli import config
-from empg_cli.integrations.verl.handover import overrides
+from empg_cli.integrations.verl.handover import _readable_from_anywhere, overrides
 from empg_cli.integrations.verl.steps import Row, RowsError, StepFacts, runs, steps_of
 from empg_cli.integrations.verl.words import notes, refused, words
 from tests.e2e.conftest import invoke
@@ -121,7 +121,13 @@ def test_the_command_writes_a_folder_and_says_what_is_otherwise(tmp_path: Path) 
     pytest.importorskip("pyarrow", reason="Parquet needs the extra: empg-cli[parquet]")
     import pyarrow.parquet as pq
 
-    given = (*VERL, "benchmark.train_games=3", "benchmark.eval_tasks=2", "algo.loss.kl_coef=0.01")
+    given = (
+        *VERL,
+        "benchmark.train_games=3",
+        "trainer.tasks_per_update=3",
+        "benchmark.eval_tasks=2",
+        "algo.loss.kl_coef=0.01",
+    )
     shown = invoke("verl", f"out={tmp_path / 'v'}", *given)
     assert "train.parquet: 3 tasks, eval.parquet: 2 tasks" in shown.stdout
     assert "verl bounds a token's k3 estimate at 10" in shown.stdout
@@ -149,6 +155,23 @@ def test_mistakes_end_in_a_sentence_and_write_nothing(
     assert says in shown.stderr and not list(tmp_path.iterdir())
 
 
+def test_fewer_tasks_than_a_batch_needs_are_refused(tmp_path: Path) -> None:
+    """verl would divide by the batches of an epoch, of which there are none."""
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra: empg-cli[parquet]")
+    given = (*VERL, "benchmark.train_games=3", "trainer.tasks_per_update=4")
+    shown = invoke("verl", f"out={tmp_path / 'v'}", *given, code=2)
+    assert "needs 4 training tasks for a batch" in shown.stderr and "set trainer.tasks_per_update=3" in shown.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_data_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    cfg = config.load([*VERL, "benchmark.data_dir=data"])
+    assert _readable_from_anywhere(cfg).benchmark.data_dir == str(tmp_path.resolve() / "data")
+    assert _readable_from_anywhere(config.load(list(VERL))).benchmark.data_dir is None
+
+
 def test_without_verl_the_plugin_says_what_to_install() -> None:
     if importlib.util.find_spec("verl") is not None:
         pytest.skip("verl is installed here")
@@ -162,4 +185,6 @@ def test_without_verl_the_plugin_says_what_to_install() -> None:
 
 def test_notes_say_what_is_otherwise() -> None:
     loud = notes(config.load([*VERL, "rollout=window", "algo=dapo_empg", "trainer.minibatches=2"]))
+    assert any("warm-up begins at 0" in note for note in notes(config.load([*VERL, "trainer.lr_warmup=5"])))
+    assert not any("warm-up" in note for note in notes(config.load([*VERL, "trainer.lr_warmup=0"])))
     assert any("max_resamples" in note for note in loud) and any("minibatches" in note for note in loud)

@@ -10,7 +10,9 @@ from empg_cli.benchmarks import base, make_benchmark
 from empg_cli.config import outside
 from empg_cli.config.benchmarks import Benchmark
 from empg_cli.config.compose import benchmark_node
+from empg_cli.errors import UserError
 from empg_cli.rollout.episode import EpisodeRules
+from empg_cli.types import Task
 
 OURS = ("alfworld", "webshop", "deepsearch")
 
@@ -46,3 +48,18 @@ def rules_of(settings: Benchmark) -> EpisodeRules:
         invalid_action_penalty=settings.invalid_action_penalty,
         penalise_refused=settings.invalid_action_scope == "admissible",
     )
+
+
+def task_of_row(benchmark: base.Benchmark, split: str, number: int, task_id: str) -> Task:
+    """The task that a row of a dataset was written for.
+
+    Raises:
+        UserError: there is another one in its place: other data, or other settings, than when the row was written.
+    """
+    tasks = benchmark.tasks(split)
+    if not 0 <= number < len(tasks) or tasks[number].task_id != task_id:
+        raise UserError(
+            f"{benchmark.name} has another task than {task_id} at {number} of {split}: the data here is not what the "
+            "dataset was written from"
+        )
+    return tasks[number]

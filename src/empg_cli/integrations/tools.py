@@ -12,7 +12,7 @@ from typing import Any
 from empg_cli.agents.plain import with_actions
 from empg_cli.benchmarks.base import Env
 from empg_cli.benchmarks.border import EnvironmentFailed, begin, reason_of, step_in_place
-from empg_cli.integrations.playing import opened, rules_of
+from empg_cli.integrations.playing import opened, rules_of, task_of_row
 from empg_cli.rollout.episode import EpisodeRules, settle
 from empg_cli.types import Step
 
@@ -76,7 +76,7 @@ class ToolEnv:
         """
         self._env, self.error = None, None
         self.steps, self.is_over, self.success, self.score = [], False, False, 0.0
-        task = self._benchmark.tasks(info["split"])[info["number"]]
+        task = task_of_row(self._benchmark, info["split"], info["number"], info["task_id"])
         try:
             self._env, observation = begin(self._benchmark, task)
         except EnvironmentFailed as failed:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empg_cli.config.secrets import without_secrets
-from empg_cli.runs.run_file import read_run_file, update_run_file
+from empg_cli.runs.run_file import RUN_FILE, read_run_file, update_run_file
 
 if TYPE_CHECKING:
     from empg_cli.config.logger import Wandb
@@ -69,7 +69,9 @@ def identity_of(
 def keep_ids_with_folder(folder: Path) -> None:
     """Where the folder is a copy of the run's, forget the runs that trackers have of it: they are the other folder's.
 
-    A folder that was moved has the inode that it had; one that was put back from a copy, its path.
+    A folder that was moved has the inode that it had, and one that was put back from a copy its path. One that has
+    neither is the run itself where it lies on another disk, or in a container, and the other folder is not there any
+    more. On the same disk a move would have kept the inode.
     """
     status, known = folder.stat(), known_to_trackers(folder)
     here = {"folder": str(folder.resolve()), "inode": f"{status.st_dev}:{status.st_ino}"}
@@ -77,10 +79,17 @@ def keep_ids_with_folder(folder: Path) -> None:
     if here == there == known.get(PLACE):
         return
     without: tuple[str, ...] = ()
-    if all(here[key] != there.get(key) for key in here):
+    is_on_its_disk = str(there.get("inode")).partition(":")[0] == str(status.st_dev)
+    if all(here[key] != there.get(key) for key in here) and (is_on_its_disk or _holds_the_run(there)):
         log.warning("%s is a copy of the run in %s: trackers get a run of its own", folder, there.get("folder"))
         known, without = {key: known[key] for key in ("name", "group") if key in known}, (WANDB_ID,)
     update_run_file(folder, without, **{TRACKERS: known | {PLACE: here}})
+
+
+def _holds_the_run(place: Mapping[str, str]) -> bool:
+    """The folder of this place is there, and says of itself that it is at this place."""
+    folder = Path(place.get("folder", ""))
+    return (folder / RUN_FILE).is_file() and known_to_trackers(folder).get(PLACE) == place
 
 
 def known_to_trackers(folder: Path) -> dict[str, Any]:

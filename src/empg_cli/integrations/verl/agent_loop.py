@@ -17,7 +17,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from empg_cli.agents.agent import AgentMaker, agents_of
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.benchmarks.base import Benchmark
-from empg_cli.errors import UserError
+from empg_cli.integrations.playing import task_of_row
 from empg_cli.integrations.verl import NAME, STEPS
 from empg_cli.integrations.verl.settings import Given, given, read
 from empg_cli.integrations.verl.steps import StepFacts
@@ -164,13 +164,7 @@ class Table:
         Raises:
             UserError: this machine has other tasks than the one that wrote the dataset.
         """
-        tasks, number, name = self.benchmark.tasks(info["split"]), int(info["index"]), info["task_id"]
-        if number >= len(tasks) or tasks[number].task_id != name:
-            raise UserError(
-                f"{self.benchmark.name} has another task than {name} at {number} of {info['split']}: the data here is "
-                "not what the dataset was written from"
-            )
-        return tasks[number]
+        return task_of_row(self.benchmark, info["split"], int(info["index"]), info["task_id"])
 
 
 @lru_cache(maxsize=4)

@@ -19,6 +19,8 @@ from empg_cli.errors import UserError
 from empg_cli.extras import install_command
 from empg_cli.integrations.verl import NAME, SETTINGS
 from empg_cli.integrations.verl.words import Words, words
+from empg_cli.runs.format import lookup
+from empg_cli.runs.study import PLACES
 from empg_cli.types import Task
 
 CONFIG, TRAIN, EVAL, SCRIPT = "empg.yaml", "train.parquet", "eval.parquet", "run.sh"
@@ -31,7 +33,7 @@ def write(cfg: TrainConfig, out: Path) -> dict[str, int]:
     """Write the folder; returns how many tasks each dataset has.
 
     Raises:
-        UserError: there is something in `out`, or no package that writes Parquet.
+        UserError: there is something in `out`, no package that writes Parquet, or fewer tasks than a batch has.
         DataError: the benchmark's data are not there.
     """
     try:
@@ -48,14 +50,30 @@ def write(cfg: TrainConfig, out: Path) -> dict[str, int]:
             rows(benchmark.name, cfg.benchmark.split, benchmark.tasks(cfg.benchmark.split)[: cfg.benchmark.eval_tasks])
         ),
     }
+    if (tasks := len(played[TRAIN])) < cfg.trainer.tasks_per_update:
+        raise UserError(
+            f"verl needs {cfg.trainer.tasks_per_update} training tasks for a batch (trainer.tasks_per_update), and "
+            f"there are {tasks}: set trainer.tasks_per_update={tasks} or lower, or give more tasks"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for name, of_split in played.items():
         pq.write_table(pa.Table.from_pylist(of_split), out / name)
-    (out / CONFIG).write_text(as_yaml(cfg), encoding="utf-8")
+    (out / CONFIG).write_text(as_yaml(_readable_from_anywhere(cfg)), encoding="utf-8")
     script = out / SCRIPT
     script.write_text(command(words(cfg), date.today()), encoding="utf-8")
     script.chmod(0o755)
     return {name: len(of_split) for name, of_split in played.items()}
+
+
+def _readable_from_anywhere(cfg: TrainConfig) -> TrainConfig:
+    """With whole names of the folders where data lies: verl's workers begin elsewhere."""
+    values = cfg.model_dump()
+    for key in PLACES:
+        above, _, name = key.rpartition(".")
+        node = lookup(values, above)
+        if isinstance(node, dict) and node.get(name):
+            node[name] = str(Path(node[name]).expanduser().resolve())
+    return TrainConfig.model_validate(values)
 
 
 def rows(benchmark: str, split: str, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:

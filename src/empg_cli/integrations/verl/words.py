@@ -62,6 +62,8 @@ def notes(cfg: TrainConfig) -> list[str]:
         said.append("verl replaces uniform groups until the batch is full (algo.sampling.max_resamples)")
     if cfg.rollout.context == "window" and cfg.trainer.minibatches > 1:
         said.append("optimiser steps of an update are as many as its rows fill, at most trainer.minibatches")
+    if cfg.trainer.lr_warmup > 0:
+        said.append("verl's warm-up begins at 0, so its first update changes nothing (trainer.lr_warmup)")
     if cfg.trainer.old_logprobs == "rollout":
         said.append("old log-probs and entropies are of the training model's pass (trainer.old_logprobs=recompute)")
     return [*said, "checkpoints, metrics, health and resuming are verl's own"]
