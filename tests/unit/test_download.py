@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -189,6 +190,42 @@ def test_redirections_are_followed_but_not_in_a_circle(serve: Serve, tmp_path: P
     server.script = [Reply(b"", 302, {"Location": "/here"})] * 9
     with pytest.raises(BadAnswerError, match="sends on more than"):
         download(f"{server.url}/here", tmp_path / "second")
+
+
+NO_ADDRESSES = (
+    "http://[bad",
+    "http://host:99999",
+    "nope://host/file",
+    "file:///etc/passwd",
+    "ftp://host/file",
+    f"http://{'a' * 70}.com",
+)
+
+
+@pytest.fixture
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        pytest.fail(f"slept {seconds} s")
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep))
+
+
+@pytest.mark.usefixtures("no_sleep")
+@pytest.mark.parametrize("address", [*NO_ADDRESSES, "http:///file", "http://host/a\0b", "host/file", ""])
+def test_what_is_no_address_is_refused_at_once(tmp_path: Path, address: str) -> None:
+    with pytest.raises(BadAnswerError, match=r"no address|cannot be asked"):
+        download(address, tmp_path / "file")
+    assert there(tmp_path) == {}
+
+
+@pytest.mark.usefixtures("no_sleep")
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_nor_is_it_followed(serve: Serve, tmp_path: Path, address: str) -> None:
+    server = serve(FileServer(CONTENT))
+    server.script = [Reply(b"", 302, {"Location": address})]
+    with pytest.raises(BadAnswerError, match=r"no address|cannot be asked"):
+        download(server.url, tmp_path / "file")
+    assert len(server.requests) == 1 and there(tmp_path) == {}
 
 
 @pytest.mark.parametrize("limit", [100_000, 299_999])

@@ -120,22 +120,45 @@ def _receive(url: str, part: Part, size: int | None, progress: Progress, timeout
 @contextlib.contextmanager
 def _answer(url: str, headers: dict[str, str], timeout_s: float) -> Iterator[httpx.Response]:
     """Redirections are followed one by one: each address has a way of its own, through a proxy or straight."""
-    place = url
+    place = _web_address(url)
     for _ in range(MOST_HOPS):
         with (
             httpx.Client(
                 proxy=proxy_for(place), verify=trusted_certificates(), trust_env=False, timeout=timeout_s
             ) as client,
-            client.stream("GET", place, headers=headers) as answer,
+            contextlib.closing(_ask(client, place, headers)) as answer,
         ):
             if not answer.has_redirect_location:
                 yield answer
                 return
-            onwards = urljoin(place, answer.headers["location"])
+            onwards = _web_address(answer.headers["location"], place)
         if urlsplit(place).scheme == "https" and urlsplit(onwards).scheme != "https":
             raise BadAnswerError(f"{_host(url)}: it sends on to an address without encryption, which is not followed")
         place = onwards
     raise BadAnswerError(f"{_host(url)}: it sends on more than {MOST_HOPS} times")
+
+
+def _web_address(text: str, base: str = "") -> str:
+    """An address, maybe relative to another. Raises BadAnswerError: no web server can be there."""
+    try:
+        address = urljoin(base, text)
+        parts = urlsplit(address)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        sender = f"{_host(base)} sends on to " if base else ""
+        raise BadAnswerError(f"{sender}{printable(text)}: this is no address such as https://host/folder")
+    return address
+
+
+def _ask(client: httpx.Client, place: str, headers: dict[str, str]) -> httpx.Response:
+    """The answer, its body not read yet. Raises BadAnswerError: what is asked cannot be sent, such as a host's name of
+    70 letters without a dot."""
+    try:
+        return client.send(client.build_request("GET", place, headers=headers), stream=True)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise BadAnswerError(f"{printable(place)} cannot be asked: {printable(str(error))}") from None
 
 
 def _is_the_rest(answer: httpx.Response, part: Part) -> bool:
