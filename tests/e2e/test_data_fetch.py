@@ -20,14 +20,14 @@ import pytest
 from empg_cli.benchmarks.alfworld import published as alfworld
 from empg_cli.benchmarks.alfworld.data import open_games
 from empg_cli.benchmarks.deepsearch.official import published as deepsearch
-from empg_cli.benchmarks.published import PublishedFile
+from empg_cli.benchmarks.published import PublishedFile, survey
 from empg_cli.benchmarks.webshop import published as webshop
 from empg_cli.services import download
 from tests.e2e.conftest import Empg
 from tests.support.disks import files_end_at
 from tests.support.files import FileServer
 from tests.support.games import GAME, PLACE
-from tests.support.server import FakeServer
+from tests.support.server import FakeServer, Reply
 
 
 def archive(games: dict[str, str] | None = None) -> bytes:
@@ -122,6 +122,19 @@ def test_what_google_drive_holds_is_the_users_to_fetch(empg: Empg) -> None:
     for file in webshop.SETS["small"]:
         assert file.address in refused.stderr and f"place it as data/{file.name}" in refused.stderr
     assert refused.stderr.count("error:") == 1
+
+
+def test_an_optional_file_that_does_not_come_holds_nothing_up(
+    empg: Empg, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    games = alfworld.GAMES
+    human = PublishedFile("human.json", "http://127.0.0.1:9/human.json", "instructions", is_needed=False)
+    monkeypatch.setitem(webshop.SETS, "small", (human, games))
+    monkeypatch.setattr(webshop, "survey", lambda folder, chosen: survey(folder, (human, games)))
+    server.script = [Reply(b"", 404)]
+    done = empg("data", "fetch", "webshop", "data_dir=data", f"mirror={server.url}")
+    assert "human.json was not fetched, and is optional: " in flat(done.stderr) and "HTTP 404" in flat(done.stderr)
+    assert [path.name for path in Path("data").iterdir()] == [games.name]
 
 
 def test_a_full_disk_keeps_what_has_come(empg: Empg, server: FakeServer) -> None:

@@ -87,6 +87,9 @@ def _fetch(benchmark: Name, source: Source, data_dir: Path, mirror: str | None) 
                     file.address, data_dir / file.name, size=file.size, sha256=file.sha256, progress=progress
                 )
         except ServiceError as error:
+            if not file.is_needed:
+                write_line(sys.stderr, printable(f"{file.name} was not fetched, and is optional: {error}"))
+                continue
             rest = by_hand(benchmark, source, absent[number:], data_dir)
             raise UserError(f"{file.name} was not fetched: {error}\n  {rest}") from None
         known = "" if file.sha256 else "; checksum not known: size and counts are checked"
