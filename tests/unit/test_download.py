@@ -112,7 +112,20 @@ def test_a_server_that_gives_a_rest_of_another_file_is_not_believed(serve: Serve
     with pytest.raises(Interrupted):
         download(server.url, tmp_path / "file", progress=stopped_at(1))
     files.content = OTHER + b"more"
-    assert download(server.url, tmp_path / "file") == hashlib.sha256(OTHER + b"more").hexdigest()
+    digest = hashlib.sha256(OTHER + b"more").hexdigest()
+    assert download(server.url, tmp_path / "file", sha256=digest) == digest
+    assert server.requests[1].headers["range"]
+
+
+def test_without_validator_and_checksum_nothing_is_gone_on_with(serve: Serve, tmp_path: Path) -> None:
+    """Another version of the same size would be mixed with the first."""
+    files = FileServer(CONTENT, etag=None)
+    server = serve(files)
+    with pytest.raises(Interrupted):
+        download(server.url, tmp_path / "file", progress=stopped_at(1))
+    files.content = OTHER
+    assert download(server.url, tmp_path / "file", size=300_000) == hashlib.sha256(OTHER).hexdigest()
+    assert "range" not in server.requests[1].headers
 
 
 def test_the_part_of_another_address_is_not_gone_on_with(serve: Serve, tmp_path: Path) -> None:
@@ -141,6 +154,14 @@ def test_another_size_is_refused_before_a_byte_is_fetched(serve: Serve, tmp_path
     with pytest.raises(BadAnswerError, match="another file: 300,000 bytes, not 300,001"):
         download(serve(FileServer(CONTENT)).url, tmp_path / "file", size=300_001, progress=lambda n, _: seen.append(n))
     assert there(tmp_path) == {} and not seen
+
+
+def test_nor_is_another_size_kept_that_the_server_did_not_tell(serve: Serve, tmp_path: Path) -> None:
+    server = serve(FileServer(CONTENT))
+    server.script = [Reply(CONTENT[:-1], says_length=False)]
+    with pytest.raises(BadAnswerError, match="another file: 299,999 bytes, not 300,000"):
+        download(server.url, tmp_path / "file", size=300_000)
+    assert there(tmp_path) == {}
 
 
 def test_what_is_there_is_never_written_over(serve: Serve, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def download(
     timeout_s: float = TIMEOUT_S,
 ) -> str:
     """Fetch a file that is not there yet; a signal, a cut line or a full disk leaves `target`.part, which the next call
-    goes on with if the server still has the same file.
+    goes on with if the server still has the same file, which its ETag, its date or the checksum tells.
 
     Args:
         target: in a folder that exists.
@@ -65,7 +65,7 @@ def download(
         NoWayError: the environment names a proxy, or certificates, that cannot be used.
         OSError: the disk refuses; the part stays. FileExistsError: `target` is there.
     """
-    with Part.of(target, url) as part:
+    with Part.of(target, url, is_checked=sha256 is not None) as part:
         failures = 0
         while not part.is_whole:
             before = part.size
@@ -78,6 +78,10 @@ def download(
                     raise NoAnswerError(f"{_host(url)}: {reason}, tried {attempts} times") from None
                 told = error.wait_s if isinstance(error, _Again) else None
                 time.sleep(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**failures if told is None else told))
+        if size not in (None, part.size):
+            came = part.size
+            part.drop()
+            raise BadAnswerError(f"{_host(url)}: what came is another file: {came:,} bytes, not {size:,}")
         digest = part.sha256()
         if sha256 not in (None, digest):
             part.drop()
