@@ -263,6 +263,10 @@ def test_missing_and_different_files_of_webshop(empg: Empg, monkeypatch: pytest.
         (("alfworld", "official_set=full", "data_dir=x"), "official_set: is not read by empg data verify"),
         (("webshop", "official_set=half", "data_dir=x"), "official_set"),
         (("alfworld", "data_dir=nowhere"), "nowhere does not exist"),
+        (
+            ("webshop", "official_set=full", "data_dir=nowhere"),
+            "data fetch webshop data_dir=nowhere official_set=full",
+        ),
         (("chess",), "chess"),
     ],
 )
