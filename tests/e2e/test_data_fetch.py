@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,14 +21,16 @@ import pytest
 from empg_cli.benchmarks.alfworld import published as alfworld
 from empg_cli.benchmarks.alfworld.data import open_games
 from empg_cli.benchmarks.deepsearch.official import published as deepsearch
-from empg_cli.benchmarks.published import PublishedFile
+from empg_cli.benchmarks.published import PublishedFile, survey
 from empg_cli.benchmarks.webshop import published as webshop
+from empg_cli.config import load
+from empg_cli.config.benchmarks import Alfworld
 from empg_cli.services import download
 from tests.e2e.conftest import Empg
 from tests.support.disks import files_end_at
 from tests.support.files import FileServer
 from tests.support.games import GAME, PLACE
-from tests.support.server import FakeServer
+from tests.support.server import FakeServer, Reply
 
 
 def archive(games: dict[str, str] | None = None) -> bytes:
@@ -122,6 +125,36 @@ def test_what_google_drive_holds_is_the_users_to_fetch(empg: Empg) -> None:
     for file in webshop.SETS["small"]:
         assert file.address in refused.stderr and f"place it as data/{file.name}" in refused.stderr
     assert refused.stderr.count("error:") == 1
+
+
+def test_a_folder_with_a_blank_in_its_name_is_quoted(empg: Empg, server: FakeServer) -> None:
+    refused = empg("data", "fetch", "alfworld", "data_dir=my data", code=2)
+    assert "place it as 'my data/json_2.1.3_tw-pddl.zip'" in flat(refused.stderr)
+    assert "data verify alfworld 'data_dir=my data'" in flat(refused.stderr)
+    done = empg("data", "fetch", "alfworld", "data_dir=my data", f"mirror={server.url}")
+    benchmark = load(shlex.split(done.stdout.splitlines()[-1]), "eval").benchmark
+    assert isinstance(benchmark, Alfworld) and benchmark.data_dir == "my data/json_2.1.3_tw-pddl.zip"
+
+
+def test_the_archive_is_no_folder_to_fetch_into(empg: Empg) -> None:
+    Path("data").mkdir()
+    Path("data/json_2.1.3_tw-pddl.zip").write_bytes(GAMES)
+    refused = empg("data", "fetch", "alfworld", "data_dir=data/json_2.1.3_tw-pddl.zip", code=2)
+    assert "json_2.1.3_tw-pddl.zip is a file" in flat(refused.stderr)
+    assert flat(refused.stderr).endswith("give the folder that it is in: data_dir=data")
+
+
+def test_an_optional_file_that_does_not_come_holds_nothing_up(
+    empg: Empg, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    games = alfworld.GAMES
+    human = PublishedFile("human.json", "http://127.0.0.1:9/human.json", "instructions", is_needed=False)
+    monkeypatch.setitem(webshop.SETS, "small", (human, games))
+    monkeypatch.setattr(webshop, "survey", lambda folder, chosen: survey(folder, (human, games)))
+    server.script = [Reply(b"", 404)]
+    done = empg("data", "fetch", "webshop", "data_dir=data", f"mirror={server.url}")
+    assert "human.json was not fetched, and is optional: " in flat(done.stderr) and "HTTP 404" in flat(done.stderr)
+    assert [path.name for path in Path("data").iterdir()] == [games.name]
 
 
 def test_a_full_disk_keeps_what_has_come(empg: Empg, server: FakeServer) -> None:
@@ -250,6 +283,10 @@ def test_missing_and_different_files_of_webshop(empg: Empg, monkeypatch: pytest.
         (("alfworld", "official_set=full", "data_dir=x"), "official_set: is not read by empg data verify"),
         (("webshop", "official_set=half", "data_dir=x"), "official_set"),
         (("alfworld", "data_dir=nowhere"), "nowhere does not exist"),
+        (
+            ("webshop", "official_set=full", "data_dir=nowhere"),
+            "data fetch webshop data_dir=nowhere official_set=full",
+        ),
         (("chess",), "chess"),
     ],
 )

@@ -37,6 +37,8 @@ class Reply:
     """Close the connection without an answer, as a server that dies."""
     cut_at: int | None = None
     """Close it after so many bytes of the body."""
+    says_length: bool = True
+    """Else the end of the connection is the end of the body."""
 
 
 Handler = Callable[[Request], Reply]
@@ -96,9 +98,10 @@ class FakeServer:
             http.send_response(reply.status)
             for name, value in {"Content-Type": "application/json", **reply.headers}.items():
                 http.send_header(name, value)
-            http.send_header("Content-Length", str(len(data)))
+            if reply.says_length:
+                http.send_header("Content-Length", str(len(data)))
             http.end_headers()
             http.wfile.write(data[: reply.cut_at])
-            http.close_connection = http.close_connection or reply.cut_at is not None
+            http.close_connection = http.close_connection or reply.cut_at is not None or not reply.says_length
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client gave up waiting, as the timeout tests want

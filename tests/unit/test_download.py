@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,7 +112,20 @@ def test_a_server_that_gives_a_rest_of_another_file_is_not_believed(serve: Serve
     with pytest.raises(Interrupted):
         download(server.url, tmp_path / "file", progress=stopped_at(1))
     files.content = OTHER + b"more"
-    assert download(server.url, tmp_path / "file") == hashlib.sha256(OTHER + b"more").hexdigest()
+    digest = hashlib.sha256(OTHER + b"more").hexdigest()
+    assert download(server.url, tmp_path / "file", sha256=digest) == digest
+    assert server.requests[1].headers["range"]
+
+
+def test_without_validator_and_checksum_nothing_is_gone_on_with(serve: Serve, tmp_path: Path) -> None:
+    """Another version of the same size would be mixed with the first."""
+    files = FileServer(CONTENT, etag=None)
+    server = serve(files)
+    with pytest.raises(Interrupted):
+        download(server.url, tmp_path / "file", progress=stopped_at(1))
+    files.content = OTHER
+    assert download(server.url, tmp_path / "file", size=300_000) == hashlib.sha256(OTHER).hexdigest()
+    assert "range" not in server.requests[1].headers
 
 
 def test_the_part_of_another_address_is_not_gone_on_with(serve: Serve, tmp_path: Path) -> None:
@@ -140,6 +154,14 @@ def test_another_size_is_refused_before_a_byte_is_fetched(serve: Serve, tmp_path
     with pytest.raises(BadAnswerError, match="another file: 300,000 bytes, not 300,001"):
         download(serve(FileServer(CONTENT)).url, tmp_path / "file", size=300_001, progress=lambda n, _: seen.append(n))
     assert there(tmp_path) == {} and not seen
+
+
+def test_nor_is_another_size_kept_that_the_server_did_not_tell(serve: Serve, tmp_path: Path) -> None:
+    server = serve(FileServer(CONTENT))
+    server.script = [Reply(CONTENT[:-1], says_length=False)]
+    with pytest.raises(BadAnswerError, match="another file: 299,999 bytes, not 300,000"):
+        download(server.url, tmp_path / "file", size=300_000)
+    assert there(tmp_path) == {}
 
 
 def test_what_is_there_is_never_written_over(serve: Serve, tmp_path: Path) -> None:
@@ -189,6 +211,42 @@ def test_redirections_are_followed_but_not_in_a_circle(serve: Serve, tmp_path: P
     server.script = [Reply(b"", 302, {"Location": "/here"})] * 9
     with pytest.raises(BadAnswerError, match="sends on more than"):
         download(f"{server.url}/here", tmp_path / "second")
+
+
+NO_ADDRESSES = (
+    "http://[bad",
+    "http://host:99999",
+    "nope://host/file",
+    "file:///etc/passwd",
+    "ftp://host/file",
+    f"http://{'a' * 70}.com",
+)
+
+
+@pytest.fixture
+def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        pytest.fail(f"slept {seconds} s")
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep))
+
+
+@pytest.mark.usefixtures("no_sleep")
+@pytest.mark.parametrize("address", [*NO_ADDRESSES, "http:///file", "http://host/a\0b", "host/file", ""])
+def test_what_is_no_address_is_refused_at_once(tmp_path: Path, address: str) -> None:
+    with pytest.raises(BadAnswerError, match=r"no address|cannot be asked"):
+        download(address, tmp_path / "file")
+    assert there(tmp_path) == {}
+
+
+@pytest.mark.usefixtures("no_sleep")
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_nor_is_it_followed(serve: Serve, tmp_path: Path, address: str) -> None:
+    server = serve(FileServer(CONTENT))
+    server.script = [Reply(b"", 302, {"Location": address})]
+    with pytest.raises(BadAnswerError, match=r"no address|cannot be asked"):
+        download(server.url, tmp_path / "file")
+    assert len(server.requests) == 1 and there(tmp_path) == {}
 
 
 @pytest.mark.parametrize("limit", [100_000, 299_999])

@@ -18,20 +18,26 @@ TITLE = "A secret must not stand in the configuration; nothing was started, and 
 SHORTEST_SECRET = 8
 """Characters of the value of a secret environment variable that is refused, and masked."""
 SECRET_NAME = re.compile(
-    r"(?i)(^|[_.-])(api_?key|(access|secret|private)_?key|token|secret|passwd|password|credentials?)$"
+    r"(?i)(^|[_.-])(api[_-]?key|(access|secret|private)[_-]?key|token|secret|passwd|password|credentials?|authorization)$"
 )
 """`max_new_tokens` and `tokens_per_microbatch` are settings, not secrets: only a whole last word counts."""
 ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
-URL_LOGIN = re.compile(r"(?<=://)(?:[^/?#\s@]+|[^/?#\s@:]+:(?!\d+(?:[/?#,'\"\]}\s]|$))[^\s@]*)@")
-"""Up to the @ of an address; also where the password has a slash in it."""
+URL_LOGIN = re.compile(r"(?<=://)(?:[^/?#\s]+|[^/?#\s@:]+:(?!\d+(?:[/?#,'\"\]}\s]|$))[^\s@]*)@")
+"""Up to the last @ before the path of an address; also where the password has a slash in it."""
 _URL_QUERY = re.compile(
     r"(?i)([?&;#](?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|passw(?:or)?d|pwd|auth|sig|signature)=)[^&#;\s]+"
 )
 _KEY = re.compile(
-    r"(?<![A-Za-z0-9])(?:(?:sk|rk|pk|tvly|glpat|xox[abprs])-(?=[\w-]*\d)[\w-]{16,}|(?:hf|gsk|jina|r8|gh[pousr]|github_pat)_"
-    r"(?=\w*\d)\w{16,}|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
+    r"(?<![A-Za-z0-9])(?:(?:sk|rk|pk|tvly|glpat|xox[abprs])-(?=[\w-]{0,99}\d)[\w-]{16,}|"
+    r"(?:hf|gsk|jina|r8|gh[pousr]|github_pat|[srp]k_(?:live|test))_(?=\w{0,99}\d)\w{16,}|"
+    r"[Bb]earer\s+(?=[\w.~+/=-]{0,99}\d)[\w.~+/=-]{6,}|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
 )
-"""The forms that well-known services give their keys."""
+"""The forms that well-known services give their keys, and what a header that holds one looks like."""
+_ASSIGNED = re.compile(
+    r"(?i)(?<![a-z0-9])((?:api[_-]?key|(?:access|secret|private)[_-]?key|secret|passwd|password|credentials?)=['\"]?)"
+    r"(?=[^\s&;,'\"]{0,99}\d)[^\s&;,'\"<>{}()\[\]$*]{6,}"
+)
+"""`api_key=foo123` within a text; a value without a digit may be a word, as in `secret=unknown`."""
 _HOLDS_NAME = re.compile(r"(?i)(^|[_.])(key|token|secret|password)_env$")
 _ADDRESS = re.compile(r"(?i)(^|[_.])urls?(\[\d+\])?$")
 _PAIR = re.compile(r"""([A-Za-z_][\w.]*)['"]?\s*[:=]\s*("[^"]*"|'[^']*'|[^\s,{}\[\]]+)""")
@@ -72,7 +78,8 @@ def without_secrets(text: str) -> str:
 def _masked(text: str, known: Sequence[str]) -> str:
     for secret in known:
         text = text.replace(secret, MASK)
-    return _KEY.sub(MASK, _URL_QUERY.sub(rf"\1{MASK}", URL_LOGIN.sub(f"{MASK}@", text)))
+    text = _URL_QUERY.sub(rf"\1{MASK}", URL_LOGIN.sub(f"{MASK}@", text))
+    return _KEY.sub(MASK, _ASSIGNED.sub(rf"\1{MASK}", text))
 
 
 def _refuse(problems: Iterable[Problem | None]) -> None:
@@ -86,24 +93,29 @@ def _problem(key: str, value: str, known: Sequence[str]) -> Problem | None:
     Args:
         known: the values of secret environment variables.
     """
+    shown = _masked(key, known)
     if _HOLDS_NAME.search(key) and value and not _may_name_a_variable(value):
         what = "is no name of an environment variable (capitals, digits, underscores): maybe the key itself"
-        hint = f"put the key into an environment variable and give its name: {key}=OPENAI_API_KEY, say"
-        return Problem(key, what, hint=hint)
+        hint = f"put the key into an environment variable and give its name: {shown}=OPENAI_API_KEY, say"
+        return Problem(shown, what, hint=hint)
     is_address = bool(_ADDRESS.search(key))
     host = re.split(r"[/?#]", value.partition("://")[2] or value)[0]
     if URL_LOGIN.search(value) or (is_address and "@" in host):
         what = "holds the user or password of an address"
     elif _URL_QUERY.search(value) and ("://" in value or is_address):
         what = "holds a key among the parameters of an address"
-    elif _KEY.search(value) or (SECRET_NAME.search(key) and value and not _is_harmless(key, value)):
+    elif (
+        _KEY.search(value)
+        or _ASSIGNED.search(value)
+        or (SECRET_NAME.search(key) and value and not _is_harmless(key, value))
+    ):
         what = "holds what looks like a key"
     elif any(secret in value for secret in known):
         what = "holds the value of a secret environment variable"
     else:
         return None
     hint = "leave it out: keys are read from environment variables, whose names api_key_env and settings like it take"
-    return Problem(key, what, hint=hint)
+    return Problem(shown, what, hint=hint)
 
 
 def _may_name_a_variable(value: str) -> bool:
@@ -119,7 +131,7 @@ def _is_harmless(key: str, value: str) -> bool:
 
 
 def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with `***` for the values of secret-looking keys, and `without_secrets` of all other text."""
+    """A copy with `***` for the values of secret-looking keys, and `without_secrets` of all other text, keys too."""
     known = _secrets_of_environment()
 
     def masked(value: Any) -> Any:
@@ -128,7 +140,7 @@ def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
                 return _masked(value, known)
             case Mapping():
                 return {
-                    key: MASK if item is not None and SECRET_NAME.search(str(key)) else masked(item)
+                    masked(key): MASK if item is not None and SECRET_NAME.search(str(key)) else masked(item)
                     for key, item in value.items()
                 }
             case list() | tuple():
@@ -167,6 +179,8 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, str]]:
     match node:
         case Mapping():
             for name, inner in node.items():
+                if _KEY.search(str(name)):
+                    yield key or "a key of the configuration", str(name)
                 yield from _leaves(inner, f"{key}.{name}" if key else str(name))
         case list() | tuple():
             for number, inner in enumerate(node):

@@ -14,6 +14,11 @@ from empg_cli.reading.guard import damaged, reading
 from empg_cli.reading.streams import DAMAGED, MOST_GROWTH, most_unpacked, open_bytes
 
 _PIECE: Final = 1 << 20
+MOST_FILES: Final = 500_000
+"""Of an archive; ALFWorld's holds 3,827 games."""
+MOST_NAME_BYTES: Final = 255
+"""Of a folder or file, and of what file systems take."""
+MOST_PATH_BYTES: Final = 2048
 
 
 def unpack(archive: Path, into: Path) -> int:
@@ -23,18 +28,22 @@ def unpack(archive: Path, into: Path) -> int:
         The number of files.
 
     Raises:
-        DataError: it is damaged, is no archive, unpacks to a bomb, or a member is a link or points outside.
+        DataError: it is damaged, is no archive, unpacks to a bomb, or a member is a link, points outside, or has a name
+            that no file can have, or that another one has.
         OSError: the disk refuses.
     """
     left, number = most_unpacked(archive.stat().st_size), 0
     for name, size, content in _members(archive):
-        refuse_unsafe(archive, name)
+        parts = PurePosixPath(name).parts
+        if not parts:
+            raise damaged(archive, f"its member {name!r} is a file without a name", DAMAGED)
+        if number == MOST_FILES:
+            raise damaged(archive, f"holds more than {MOST_FILES:,} files: no data, but a bomb")
         left -= size
         if left < 0:
             raise damaged(archive, f"unpacks to more than {MOST_GROWTH} times its size: no data, but a bomb")
-        target = into.joinpath(*PurePosixPath(name).parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with naming(target), target.open("xb") as file:
+        target = into.joinpath(*parts)
+        with naming(target), _new(target, archive, name) as file:
             while piece := _piece(archive, name, content):
                 file.write(piece)
         number += 1
@@ -42,10 +51,17 @@ def unpack(archive: Path, into: Path) -> int:
 
 
 def refuse_unsafe(where: object, name: str, hint: str = DAMAGED) -> None:
-    """A member's name that leads out of the folder it is unpacked into, on any system."""
+    """A member's name that leads out of the folder it is unpacked into, on any system, or that no file can have.
+
+    Raises:
+        DataError: it is one.
+    """
     path, elsewhere = PurePosixPath(name), PureWindowsPath(name)
     if path.is_absolute() or elsewhere.drive or elsewhere.is_absolute() or ".." in (*path.parts, *elsewhere.parts):
         raise DataError(f"{where} is not trustworthy: its member {name!r} points outside. {hint}")
+    sizes = [len(part.encode(errors="surrogatepass")) for part in path.parts]
+    if "\0" in name or max(sizes, default=0) > MOST_NAME_BYTES or sum(sizes) + len(sizes) > MOST_PATH_BYTES:
+        raise damaged(where, f"its member {name[:60]!r} has a name that no file can have", hint)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
@@ -71,6 +87,16 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
             if unpacked is None:
                 raise DataError(f"{archive}: {member.name} is a link or a device, not a file. {DAMAGED}")
             yield member.name, member.size, unpacked
+
+
+def _new(target: Path, archive: Path, name: str) -> IO[bytes]:
+    """Raises DataError: what was unpacked before is in its place, a file of that name (on some systems in other
+    letters), or a file where it wants a folder."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("xb")
+    except (FileExistsError, NotADirectoryError):
+        raise damaged(archive, f"holds {name!r} twice, or as a file and as a folder", DAMAGED) from None
 
 
 def _piece(archive: Path, name: str, content: IO[bytes]) -> bytes:

@@ -50,7 +50,7 @@ def download(
     timeout_s: float = TIMEOUT_S,
 ) -> str:
     """Fetch a file that is not there yet; a signal, a cut line or a full disk leaves `target`.part, which the next call
-    goes on with if the server still has the same file.
+    goes on with if the server still has the same file, which its ETag, its date or the checksum tells.
 
     Args:
         target: in a folder that exists.
@@ -65,7 +65,7 @@ def download(
         NoWayError: the environment names a proxy, or certificates, that cannot be used.
         OSError: the disk refuses; the part stays. FileExistsError: `target` is there.
     """
-    with Part.of(target, url) as part:
+    with Part.of(target, url, is_checked=sha256 is not None) as part:
         failures = 0
         while not part.is_whole:
             before = part.size
@@ -78,6 +78,10 @@ def download(
                     raise NoAnswerError(f"{_host(url)}: {reason}, tried {attempts} times") from None
                 told = error.wait_s if isinstance(error, _Again) else None
                 time.sleep(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**failures if told is None else told))
+        if size not in (None, part.size):
+            came = part.size
+            part.drop()
+            raise BadAnswerError(f"{_host(url)}: what came is another file: {came:,} bytes, not {size:,}")
         digest = part.sha256()
         if sha256 not in (None, digest):
             part.drop()
@@ -120,22 +124,45 @@ def _receive(url: str, part: Part, size: int | None, progress: Progress, timeout
 @contextlib.contextmanager
 def _answer(url: str, headers: dict[str, str], timeout_s: float) -> Iterator[httpx.Response]:
     """Redirections are followed one by one: each address has a way of its own, through a proxy or straight."""
-    place = url
+    place = _web_address(url)
     for _ in range(MOST_HOPS):
         with (
             httpx.Client(
                 proxy=proxy_for(place), verify=trusted_certificates(), trust_env=False, timeout=timeout_s
             ) as client,
-            client.stream("GET", place, headers=headers) as answer,
+            contextlib.closing(_ask(client, place, headers)) as answer,
         ):
             if not answer.has_redirect_location:
                 yield answer
                 return
-            onwards = urljoin(place, answer.headers["location"])
+            onwards = _web_address(answer.headers["location"], place)
         if urlsplit(place).scheme == "https" and urlsplit(onwards).scheme != "https":
             raise BadAnswerError(f"{_host(url)}: it sends on to an address without encryption, which is not followed")
         place = onwards
     raise BadAnswerError(f"{_host(url)}: it sends on more than {MOST_HOPS} times")
+
+
+def _web_address(text: str, base: str = "") -> str:
+    """An address, maybe relative to another. Raises BadAnswerError: no web server can be there."""
+    try:
+        address = urljoin(base, text)
+        parts = urlsplit(address)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        sender = f"{_host(base)} sends on to " if base else ""
+        raise BadAnswerError(f"{sender}{printable(text)}: this is no address such as https://host/folder")
+    return address
+
+
+def _ask(client: httpx.Client, place: str, headers: dict[str, str]) -> httpx.Response:
+    """The answer, its body not read yet. Raises BadAnswerError: what is asked cannot be sent, such as a host's name of
+    70 letters without a dot."""
+    try:
+        return client.send(client.build_request("GET", place, headers=headers), stream=True)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise BadAnswerError(f"{printable(place)} cannot be asked: {printable(str(error))}") from None
 
 
 def _is_the_rest(answer: httpx.Response, part: Part) -> bool:

@@ -24,6 +24,8 @@ class Part:
     _file: IO[bytes]
     _note: Path
     _url: str
+    _is_checked: bool
+    """The whole will be compared with a checksum."""
     validator: str | None = None
     """The server's ETag, or date, of the file that this is a part of."""
     total: int | None = None
@@ -32,7 +34,7 @@ class Part:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, target: Path, url: str) -> Iterator[Part]:
+    def of(cls, target: Path, url: str, *, is_checked: bool) -> Iterator[Part]:
         """That of a target, empty where nothing has come yet from this address. One process at a time: the caller sees
         to that (owner.py).
 
@@ -43,7 +45,7 @@ class Part:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         path, note = target.with_name(target.name + SUFFIX), target.with_name(target.name + NOTE)
         with naming(path), path.open("ab", buffering=0) as file:
-            part = cls(path, file, note, url)
+            part = cls(path, file, note, url, is_checked)
             part._recall()
             try:
                 yield part
@@ -57,8 +59,8 @@ class Part:
 
     @property
     def can_go_on(self) -> bool:
-        """Something has come, and whether a rest belongs to it can be told."""
-        return self.size > 0 and (self.validator is not None or self.total is not None)
+        """Something has come, and whether a rest belongs to it can be told: two versions may have the same size."""
+        return self.size > 0 and (self.validator is not None or (self._is_checked and self.total is not None))
 
     def begin(self, validator: str | None, total: int | None) -> None:
         """The file comes from its first byte on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ def run(benchmark: Name, overrides: Sequence[str]) -> None:
     example = command("data", "fetch", benchmark, "data_dir=DIR")
     words = own_words("data fetch", overrides, WORDS[benchmark], example=example)
     data_dir = folder_of(benchmark, words)
+    if data_dir.is_file():
+        folder = shlex.quote(f"data_dir={data_dir.parent}")
+        raise UserError(f"data_dir: {data_dir} is a file; give the folder that it is in: {folder}")
     source = source_of(benchmark, data_dir, words)
     with interruptible(command(*COMMAND_LINE[1:])), working_in(data_dir, "fetching"):
         _fetch(benchmark, source, data_dir, words.mirror)
@@ -87,6 +91,9 @@ def _fetch(benchmark: Name, source: Source, data_dir: Path, mirror: str | None) 
                     file.address, data_dir / file.name, size=file.size, sha256=file.sha256, progress=progress
                 )
         except ServiceError as error:
+            if not file.is_needed:
+                write_line(sys.stderr, printable(f"{file.name} was not fetched, and is optional: {error}"))
+                continue
             rest = by_hand(benchmark, source, absent[number:], data_dir)
             raise UserError(f"{file.name} was not fetched: {error}\n  {rest}") from None
         known = "" if file.sha256 else "; checksum not known: size and counts are checked"

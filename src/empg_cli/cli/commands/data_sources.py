@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from empg_cli.benchmarks.webshop import published as webshop
 from empg_cli.config.node import Node
 from empg_cli.disk import in_bytes
 from empg_cli.errors import UserError
-from empg_cli.invocation import command
+from empg_cli.invocation import as_value, command
 
 Name = Literal["alfworld", "webshop", "deepsearch"]
 
@@ -34,7 +35,7 @@ class Source:
     files: Sequence[PublishedFile]
     survey: Callable[[], Survey]
     play: str
-    """The words that play it."""
+    """The words that play it, quoted for the shell."""
     more: tuple[str, ...] = ()
     """Words that choose this set among others."""
 
@@ -42,24 +43,28 @@ class Source:
 def source_of(benchmark: Name, data_dir: Path, words: Place) -> Source:
     match benchmark:
         case "alfworld":
-            place = alfworld.place_of(data_dir)
+            place = as_value(alfworld.place_of(data_dir))
             return Source(
                 [alfworld.GAMES],
                 lambda: alfworld.survey(data_dir),
-                f"benchmark=alfworld benchmark.data_dir={place}",
+                shlex.join(["benchmark=alfworld", f"benchmark.data_dir={place}"]),
             )
         case "webshop":
             assert isinstance(words, ShopPlace)
             chosen = words.official_set
-            play = f"benchmark=webshop benchmark.data_dir={data_dir}"
+            play = shlex.join(["benchmark=webshop", f"benchmark.data_dir={as_value(data_dir)}"])
             if chosen == "full":
                 play = command("data", "compile", "webshop", str(data_dir), "--set", "full", "--out", "CATALOGUE")
             return Source(
                 webshop.SETS[chosen], lambda: webshop.survey(data_dir, chosen), play, (f"official_set={chosen}",)
             )
         case "deepsearch":
-            play = f"benchmark=deepsearch benchmark.data_dir={data_dir} benchmark.split=test"
-            return Source(deepsearch.FILES, lambda: deepsearch.survey(data_dir), play)
+            place = as_value(data_dir)
+            return Source(
+                deepsearch.FILES,
+                lambda: deepsearch.survey(data_dir),
+                shlex.join(["benchmark=deepsearch", f"benchmark.data_dir={place}", "benchmark.split=test"]),
+            )
 
 
 def folder_of(benchmark: Name, words: Place) -> Path:
@@ -79,7 +84,7 @@ def by_hand(benchmark: Name, source: Source, files: Sequence[PublishedFile], dat
         lines += [
             f"  {file.address}",
             f"    {file.holds}; {size}; sha256 {file.sha256 or 'not known'}",
-            f"    -> place it as {data_dir / file.name}",
+            f"    -> place it as {shlex.quote(str(data_dir / file.name))}",
         ]
     check = command("data", "verify", benchmark, f"data_dir={data_dir}", *source.more)
     return "\n  ".join([*lines, f"then: {check}"])

@@ -23,10 +23,10 @@ def run(benchmark: Name, overrides: Sequence[str]) -> None:
     example = command("data", "verify", benchmark, "data_dir=DIR")
     words = own_words("data verify", overrides, ShopPlace if benchmark == "webshop" else Place, example=example)
     data_dir = folder_of(benchmark, words)
-    if not data_dir.exists():
-        fetch = command("data", "fetch", benchmark, f"data_dir={data_dir}")
-        raise UserError(f"data_dir: {data_dir} does not exist; to make it: {fetch}")
     source = source_of(benchmark, data_dir, words)
+    if not data_dir.exists():
+        fetch = command("data", "fetch", benchmark, f"data_dir={data_dir}", *source.more)
+        raise UserError(f"data_dir: {data_dir} does not exist; to make it: {fetch}")
     report(benchmark, data_dir, source)
     print(printable(source.play))
 
