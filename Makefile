@@ -83,7 +83,7 @@ smollm2: $(USER_ENV)  ## Make build/smollm2-135m-instruct, a pretrained chat mod
 test: $(DEV_ENV)  ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-long: $(DEV_ENV)  ## Run the tests that take minutes: runs of several ranks, the benchmarks of GPUs and chat models
+test-long: $(DEV_ENV)  ## Run the tests that take minutes: several ranks, agents that learn, killed studies, benchmarks of GPUs and chat models
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m long
 
 test-lowest: $(BIN)/uv  ## Run a part of the tests with the oldest versions that pyproject.toml allows

@@ -45,6 +45,7 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_a_killed_study_finishes_without_repeating_a_cell_and_its_tables_are_right(empg: Empg) -> None:
     pair_of_studies(Path())
     study = Path("study")

@@ -56,7 +56,7 @@ def test_it_is_trained_evaluated_and_reported(project: Path) -> None:
     assert (project / "runs/first/report").is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reinforcement_learning_lifts_its_success(project: Path) -> None:
     """The longer run of its README, shortened: success in training went from 47 to 80 %, with seed 1, in 20 updates."""
     (line,) = re.findall(

@@ -83,7 +83,7 @@ def test_two_updates_print_id_and_ood_apart(
         assert any(line.startswith(f"last {name}") and shown in line for line in printed.out.splitlines())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reinforcement_learning_improves_it(tmp_path: Path) -> None:
     """The recipe on the ID questions alone."""
     cfg = load("experiment=deepsearch", "benchmark.split=id", f"benchmark.cache_dir={tmp_path / 'cache'}")

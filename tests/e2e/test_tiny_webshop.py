@@ -72,7 +72,7 @@ def test_two_updates_in_window_context(tmp_path: Path) -> None:
     assert train(cfg, tmp_path / "run").updates == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reinforcement_learning_improves_it(tmp_path: Path) -> None:
     """A short form of the recipe, whose first ten updates gave about twelve points."""
     cfg = load("experiment=webshop", "trainer.updates=10", "trainer.lr_schedule=constant", "trainer.eval_every=0")
