@@ -40,7 +40,6 @@ STUDIES = {
         "benchmark.split=valid_unseen",
     ],
     "controls": ["ablation=controls", "seeds=20"],
-    "mechanism": ["ablation=mechanism", "seeds=20"],
 }
 """In the order in which they are played; a confirmation follows what it confirms."""
 

@@ -1,4 +1,5 @@
-"""Whose share is a gain: Shapley values of scale, centre and bonus over the eight cells of `ablation=mechanism`.
+"""Whose share is a gain: Shapley values of scale, centre and bonus over the eight cells of `ablation=mechanism`,
+which `ablation=controls` has as well, under other names.
 
 The share of a part is the mean, over the orders in which the parts are added to GRPO, of what adding it changes. Shares
 add up to EMPG minus GRPO, seed by seed; the interval is a t interval over the seeds of which all eight cells are done.
@@ -19,6 +20,17 @@ from empg_cli.stats.intervals import t_interval
 from scripts.why.recompute import NotComparable, done_values, read_study
 
 PARTS = ("scale", "center", "bonus")
+IN_CONTROLS = {
+    "none": "grpo",
+    "scale": "scaling-uncentred",
+    "center": "center",
+    "bonus": "bonus-uncentred",
+    "scale-center": "scaling",
+    "scale-bonus": "empg-uncentred",
+    "center-bonus": "bonus",
+    "scale-center-bonus": "empg",
+}
+"""What `ablation=controls` calls each cell. GRPO is EMPG with all three parts off, bit for bit (tests/e2e)."""
 
 
 def main() -> int:
@@ -48,6 +60,8 @@ def shares_of(folder: Path) -> tuple[str, list[dict[str, float]], list[int]]:
     """
     study = read_study(folder)
     values = done_values(folder, study)
+    if study.get("name") == "controls":
+        values = {cell: values[name] for cell, name in IN_CONTROLS.items() if name in values}
     cells = [cell_of(parts) for parts in subsets()]
     if absent := [name for name in cells if name not in values]:
         raise NotComparable(f"{folder} has no run that is done of {', '.join(absent)}: shares need all eight cells")

@@ -72,6 +72,29 @@ def test_the_cells_are_those_of_the_ablation(mechanism: Path, capsys: pytest.Cap
     assert "| all | +7.0000 |" in capsys.readouterr().out
 
 
+def test_the_controls_have_the_same_cells_under_other_names(mechanism: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name by name the settings are equal; GRPO has all parts off."""
+    variants = {
+        name: yaml.safe_load((conf_dir() / "ablation" / f"{name}.yaml").read_text())["variants"]
+        for name in ("mechanism", "controls")
+    }
+    off = [f"algo.credit.{word}" for word in ("k=0.0", "zeta=0.0", "center=false")]
+    assert variants["mechanism"]["none"] == ["algo=empg", *off]
+    assert variants["controls"]["grpo"] == ["algo=grpo"]
+    for cell, name in shapley.IN_CONTROLS.items():
+        assert cell == "none" or sorted(variants["controls"][name]) == sorted(variants["mechanism"][cell]), cell
+    for cell, name in shapley.IN_CONTROLS.items():
+        for seed in range(3):
+            (mechanism / f"{cell}-s{seed}").rename(mechanism / f"as-{name}-s{seed}")
+    for folder in mechanism.glob("as-*"):
+        folder.rename(mechanism / folder.name.removeprefix("as-"))
+    study = json.loads((mechanism / "study.json").read_text())
+    cells = [{**cell, "variant": shapley.IN_CONTROLS[cell["variant"]]} for cell in study["cells"]]
+    (mechanism / "study.json").write_text(json.dumps({**study, "name": "controls", "cells": cells}))
+    shapley.main()
+    assert "| all | +7.0000 |" in capsys.readouterr().out
+
+
 def test_shares_are_over_seeds_of_which_all_cells_are_done(mechanism: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (mechanism / "scale-s2" / "summary.json").write_text(json.dumps({"exit_code": 1}))
     shapley.main()
@@ -239,7 +262,7 @@ def test_the_studies_are_valid_commands(name: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     study = make_study(play.command(name, Path("studies"))[4:])
     assert study.folder == Path("studies") / name
-    assert len(study.cells) == {"fair": 170, "controls": 16 * 20, "mechanism": 160}[name]
+    assert len(study.cells) == {"fair": 170, "controls": 21 * 20}[name]
     assert {facts["updates"] for facts in study.facts.values()} == {12}
 
 
