@@ -39,6 +39,14 @@ STUDIES = {
         "seeds=20",
         "benchmark.split=valid_unseen",
     ],
+    "fair-official": [
+        "ablation=fair",
+        "ablation.tuning=null",
+        "ablation.confirms={out}/fair",
+        "seeds=20",
+        "benchmark.split=valid_unseen",
+        "benchmark.data_dir={data}",
+    ],
     "controls": ["ablation=controls", "seeds=20"],
 }
 """In the order in which they are played; a confirmation follows what it confirms."""
@@ -49,18 +57,22 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(STUDIES)}; all by default")
     parser.add_argument("--out", type=Path, default=Path("studies"))
     parser.add_argument("--records", type=Path, default=Path("docs/studies/records"))
+    parser.add_argument("--data", type=Path, help="official ALFWorld games; without them no *-official is played")
     parser.add_argument("--pack", action="store_true", help="play nothing, write the records of what is there")
     parser.add_argument("--plan", action="store_true", help="play nothing, say what there is to play")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in STUDIES]:
         parser.error(f"no study is called {', '.join(unknown)}")
     for name in arguments.names or STUDIES:
+        if name.endswith("-official") and not (arguments.data or arguments.pack):
+            print(f"{name}: left out, as it needs the official games (--data FOLDER)")
+            continue
         folder, archive = arguments.out / name, arguments.records / f"{name}.tar.xz"
         if archive.is_file() and not arguments.pack:
             unpack(archive, folder)
         code = 0
         if not arguments.pack:
-            code = run(command(name, arguments.out, plan=arguments.plan))
+            code = run(command(name, arguments.out, data=arguments.data, plan=arguments.plan))
         if (folder / "study.json").is_file() and not arguments.plan:
             print(f"{archive}: {pack(folder, archive)} finished cells")
         if code:
@@ -76,8 +88,8 @@ def run(words: list[str]) -> int:
         return child.wait()
 
 
-def command(name: str, out: Path, *, plan: bool = False) -> list[str]:
-    words = [word.format(out=out) for word in STUDIES[name]]
+def command(name: str, out: Path, *, data: Path | None = None, plan: bool = False) -> list[str]:
+    words = [word.format(out=out, data=data) for word in STUDIES[name]]
     shown = ["--plan"] if plan else []
     return [sys.executable, "-m", "empg_cli", "ablate", *words, f"run_dir={out / name}", *COMMON, *shown]
 

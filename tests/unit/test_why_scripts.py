@@ -257,13 +257,28 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
 # --- playing ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in play.STUDIES if name != "fair-confirmed"])
+@pytest.mark.parametrize("name", ["fair", "controls"])
 def test_the_studies_are_valid_commands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = make_study(play.command(name, Path("studies"))[4:])
     assert study.folder == Path("studies") / name
     assert len(study.cells) == {"fair": 170, "controls": 21 * 20}[name]
     assert {facts["updates"] for facts in study.facts.values()} == {12}
+
+
+def test_official_games_are_played_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    called: list[list[str]] = []
+    monkeypatch.setattr(play, "run", lambda words: called.append(words) or 0)
+    monkeypatch.setattr(sys, "argv", ["play", "fair-official"])
+    assert play.main() == 0
+    assert not called and "needs the official games (--data FOLDER)" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["play", "fair-official", "--data", "games"])
+    assert play.main() == 0
+    asked = {"benchmark.data_dir=games", "ablation.confirms=studies/fair", "run_dir=studies/fair-official"}
+    assert asked <= set(called[0])
 
 
 def test_what_is_done_is_kept_and_what_was_kept_is_laid_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
