@@ -157,11 +157,16 @@ METRICS = (
         "The same / mean absolute advantage: 0 = as without EMPG, 1 = it moves as much credit as there was; "
         "left out when every advantage is 0.",
     ),
-    Metric("empg/center_offset", "advantage", "What Eq. 9 subtracts from every step: the mean of A g + zeta f."),
+    Metric(
+        "empg/center_offset",
+        "advantage",
+        "What Eq. 9 subtracts from every step: the mean of the uncentred credit, A g + zeta f or what "
+        "algo.credit.order puts in its place.",
+    ),
     Metric(
         "empg/center_flip_frac",
         "share",
-        "Steps whose sign Eq. 9 turns: A g + zeta f and the credit have opposite signs / steps.",
+        "Steps whose sign Eq. 9 turns: the uncentred credit and the credit have opposite signs / steps.",
     ),
     Metric(
         "empg/sign_flip_frac",

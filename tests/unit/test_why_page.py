@@ -1,0 +1,101 @@
+"""Tables and figures of docs/studies/why-empg.md (scripts/why), and the page against its records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from scripts.why import figures, recompute, records, tables
+
+ROOT = Path(__file__).parents[2]
+COLUMNS = (
+    "variant", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_holm", "bold",
+    "kl_loss", "entropy", "valid_actions",
+)  # fmt: skip
+NUMBERS = {
+    "grpo-00": ("5", "0.5", "0.4", "0.6", "", "", "", "", "False", "0.123", "0.456", "0.789"),
+    "empg-00": ("5", "0.6", "0.55", "0.65", "0.1", "0.04", "0.16", "0.0004", "True", "0.3", "0.5", "0.6"),
+}
+BASE, BETTER = (dict(zip(COLUMNS, (name, *numbers), strict=True)) for name, numbers in NUMBERS.items())
+WORSE = {
+    **BETTER, "variant": "empg-01", "seeds": "1", "mean": "0.45", "low": "", "high": "", "difference": "-0.05",
+    "difference_low": "", "difference_high": "", "p_holm": "0.25", "bold": "False",
+}  # fmt: skip
+
+
+def archive(path: Path, *rows: dict[str, str]) -> Path:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    with tarfile.open(path, mode="w:xz") as tar:
+        entry = tarfile.TarInfo("ablation.csv")
+        entry.size = len(text.getvalue())
+        tar.addfile(entry, io.BytesIO(text.getvalue().encode()))
+    return path
+
+
+def test_a_table_is_in_points_with_half_intervals(tmp_path: Path) -> None:
+    archive(tmp_path / "one.tar.xz", BASE, BETTER, WORSE)
+    assert tables.table(tmp_path, "one").splitlines() == [
+        "| arm | seeds | success, % | minus `grpo-00` | p (Holm) | KL | entropy | valid, % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `grpo-00` | 5 | 50.0 ± 10.0 | – | – | 0.12 | 0.46 | 79 |",
+        "| `empg-00` | 5 | 60.0 ± 5.0 | **+10.0 ± 6.0** | < 0.001 | 0.30 | 0.50 | 60 |",
+        "| `empg-01` | 1 | 45.0 | −5.0 | 0.250 | 0.30 | 0.50 | 60 |",
+    ]
+
+
+def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
+    archive(tmp_path / "one.tar.xz", BASE)
+    page = "before\n<!-- table one -->\nold\n<!-- end -->\nafter\n"
+    found = tables.filled(page, tmp_path)
+    assert found == f"before\n<!-- table one -->\n{tables.table(tmp_path, 'one')}\n<!-- end -->\nafter\n"
+    assert tables.filled(found, tmp_path) == found
+
+
+def test_the_page_has_the_tables_of_its_records() -> None:
+    page = (ROOT / tables.PAGE).read_text()
+    assert tables.filled(page, ROOT / tables.RECORDS) == page
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / tables.RECORDS).glob("*.tar.xz")), ids=lambda path: path.name)
+def test_every_number_of_a_record_is_what_its_runs_say(
+    record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records.unpack(record, tmp_path / "study")
+    assert recompute.main([str(tmp_path / "study")]) == 0, capsys.readouterr().out
+
+
+def test_draws_are_ranked_within_their_arm() -> None:
+    axes = figures.draws([BASE, WORSE, BETTER]).axes[0]
+    points = [
+        (float(x), float(y))
+        for bars in axes.containers
+        for x, y in zip(bars[0].get_xdata(), bars[0].get_ydata(), strict=True)
+    ]
+    assert points == [(0, 50), (0.3, 60), (1.3, 45)]
+    filled = [bars[0].get_markerfacecolor() == bars[0].get_color() for bars in axes.containers]
+    assert filled == [True, True, False]
+
+
+def test_the_forest_has_the_rows_from_top_to_bottom_and_lines_at_base_and_reference() -> None:
+    """A single run has no interval."""
+    axes = figures.forest([BASE, BETTER, WORSE], "empg-01").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["empg-01", "empg-00", "grpo-00"]
+    lines = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+    assert lines == [45, 50]
+
+
+def test_one_step_is_averaged_over_batches() -> None:
+    rows = [
+        {"variant": "a", "episode": episode, "action": action, "d_entropy": str(value)}
+        for episode, action, values in (("all", "all", (0.001, 0.003)), ("lost", "repeated", (0.0, -0.002)))
+        for value in values
+    ]
+    axes = figures.one_step(rows).axes[0]
+    assert [float(bars[0].get_xdata()[0]) for bars in axes.containers] == pytest.approx([2, -1])
