@@ -188,3 +188,16 @@ def test_a_secret_in_a_file_of_ones_own_is_found(tmp_path: Path) -> None:
 def test_an_address_is_one(url: str) -> None:
     with pytest.raises(ConfigError, match=r"endpoint\.base_url: must begin with http:// or https://"):
         load([*SERVER, f"endpoint.base_url='{url}'"], "eval")
+
+
+@pytest.mark.parametrize("hostile", ["eyJ", "http://a:", "a", "a.", "sk-", "bearer "])
+def test_long_hostile_text_is_read_in_one_go(hostile: str) -> None:
+    """Read anew from each of its characters it would take hours; each of these is no secret however long it is."""
+    text = hostile * (400_000 // len(hostile))
+    assert without_secrets(text) == text
+    refuse_in_words([f"run_dir={text}"])
+
+
+def test_a_token_of_three_long_parts_is_masked_whole() -> None:
+    token = ".".join(("eyJ" + "a" * 300, "eyJ" + "b" * 5000, "c" * 400))
+    assert without_secrets(f"got {token} back") == "got *** back"

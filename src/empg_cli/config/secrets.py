@@ -22,15 +22,16 @@ SECRET_NAME = re.compile(
 )
 """`max_new_tokens` and `tokens_per_microbatch` are settings, not secrets: only a whole last word counts."""
 ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
-URL_LOGIN = re.compile(r"(?<=://)(?:[^/?#\s]+|[^/?#\s@:]+:(?!\d+(?:[/?#,'\"\]}\s]|$))[^\s@]*)@")
-"""Up to the last @ before the path of an address; also where the password has a slash in it."""
+URL_LOGIN = re.compile(r"(?<=://)(?:[^/?#\s]+|[^/?#\s@:]+:(?!\d+(?:[/?#,'\"\]}\s]|$))[^\s@]{0,255})@")
+"""Up to the last @ before the path of an address; also where the password has a slash in it. (Lengths are bounded here and
+below where a long hostile text would else be read anew from each of its characters.)"""
 _URL_QUERY = re.compile(
     r"(?i)([?&;#](?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|passw(?:or)?d|pwd|auth|sig|signature)=)[^&#;\s]+"
 )
 _KEY = re.compile(
     r"(?<![A-Za-z0-9])(?:(?:sk|rk|pk|tvly|glpat|xox[abprs])-(?=[\w-]{0,99}\d)[\w-]{16,}|"
     r"(?:hf|gsk|jina|r8|gh[pousr]|github_pat|[srp]k_(?:live|test))_(?=\w{0,99}\d)\w{16,}|"
-    r"[Bb]earer\s+(?=[\w.~+/=-]{0,99}\d)[\w.~+/=-]{6,}|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
+    r"[Bb]earer\s+(?=[\w.~+/=-]{0,99}\d)[\w.~+/=-]{6,}|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,999}\.[\w-]{10,}\.[\w-]*)"
 )
 """The forms that well-known services give their keys, and what a header that holds one looks like."""
 _ASSIGNED = re.compile(
@@ -40,7 +41,7 @@ _ASSIGNED = re.compile(
 """`api_key=foo123` within a text; a value without a digit may be a word, as in `secret=unknown`."""
 _HOLDS_NAME = re.compile(r"(?i)(^|[_.])(key|token|secret|password)_env$")
 _ADDRESS = re.compile(r"(?i)(^|[_.])urls?(\[\d+\])?$")
-_PAIR = re.compile(r"""([A-Za-z_][\w.]*)['"]?\s*[:=]\s*("[^"]*"|'[^']*'|[^\s,{}\[\]]+)""")
+_PAIR = re.compile(r"""([A-Za-z_][\w.]{0,99})['"]?\s*[:=]\s*("[^"]*"|'[^']*'|[^\s,{}\[\]]+)""")
 
 
 def refuse_in_words(words: Iterable[str]) -> None:
