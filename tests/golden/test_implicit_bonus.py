@@ -81,8 +81,8 @@ def test_a_negative_mean_advantage_is_the_score_term_of_an_entropy_bonus(order: 
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-8)
     whole = policy.gradient((policy.logprob_S.exp() / policy.logprob_S.exp().detach() * entropy_S).mean())
     torch.testing.assert_close(whole, score_term + policy.gradient(entropy_S.mean()))
-    # here the least sure second token follows the likeliest first one: the credit makes that first token likelier still,
-    # which lowers its own entropy by more than it raises that of the second
+    # here the least sure second token follows the likeliest first one: the credit makes that one likelier still, which
+    # lowers the first token's entropy by more than it raises the second's
     assert torch.dot(found, score_term) > 0 > torch.dot(found, whole)
 
 

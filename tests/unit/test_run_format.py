@@ -81,6 +81,7 @@ def test_the_run_of_format_1_lacks_what_the_table_gives() -> None:
     assert sorted(lacking) == sorted([
         "model.param_dtype", "model.lora", "trainer.optimizer", "algo.advantage.penalty",
         "algo.credit.control", "algo.credit.order", "algo.credit.scaled",
+        "algo.credit.shift",
         "trainer.warm_start.keep_failed", "logger.sinks", "trainer.oom",
         "trainer.watchdog", "trainer.health.max_bad_updates", "trainer.health.max_failed_calls",
         "trainer.warm_start.file", "trainer.warm_start.epochs", "trainer.warm_start.held_out", "dist",

@@ -72,7 +72,9 @@ def test_the_cells_are_those_of_the_ablation(mechanism: Path, capsys: pytest.Cap
     assert "| all | +7.0000 |" in capsys.readouterr().out
 
 
-def test_the_controls_have_the_same_cells_under_other_names(mechanism: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_controls_have_the_same_cells_under_other_names(
+    mechanism: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Name by name the settings are equal; GRPO has all parts off."""
     variants = {
         name: yaml.safe_load((conf_dir() / "ablation" / f"{name}.yaml").read_text())["variants"]
@@ -262,7 +264,7 @@ def test_the_studies_are_valid_commands(name: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     study = make_study(play.command(name, Path("studies"))[4:])
     assert study.folder == Path("studies") / name
-    assert len(study.cells) == {"fair": 170, "controls": 21 * 20}[name]
+    assert len(study.cells) == {"fair": 170, "controls": 25 * 20}[name]
     assert {facts["updates"] for facts in study.facts.values()} == {12}
 
 

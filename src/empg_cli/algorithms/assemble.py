@@ -166,9 +166,15 @@ def _credit(settings: schema.Credit, advantage_S: Tensor, table: StepTable) -> t
             return CreditParts(table.entropy_S, advantage_S, None, None, advantage_S), {}
         case _ if not table.entropy_S.isfinite().all():  # the update will be left out and counted
             return CreditParts(table.entropy_S, advantage_S, None, None, torch.full_like(advantage_S, math.nan)), {}
-        case schema.EmpgCredit(zeta=zeta, order=order, scaled=scaled, center=center):
+        case schema.EmpgCredit(zeta=zeta, order=order, scaled=scaled, shift=shift, center=center):
             found = ordered_credit(
-                advantage_S, _modulation(settings, table), zeta=zeta, order=order, scaled=scaled, center=center
+                advantage_S,
+                _modulation(settings, table),
+                zeta=zeta,
+                order=order,
+                scaled=scaled,
+                shift=shift,
+                center=center,
             )
             parts = found.parts
             metrics = modulation_metrics(advantage_S, parts, found.uncentred_S, found.credit_S, table.next_S)

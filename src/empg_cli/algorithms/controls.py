@@ -70,7 +70,14 @@ class OrderedCredit(NamedTuple):
 
 
 def ordered_credit(
-    advantage_S: Tensor, parts: Modulation, *, zeta: float, order: Order, scaled: Scaled, center: bool
+    advantage_S: Tensor,
+    parts: Modulation,
+    *,
+    zeta: float,
+    order: Order,
+    scaled: Scaled,
+    shift: float = 0.0,
+    center: bool = True,
 ) -> OrderedCredit:
     """The credit of every step: g scales a part of the advantage, the rest of it stays as it is, B = zeta f(H_{t+1}) is
     added, and the mean of all this is subtracted (`center` = False leaves it in).
@@ -84,8 +91,11 @@ def ordered_credit(
 
     Args:
         scaled: the sign of A on the steps that g scales, with mean 1 over these; on the others it is 1.
+        shift: added to A before it is scaled, and not to the A whose sign counts. After centring shift (g - 1) is left
+            of it: the mean's part, made larger or smaller without touching anything else.
     """
     parts = replace(parts, weight_S=_on_the_sign(advantage_S, parts.weight_S, scaled))
+    advantage_S = advantage_S + shift if shift else advantage_S
     mean = advantage_S.mean()
     match order:
         case "scale_then_center":

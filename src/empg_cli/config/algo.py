@@ -158,11 +158,23 @@ class EmpgCredit(Node):
     center_then_scale: A - mean A; bias_only: mean A. The rest of A stays as it is."""
     scaled: Scaled
     """Steps that g scales, with mean 1 over them: all, or those with a positive or a negative advantage."""
+    shift: float
+    """A test of EMPG, not to train with: added to every advantage before g scales it. Without a scaling it would be
+    centred away; with one it is the mean's part alone, shift (g - 1). 0 = off."""
 
     @model_validator(mode="after")
     def order_tells_where_the_mean_goes(self) -> Self:
         if self.order != "scale_then_center" and not self.center:
             raise ValueError(f"order={self.order} says where the mean is subtracted, so center must be true")
+        return self
+
+    @model_validator(mode="after")
+    def a_shift_is_centred_away_but_for_the_scaling(self) -> Self:
+        if self.shift and (not self.center or self.order == "center_then_scale"):
+            raise ValueError(
+                "shift must be 0 unless the mean is subtracted after g has scaled it: center must be true, and order "
+                "scale_then_center or bias_only"
+            )
         return self
 
     @model_validator(mode="after")

@@ -23,8 +23,8 @@ SECRET_NAME = re.compile(
 """`max_new_tokens` and `tokens_per_microbatch` are settings, not secrets: only a whole last word counts."""
 ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 URL_LOGIN = re.compile(r"(?<=://)(?:[^/?#\s]+|[^/?#\s@:]+:(?!\d+(?:[/?#,'\"\]}\s]|$))[^\s@]{0,255})@")
-"""Up to the last @ before the path of an address; also where the password has a slash in it. (Lengths are bounded here and
-below where a long hostile text would else be read anew from each of its characters.)"""
+"""Up to the last @ before the path of an address; also where the password has a slash in it. (Lengths are bounded here
+and below where a long hostile text would else be read anew from each of its characters.)"""
 _URL_QUERY = re.compile(
     r"(?i)([?&;#](?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|passw(?:or)?d|pwd|auth|sig|signature)=)[^&#;\s]+"
 )

@@ -77,6 +77,7 @@ class EMPGTrainer(GRPOTrainer):  # type: ignore[misc]
             control="none",
             order="scale_then_center",
             scaled="all",
+            shift=0.0,
         )
         self._is_scored_N = torch.ones(0, dtype=torch.bool)
         super().__init__(*args, **kwargs)

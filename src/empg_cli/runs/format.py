@@ -71,6 +71,7 @@ ADDED: Mapping[int, tuple[Added, ...]] = {
         Added("algo.credit.control", "none", only=("algo.credit.kind", "empg")),
         Added("algo.credit.order", "scale_then_center", only=("algo.credit.kind", "empg")),
         Added("algo.credit.scaled", "all", only=("algo.credit.kind", "empg")),
+        Added("algo.credit.shift", 0.0, only=("algo.credit.kind", "empg")),
         Added("model.lora", {"rank": 0, "alpha": 32.0, "targets": None}),
         Added("trainer.optimizer", "adamw"),
         Added("trainer.oom", "stop"),
