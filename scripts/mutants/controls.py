@@ -56,6 +56,22 @@ CONTROLS = (
         _CONTROLS,
     ),
     Mutant(
+        "shift-of-the-wrong-sign",
+        "src/empg_cli/algorithms/controls.py",
+        "advantage_S + shift if shift",
+        "advantage_S - shift if shift",
+        "a shift takes out of the mean's part what it should add",
+        _CONTROLS,
+    ),
+    Mutant(
+        "shift-ignored",
+        "src/empg_cli/algorithms/assemble.py",
+        "shift=shift,",
+        "",
+        "algo.credit.shift is not read",
+        _CONTROLS,
+    ),
+    Mutant(
         "weights-that-were-not-used",
         "src/empg_cli/algorithms/assemble.py",
         "parts.weight_S, parts.clarity_S, found.credit_S)",
