@@ -20,9 +20,6 @@ from pathlib import Path
 from scripts.why.records import pack, unpack
 
 COMMON = [
-    "experiment=demo",
-    "trainer.updates=12",
-    "trainer.tasks_per_update=8",
     "trainer.eval_before=false",
     "trainer.eval_every=0",
     "trainer.checkpoint_every=0",
@@ -30,9 +27,18 @@ COMMON = [
     "logger=none",
     "logger.console=quiet",
 ]
+ALFWORLD = ["experiment=demo", "trainer.updates=12", "trainer.tasks_per_update=8"]
+SMALL_TUNING = [
+    "ablation=fair",
+    "ablation.tuning.draws=8",
+    "ablation.tuning.space={{trainer.lr: [0.000125, 0.00025, 0.0005, 0.001]}}",
+    "seeds=3",
+]
+"""Lower rates: both recipes say that higher ones harm (docs/tiny-agent.md)."""
 STUDIES = {
-    "fair": ["ablation=fair", "seeds=5"],
+    "fair": [*ALFWORLD, "ablation=fair", "seeds=5"],
     "fair-confirmed": [
+        *ALFWORLD,
         "ablation=fair",
         "ablation.tuning=null",
         "ablation.confirms={out}/fair",
@@ -40,6 +46,7 @@ STUDIES = {
         "benchmark.split=valid_unseen",
     ],
     "fair-official": [
+        *ALFWORLD,
         "ablation=fair",
         "ablation.tuning=null",
         "ablation.confirms={out}/fair",
@@ -47,7 +54,16 @@ STUDIES = {
         "benchmark.split=valid_unseen",
         "benchmark.data_dir={data}",
     ],
-    "controls": ["ablation=controls", "seeds=20"],
+    "controls": [*ALFWORLD, "ablation=controls", "seeds=20"],
+    "fair-webshop": [
+        "experiment=webshop",
+        "trainer.updates=15",
+        "benchmark.split=eval",
+        "benchmark.eval_tasks=300",
+        *SMALL_TUNING,
+    ],
+    "fair-deepsearch": ["experiment=deepsearch", *SMALL_TUNING],
+    "table5": [*ALFWORLD, "ablation=paper_table5", "seeds=10"],
 }
 """In the order in which they are played; a confirmation follows what it confirms."""
 
