@@ -1,0 +1,85 @@
+"""The arms of the main comparison, from a finished tuning: prints conf/ablation/main_BENCHMARK.yaml.
+
+    python -m scripts.why.main_arms studies/fair alfworld > conf/ablation/main_alfworld.yaml
+
+Nothing is chosen here by hand. `grpo` is the best of GRPO's settings with at most the shipped entropy bonus,
+`grpo-entropy` the best of the others, `empg` the best of EMPG's; `permuted` is that one with its weights dealt out at
+random. What nobody has tuned takes over the settings of what it is nearest to: DAPO, HGPO and GraphGPO those of `grpo`,
+DAPO with EMPG those of `empg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from empg_cli.runs.study import Study
+from empg_cli.studies.comparison import compare
+from empg_cli.studies.tuning import winners
+
+SHIPPED_BONUS = 0.001
+Arms = dict[str, list[str]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("tuning", type=Path, help="folder of the finished tuning")
+    parser.add_argument("benchmark")
+    arguments = parser.parse_args()
+    sys.stdout.write(as_yaml(arguments.benchmark, main_arms(arguments.tuning)))
+
+
+def main_arms(folder: Path) -> Arms:
+    """Variant -> overrides. Raises ConfigError, as `winners` does, where arms have not had the same budget."""
+    study, best = winners(folder)
+    plain = best_of(study, "grpo", lambda bonus: bonus <= SHIPPED_BONUS)
+    entropy = best_of(study, "grpo", lambda bonus: bonus > SHIPPED_BONUS)
+    empg = list(best["empg"].overrides[1:])
+    without_statistics = [word for word in plain if not word.startswith("algo.advantage.statistics=")]
+    return {
+        "grpo": ["algo=grpo", *plain],
+        "grpo-entropy": ["algo=grpo", *entropy],
+        "empg": ["algo=empg", *empg],
+        "permuted": ["algo=empg", *empg, "algo.credit.control=permuted"],
+        "dapo": ["algo=dapo_kl", *plain],
+        "dapo-empg": ["algo=dapo_empg", *empg],
+        "hgpo": ["algo=hgpo", *without_statistics],
+        "graphgpo": ["algo=graphgpo", *plain],
+    }
+
+
+def best_of(study: Study, arm: str, has: Callable[[float], bool]) -> list[str]:
+    """The drawn words of the arm's best setting among those whose entropy bonus `has`, the first drawn among equals."""
+    comparison = compare(study)
+    assert comparison is not None
+    rows = {row.variant: row for row in comparison.rows}
+
+    def mean(variant: str) -> float:
+        return round(math.fsum(run.value for run in rows[variant].runs) / len(rows[variant].runs), 12)
+
+    found = [name for name in study.variants if study.arms[name] == arm and has(bonus_of(study.settings[name]))]
+    return list(rows[max(found, key=mean)].overrides[1:])
+
+
+def bonus_of(settings: Mapping[str, Any]) -> float:
+    return float(settings["algo"]["loss"]["entropy_coef"])
+
+
+def as_yaml(benchmark: str, arms: Mapping[str, list[str]]) -> str:
+    lines = [
+        f"# The main comparison on {benchmark}, each arm with the settings that did best in the tuning. Made by",
+        "# scripts/why/main_arms.py, which says which; docs/studies/why-empg.md has the results.",
+        f"name: main_{benchmark}",
+        "metric: eval/success_rate",
+        "base: grpo",
+        "variants:",
+    ]
+    return "\n".join([*lines, *(f"  {name}: [{', '.join(words)}]" for name, words in arms.items())]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

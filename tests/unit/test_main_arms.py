@@ -1,0 +1,51 @@
+"""The arms of the main comparison are those that did best in the tuning (scripts/why/main_arms.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.why.main_arms import as_yaml, main_arms
+from scripts.why.records import unpack
+from scripts.why.tables import RECORDS
+from tests.unit.test_tuning import draws, in_a_folder_of_its_own, made, tuned
+
+__all__ = ["in_a_folder_of_its_own"]
+ROOT = Path(__file__).parents[2]
+TUNED = {"alfworld": "fair", "webshop": "fair-webshop", "deepsearch": "fair-deepsearch"}
+
+
+def test_the_best_of_each_kind_is_taken_and_the_untuned_take_over_the_nearest() -> None:
+    """grpo-02 and empg-01 did best; grpo-02 has no entropy bonus, grpo-01 and -03 have one and are equal."""
+    study = tuned()
+    words = [list(draw) for draw in draws(3)]
+    bonus = [draw[1] == "algo.loss.entropy_coef=0.5" for draw in words]
+    assert bonus == [True, False, True]
+    arms = main_arms(study.folder)
+    assert arms["grpo"] == ["algo=grpo", *words[1]]
+    assert arms["grpo-entropy"] == ["algo=grpo", *words[0]]
+    assert arms["empg"] == ["algo=empg", *words[0]]
+    assert arms["permuted"] == [*arms["empg"], "algo.credit.control=permuted"]
+    assert arms["dapo-empg"] == ["algo=dapo_empg", *words[0]]
+    for name, algo in {"dapo": "dapo_kl", "hgpo": "hgpo", "graphgpo": "graphgpo"}.items():
+        assert arms[name] == [f"algo={algo}", *words[1]]
+
+
+def test_what_is_printed_is_a_study(tmp_path: Path) -> None:
+    arms = main_arms(tuned().folder)
+    (tmp_path / "mine" / "ablation" / "main_smoke.yaml").write_text(as_yaml("smoke", arms))
+    study = made("ablation=main_smoke", "experiment=smoke", "run_dir=main", "seeds=1")
+    assert {cell.variant: list(cell.overrides) for cell in study.cells} == arms
+    assert (study.base, study.metric) == ("grpo", "eval/success_rate")
+
+
+@pytest.mark.parametrize("benchmark", TUNED)
+def test_the_shipped_arms_are_those_of_the_record(benchmark: str, tmp_path: Path) -> None:
+    path = ROOT / "conf" / "ablation" / f"main_{benchmark}.yaml"
+    if not path.is_file():
+        pytest.skip(f"the tuning on {benchmark} is not finished (docs/claims.md)")
+    unpack(ROOT / RECORDS / f"{TUNED[benchmark]}.tar.xz", tmp_path / "tuning")
+    assert yaml.safe_load(path.read_text())["variants"] == main_arms(tmp_path / "tuning")
+    assert path.read_text() == as_yaml(benchmark, main_arms(tmp_path / "tuning"))
