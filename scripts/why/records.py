@@ -17,6 +17,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+from scripts.why.recompute import read
+
 OF_THE_STUDY = ("study.json", "plan.json", "ablation.csv", "runs.csv")
 OF_A_CELL = ("config.yaml", "run.json", "summary.json", "metrics.jsonl")
 
@@ -36,10 +38,11 @@ def main() -> int:
 
 
 def pack(study: Path, archive: Path) -> int:
-    """Returns the number of cells that were kept: those with a `summary.json`."""
+    """Returns the number of cells that were kept: those whose run is done. One that was stopped could not go on where
+    it is laid out, without its checkpoint."""
     if not (study / "study.json").is_file():
         sys.exit(f"{study} is no study: it has no study.json")
-    cells = sorted(path.parent for path in study.glob("*-s*/summary.json"))
+    cells = sorted(path.parent for path in study.glob("*-s*/summary.json") if read(path).get("exit_code") == 0)
     files = [study / name for name in OF_THE_STUDY] + [cell / name for cell in cells for name in OF_A_CELL]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:

@@ -237,19 +237,21 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "study" / "grpo-s0" / "checkpoints").mkdir()
     (tmp_path / "study" / "grpo-s0" / "checkpoints" / "weights").write_bytes(b"0" * 1000)
     (tmp_path / "study" / "better-s3" / "summary.json").unlink()  # is being played
+    stopped = tmp_path / "study" / "better-s2" / "summary.json"
+    stopped.write_text(json.dumps({**json.loads(stopped.read_text()), "exit_code": 130}))
     archive = tmp_path / "kept.tar.xz"
     with_tables(study)
-    assert records.pack(study.folder, archive) == 11
+    assert records.pack(study.folder, archive) == 10
     before = archive.read_bytes()
     records.pack(study.folder, archive)
     assert archive.read_bytes() == before
     assert records.unpack(archive, tmp_path / "again") > 30
     again = read_study(tmp_path / "again")
-    assert [cell.folder for cell in again.pending()] == ["better-s3"]
-    assert len(again.done()) == 11
+    assert [cell.folder for cell in again.pending()] == ["better-s2", "better-s3"]
+    assert len(again.done()) == 10
     assert not list((tmp_path / "again").rglob("weights"))
     code, told = audited(tmp_path / "again")
-    assert code == 0 and "again better: 3 seeds" in told, told
+    assert code == 0 and "again better: 2 seeds" in told, told
     assert (tmp_path / "again" / "runs.csv").read_bytes() == (study.folder / "runs.csv").read_bytes()
     (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").write_text("newer")
     assert records.unpack(archive, tmp_path / "again") == 0
