@@ -51,10 +51,11 @@ def draws(rows: list[Row]) -> Any:
             mean, low, high = (100 * float(row[key] or row["mean"]) for key in ("mean", "low", "high"))
             is_default = row["variant"].endswith("-00")
             axes.errorbar(
-                rank + 0.3 * number, mean, [[mean - low], [high - mean]], fmt="os"[number], markersize=4,
+                rank + 1 + 0.3 * number, mean, [[mean - low], [high - mean]], fmt="os"[number], markersize=4,
                 color=COLOURS[number], markerfacecolor=COLOURS[number] if is_default else "white",
                 elinewidth=0.8, label=arm.upper() if not rank else None,
             )  # fmt: skip
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("settings, the best first; filled: the shipped one")
     axes.set_ylabel("success, % (95 % t interval)")
     axes.legend(frameon=False)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scripts.why.agents import EARLIER, lay_out
 from scripts.why.records import pack, unpack
 
 COMMON = [
@@ -28,6 +29,8 @@ COMMON = [
     "logger.console=quiet",
 ]
 ALFWORLD = ["experiment=demo", "trainer.updates=12", "trainer.tasks_per_update=8"]
+FRESH = list(range(5, 25))
+"""Seeds that no tuning has seen, the same as `ablation.confirms` takes."""
 SMALL_TUNING = [
     "ablation=fair",
     "ablation.tuning.draws=8",
@@ -45,6 +48,17 @@ STUDIES = {
         "seeds=20",
         "benchmark.split=valid_unseen",
     ],
+    **{
+        f"agent-{step}": [
+            *ALFWORLD,
+            "ablation=fair",
+            "ablation.tuning=null",
+            "seeds=10",
+            "model.init=pretrained",
+            f"model.path={{out}}/agents/{step}",
+        ]
+        for step in EARLIER
+    },
     "fair-official": [
         *ALFWORLD,
         "ablation=fair",
@@ -55,6 +69,7 @@ STUDIES = {
         "benchmark.data_dir={data}",
     ],
     "controls": [*ALFWORLD, "ablation=controls", "seeds=20"],
+    "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresh}", "benchmark.split=valid_unseen"],
     "fair-webshop": [
         "experiment=webshop",
         "trainer.updates=15",
@@ -87,6 +102,8 @@ def main() -> int:
         if archive.is_file() and not arguments.pack:
             unpack(archive, folder)
         code = 0
+        if name.startswith("agent-") and not arguments.pack:
+            lay_out(arguments.out / "agents")
         if not arguments.pack:
             code = run(command(name, arguments.out, data=arguments.data, plan=arguments.plan))
         if (folder / "study.json").is_file() and not arguments.plan:
@@ -105,7 +122,7 @@ def run(words: list[str]) -> int:
 
 
 def command(name: str, out: Path, *, data: Path | None = None, plan: bool = False) -> list[str]:
-    words = [word.format(out=out, data=data) for word in STUDIES[name]]
+    words = [word.format(out=out, data=data, fresh=FRESH) for word in STUDIES[name]]
     shown = ["--plan"] if plan else []
     return [sys.executable, "-m", "empg_cli", "ablate", *words, f"run_dir={out / name}", *COMMON, *shown]
 

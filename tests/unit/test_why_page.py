@@ -78,7 +78,7 @@ def test_draws_are_ranked_within_their_arm() -> None:
         for bars in axes.containers
         for x, y in zip(bars[0].get_xdata(), bars[0].get_ydata(), strict=True)
     ]
-    assert points == [(0, 50), (0.3, 60), (1.3, 45)]
+    assert points == [(1, 50), (1.3, 60), (2.3, 45)]
     filled = [bars[0].get_markerfacecolor() == bars[0].get_color() for bars in axes.containers]
     assert filled == [True, True, False]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -20,12 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empg_cli.config.location import conf_dir
+from empg_cli.model.loading import packaged_agent
 from empg_cli.reports.ablation_tables import write_tables
 from empg_cli.runs.study import Study, read_study
 from empg_cli.stats.paired import sign_flip_test
 from empg_cli.studies.comparison import compare
 from empg_cli.studies.plan import make_study
-from scripts.why import play, recompute, records, shapley
+from scripts.why import agents, play, recompute, records, shapley
 from tests.unit.test_ablation_tables import make as made_study
 
 # --- shares of a gain ------------------------------------------------------------------------------------
@@ -269,16 +271,36 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
         ("fair-webshop", 2 * 9 * 3, 15),
         ("fair-deepsearch", 2 * 9 * 3, 16),
         ("table5", 5 * 10, 12),
+        ("main-alfworld", 8 * 20, 12),
+        ("agent-1250", 2 * 10, 12),
     ],
 )
 def test_the_studies_are_valid_commands(
     name: str, cells: int, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies" / "agents").mkdir(parents=True)
+    (tmp_path / "studies" / "agents" / "1250").symlink_to(packaged_agent("alfworld"))
     study = make_study(play.command(name, Path("studies"))[4:])
     assert study.folder == Path("studies") / name
     assert len(study.cells) == cells
     assert {facts["updates"] for facts in study.facts.values()} == {updates}
+
+
+def test_earlier_agents_are_laid_out_as_they_were_shipped(tmp_path: Path) -> None:
+    root = Path(agents.__file__).parents[2]
+    for commit in agents.EARLIER.values():
+        if subprocess.run(["git", "-C", str(root), "cat-file", "-e", f"{commit}^{{commit}}"], check=False).returncode:
+            pytest.skip(f"this clone does not know {commit}: git fetch --unshallow")
+    agents.lay_out(tmp_path)
+    digests = {
+        step: hashlib.sha256((tmp_path / step / "model.safetensors").read_bytes()).hexdigest()[:16]
+        for step in agents.EARLIER
+    }
+    assert digests == {"1250": "811ac89ff5c24423", "1000": "37a3e4687e426fcc"}
+    (tmp_path / "1000" / "config.json").write_text("mine")
+    agents.lay_out(tmp_path)
+    assert (tmp_path / "1000" / "config.json").read_text() == "mine"
 
 
 def test_official_games_are_played_where_they_are(
