@@ -1,6 +1,7 @@
 """The tables of docs/studies/why-empg.md, from the records of its studies.
 
     python -m scripts.why.tables controls          # prints the table of one study
+    python -m scripts.why.tables fair-settings     # of a tuning: the arms beside each other, setting by setting
     python -m scripts.why.tables --write           # all into the page, between <!-- table NAME --> and <!-- end -->
 
 Numbers are those of `ablation.csv`, which `scripts/why/recompute.py` computes anew from the runs. A test compares the
@@ -12,10 +13,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import re
+import statistics
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from empg_cli.stats.intervals import t_interval
 
 RECORDS = Path("docs/studies/records")
 PAGE = Path("docs/studies/why-empg.md")
@@ -42,6 +48,8 @@ def filled(page: str, records: Path) -> str:
 
 
 def table(records: Path, name: str) -> str:
+    if name.endswith("-settings"):
+        return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
     rows = rows_of(records / f"{name}.tar.xz")
     base = next(row["variant"] for row in rows if not row["difference"])
     head = ["arm", "seeds", "success, %", f"minus `{base}`", "p (Holm)", "KL", "entropy", "valid, %"]
@@ -49,12 +57,60 @@ def table(records: Path, name: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def rows_of(archive: Path) -> list[Row]:
-    """Of a study's `ablation.csv`: a row for each variant."""
+def settings_table(archive: Path) -> str:
+    """Of a tuning of GRPO and EMPG: each setting, the difference paired by seed, and last its mean over all settings.
+
+    Raises:
+        StatisticsError: a setting has no seed that both have played.
+    """
+    runs: dict[str, dict[int, float]] = {}
+    for row in rows_of(archive, "runs.csv"):
+        runs.setdefault(row["variant"], {})[int(row["seed"])] = float(row["value"])
+    study = json.loads(member(archive, "study.json"))
+    numbers = [name.removeprefix("grpo-") for name in study["arms"] if name.startswith("grpo-")]
+    lines = [["setting", "GRPO, %", "EMPG, %", "EMPG − GRPO"], ["---", *["---:"] * 3]]
+    gaps: dict[str, dict[int, float]] = {}
+    for number in numbers:
+        grpo, empg = runs[f"grpo-{number}"], runs[f"empg-{number}"]
+        gaps[number] = {seed: empg[seed] - value for seed, value in grpo.items() if seed in empg}
+        words = ", ".join(_short(word) for word in _drawn(study, f"grpo-{number}"))
+        means = [f"{100 * statistics.fmean(values.values()):.1f}" for values in (grpo, empg)]
+        lines.append([f"{number} {words or 'as shipped'}", *means, _interval(list(gaps[number].values()))])
+    seeds = set.intersection(*(set(found) for found in gaps.values()))
+    everywhere = [statistics.fmean(found[seed] for found in gaps.values()) for seed in sorted(seeds)]
+    lines.append(["mean over the settings", "", "", _interval(everywhere)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _drawn(study: Mapping[str, Any], variant: str) -> list[str]:
+    """The drawn overrides of a setting, without the arm's own."""
+    return next(cell["overrides"][1:] for cell in study["cells"] if cell["variant"] == variant)
+
+
+def _short(word: str) -> str:
+    key, _, value = word.partition("=")
+    return f"{key.rpartition('.')[2].replace('entropy_coef', 'bonus')} {value}"
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Mean in points, and half of its 95 % t interval."""
+    text = f"{100 * statistics.fmean(values):+.1f}".replace("-", "−")
+    if len(values) < 2:
+        return text
+    found = t_interval(values)
+    return f"{text} ± {50 * (found.high - found.low):.1f}"
+
+
+def rows_of(archive: Path, name: str = "ablation.csv") -> list[Row]:
+    """Of one of a study's tables; `ablation.csv` has a row for each variant, `runs.csv` one for each run."""
+    return list(csv.DictReader(io.StringIO(member(archive, name))))
+
+
+def member(archive: Path, name: str) -> str:
     with tarfile.open(archive, mode="r:xz") as tar:
-        file = tar.extractfile("ablation.csv")
+        file = tar.extractfile(name)
         assert file is not None
-        return list(csv.DictReader(io.StringIO(file.read().decode())))
+        return file.read().decode()
 
 
 def cells(row: Row) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -47,6 +48,29 @@ def test_a_table_is_in_points_with_half_intervals(tmp_path: Path) -> None:
         "| `grpo-00` | 5 | 50.0 ± 10.0 | – | – | 0.12 | 0.46 | 79 |",
         "| `empg-00` | 5 | 60.0 ± 5.0 | **+10.0 ± 6.0** | < 0.001 | 0.30 | 0.50 | 60 |",
         "| `empg-01` | 1 | 45.0 | −5.0 | 0.250 | 0.30 | 0.50 | 60 |",
+    ]
+
+
+def test_arms_beside_each_other_setting_by_setting(tmp_path: Path) -> None:
+    """Seed 1 of empg-01 is not done: setting 01 has one pair, and so has the mean over both settings, (.1 + .3) / 2."""
+    values = {
+        ("grpo-00", 0): 0.5, ("empg-00", 0): 0.6, ("grpo-00", 1): 0.5, ("empg-00", 1): 0.4,
+        ("grpo-01", 0): 0.2, ("empg-01", 0): 0.5, ("grpo-01", 1): 0.4,
+    }  # fmt: skip
+    runs = "variant,seed,value\n" + "".join(f"{name},{seed},{value}\n" for (name, seed), value in values.items())
+    words = {"00": [], "01": ["trainer.lr=0.1", "algo.loss.entropy_coef=0.5"]}
+    cells = [{"variant": f"grpo-{number}", "overrides": ["algo=grpo", *own]} for number, own in words.items()]
+    study = {"arms": {f"{arm}-{number}": arm for number in words for arm in ("grpo", "empg")}, "cells": cells}
+    with tarfile.open(tmp_path / "one.tar.xz", mode="w:xz") as tar:
+        for name, text in (("runs.csv", runs), ("study.json", json.dumps(study))):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    # t of 1 degree of freedom is 12.706: .1 and -.1 have the half-width 12.706 * .1
+    assert tables.table(tmp_path, "one-settings").splitlines()[2:] == [
+        "| 00 as shipped | 50.0 | 50.0 | +0.0 ± 127.1 |",
+        "| 01 lr 0.1, bonus 0.5 | 30.0 | 50.0 | +30.0 |",
+        "| mean over the settings |  |  | +20.0 |",
     ]
 
 
