@@ -66,7 +66,7 @@ CONTROLS = (
     Mutant(
         "shift-ignored",
         "src/empg_cli/algorithms/assemble.py",
-        "shift=shift,",
+        "                shift=shift,\n",
         "",
         "algo.credit.shift is not read",
         _CONTROLS,
