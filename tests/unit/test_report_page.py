@@ -215,6 +215,7 @@ def test_ticks_are_round_numbers_with_no_more_digits_than_needed() -> None:
     assert ticks(1, 150, 6) == [50, 100, 150]
     assert tick_labels([0.0, 0.2, 0.4]) == ["0.0", "0.2", "0.4"]
     assert tick_labels([0.55, 0.6], is_share=True) == ["55 %", "60 %"]
+    assert tick_labels([768.0]) == ["768"] and tick_labels([0.3]) == ["0.30"]  # alone: a curve of one point
 
 
 def test_a_configuration_keeps_its_number_in_panels_that_lack_others(tmp_path: Path) -> None:

@@ -48,5 +48,6 @@ def tick_labels(values: Iterable[float], *, is_share: bool = False) -> list[str]
     if max(map(abs, scaled), default=0.0) < 1e-3:
         return [f"{value:.2g}" for value in scaled]
     gaps = [abs(after - before) for before, after in pairwise(scaled)]
-    decimals = max(0, -math.floor(math.log10(min(gaps)) + 1e-9)) if gaps else 2
+    alone = 0 if all(value == int(value) for value in scaled) else 2
+    decimals = max(0, -math.floor(math.log10(min(gaps)) + 1e-9)) if gaps else alone
     return [f"{value:.{decimals}f}{' %' if is_share else ''}" for value in scaled]
