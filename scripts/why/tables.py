@@ -48,6 +48,8 @@ def filled(page: str, records: Path) -> str:
 
 
 def table(records: Path, name: str) -> str:
+    if name.endswith("-temperatures"):
+        return temperatures_table(records / f"{name}.csv")
     if name.endswith("-settings"):
         return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
     rows = rows_of(records / f"{name}.tar.xz")
@@ -82,6 +84,27 @@ def settings_table(archive: Path) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def temperatures_table(path: Path) -> str:
+    """Of what scripts/why/temperatures.py wrote: success at each temperature, and differences to the first variant."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    found: dict[float, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        of_variant = found.setdefault(float(row["temperature"]), {}).setdefault(row["variant"], {})
+        of_variant[int(row["seed"])] = float(row["success_rate"])
+    base, *others = dict.fromkeys(row["variant"] for row in rows)
+    lines = [["temperature", f"`{base}`, %"], ["---:", "---:"]]
+    lines[0] += [text for name in others for text in (f"`{name}`, %", f"`{name}` − `{base}`", "seeds")]
+    lines[1] += ["---:"] * (3 * len(others))
+    for temperature, values in sorted(found.items()):
+        line = [f"{temperature:g}", f"{100 * statistics.fmean(values[base].values()):.1f}"]
+        for name in others:
+            gaps = [value - values[base][seed] for seed, value in values[name].items() if seed in values[base]]
+            line += [f"{100 * statistics.fmean(values[name].values()):.1f}", _interval(gaps), str(len(gaps))]
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _drawn(study: Mapping[str, Any], variant: str) -> list[str]:
     """The drawn overrides of a setting, without the arm's own."""
     return next(cell["overrides"][1:] for cell in study["cells"] if cell["variant"] == variant)
@@ -94,7 +117,7 @@ def _short(word: str) -> str:
 
 def _interval(values: Sequence[float]) -> str:
     """Mean in points, and half of its 95 % t interval."""
-    text = f"{100 * statistics.fmean(values):+.1f}".replace("-", "−")
+    text = f"{round(100 * statistics.fmean(values), 1) + 0.0:+.1f}".replace("-", "−")  # no minus zero
     if len(values) < 2:
         return text
     found = t_interval(values)

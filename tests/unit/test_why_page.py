@@ -74,6 +74,20 @@ def test_arms_beside_each_other_setting_by_setting(tmp_path: Path) -> None:
     ]
 
 
+def test_success_at_each_temperature_is_paired_by_seed(tmp_path: Path) -> None:
+    """At 1: .3 and .5 against .4 and .4, so -.1 and .1, half-width 12.706 * .1; seed 2 has no pair at 0."""
+    (tmp_path / "one-temperatures.csv").write_text(
+        "variant,seed,temperature,success_rate\ngrpo,1,1,0.4\ngrpo,2,1,0.4\nempg,1,1,0.3\nempg,2,1,0.5\n"
+        "grpo,1,0,0.6\nempg,1,0,0.7\nempg,2,0,0.9\n"
+    )
+    assert tables.table(tmp_path, "one-temperatures").splitlines() == [
+        "| temperature | `grpo`, % | `empg`, % | `empg` − `grpo` | seeds |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+        "| 0 | 60.0 | 80.0 | +10.0 | 1 |",
+        "| 1 | 40.0 | 40.0 | +0.0 ± 127.1 | 2 |",
+    ]
+
+
 def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
     archive(tmp_path / "one.tar.xz", BASE)
     page = "before\n<!-- table one -->\nold\n<!-- end -->\nafter\n"
