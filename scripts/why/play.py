@@ -29,6 +29,8 @@ COMMON = [
     "logger.console=quiet",
 ]
 ALFWORLD = ["experiment=demo", "trainer.updates=12", "trainer.tasks_per_update=8"]
+EARLIER_AGENT = ["model.init=pretrained", "model.path={out}/agents/1250"]
+"""The one that gains: scripts/why/agents.py."""
 FRESH = list(range(5, 25))
 """Seeds that no tuning has seen, the same as `ablation.confirms` takes."""
 SMALL_TUNING = [
@@ -59,6 +61,24 @@ STUDIES = {
         ]
         for step in EARLIER
     },
+    "fair-1250": [
+        *ALFWORLD,
+        *EARLIER_AGENT,
+        "ablation=fair",
+        "ablation.tuning.draws=12",
+        "ablation.tuning.seed=4",  # four draws of each rate, six of each statistics, none of the defaults
+        "ablation.tuning.space={{trainer.lr: [0.00025, 0.0005, 0.001], algo.advantage.penalty: [episode]}}",
+        "seeds=3",
+    ],
+    "fair-1250-confirmed": [
+        *ALFWORLD,
+        *EARLIER_AGENT,
+        "ablation=fair",
+        "ablation.tuning=null",
+        "ablation.confirms={out}/fair-1250",
+        "seeds={fresh}",
+        "benchmark.split=valid_unseen",
+    ],
     "fair-official": [
         *ALFWORLD,
         "ablation=fair",
@@ -68,7 +88,7 @@ STUDIES = {
         "benchmark.split=valid_unseen",
         "benchmark.data_dir={data}",
     ],
-    "controls": [*ALFWORLD, "ablation=controls", "seeds=20"],
+    "controls": [*ALFWORLD, *EARLIER_AGENT, "ablation=controls", "seeds=20"],
     "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresh}", "benchmark.split=valid_unseen"],
     "fair-webshop": [
         "experiment=webshop",
@@ -102,7 +122,7 @@ def main() -> int:
         if archive.is_file() and not arguments.pack:
             unpack(archive, folder)
         code = 0
-        if name.startswith("agent-") and not arguments.pack:
+        if any("agents/" in word for word in STUDIES[name]) and not arguments.pack:
             lay_out(arguments.out / "agents")
         if not arguments.pack:
             code = run(command(name, arguments.out, data=arguments.data, plan=arguments.plan))

@@ -17,7 +17,7 @@ import json
 import re
 import statistics
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ def filled(page: str, records: Path) -> str:
 def table(records: Path, name: str) -> str:
     if name.endswith("-temperatures"):
         return temperatures_table(records / f"{name}.csv")
+    if name.endswith("-training"):
+        return training_table(records / f"{name.removesuffix('-training')}.tar.xz")
     if name.endswith("-settings"):
         return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
     rows = rows_of(records / f"{name}.tar.xz")
@@ -103,6 +105,43 @@ def temperatures_table(path: Path) -> str:
             line += [f"{100 * statistics.fmean(values[name].values()):.1f}", _interval(gaps), str(len(gaps))]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+LATE = 7
+"""The first update of the later half of twelve."""
+
+
+def training_table(archive: Path) -> str:
+    """Success of training episodes from update `LATE` on, at the temperature of training, and the entropy at the first
+    update; differences are to the study's base, paired by seed."""
+    study = json.loads(member(archive, "study.json"))
+    success: dict[str, dict[int, float]] = {}
+    entropy: dict[str, list[float]] = {}
+    for variant, seed, rows in curves(archive, study):
+        late = [row["episode/success_rate"] for row in rows if row["update"] >= LATE and "episode/success_rate" in row]
+        success.setdefault(variant, {})[seed] = statistics.fmean(late)
+        entropy.setdefault(variant, []).append(rows[0]["actor/entropy"])
+    base = success[study["base"]]
+    lines = [
+        ["arm", "seeds", f"success in training, updates {LATE} on, %", f"minus `{study['base']}`", "entropy at first"]
+    ]
+    lines.append(["---", *["---:"] * 4])
+    for variant, values in success.items():
+        gaps = [value - base[seed] for seed, value in values.items() if seed in base]
+        mean = f"{100 * statistics.fmean(values.values()):.1f}"
+        gap = "–" if variant == study["base"] else _interval(gaps)
+        lines.append([f"`{variant}`", str(len(values)), mean, gap, f"{statistics.fmean(entropy[variant]):.2f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
+    """Variant, seed and the rows of metrics.jsonl of every cell that is kept."""
+    with tarfile.open(archive, mode="r:xz") as tar:
+        names = set(tar.getnames())
+        for cell in study["cells"]:
+            name = f"{cell['variant']}-s{cell['seed']}/metrics.jsonl"
+            if name in names and (file := tar.extractfile(name)) is not None:
+                yield cell["variant"], cell["seed"], [json.loads(line) for line in file.read().decode().splitlines()]
 
 
 def _drawn(study: Mapping[str, Any], variant: str) -> list[str]:

@@ -74,6 +74,28 @@ def test_arms_beside_each_other_setting_by_setting(tmp_path: Path) -> None:
     ]
 
 
+def test_success_in_training_is_of_the_later_half(tmp_path: Path) -> None:
+    """empg: (.4 + .6) / 2 = .5 from update 7 on; the row without episodes, an evaluation, does not count."""
+    cells = [{"variant": name, "seed": 3} for name in ("grpo", "empg", "not-done")]
+    files = {"study.json": json.dumps({"base": "grpo", "cells": cells})}
+    for name, late in (("grpo", (0.3, 0.3)), ("empg", (0.4, 0.6))):
+        rows = [{"update": update, "episode/success_rate": 0.9, "actor/entropy": update / 4} for update in range(1, 7)]
+        rows += [
+            {"update": 6 + n, "episode/success_rate": value, "actor/entropy": 9} for n, value in enumerate(late, 1)
+        ]
+        rows.append({"update": 8, "eval/success_rate": 0.0})
+        files[f"{name}-s3/metrics.jsonl"] = "\n".join(map(json.dumps, rows)) + "\n"
+    with tarfile.open(tmp_path / "one.tar.xz", mode="w:xz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    assert tables.table(tmp_path, "one-training").splitlines()[2:] == [
+        "| `grpo` | 1 | 30.0 | – | 0.25 |",
+        "| `empg` | 1 | 50.0 | +20.0 | 0.25 |",
+    ]
+
+
 def test_success_at_each_temperature_is_paired_by_seed(tmp_path: Path) -> None:
     """At 1: .3 and .5 against .4 and .4, so -.1 and .1, half-width 12.706 * .1; seed 2 has no pair at 0."""
     (tmp_path / "one-temperatures.csv").write_text(
