@@ -24,7 +24,7 @@ from tests.support.tool_calls import Doors, doors
 
 KEYS = {"train_games": 5, "max_steps": 4}
 PLAIN: Any = {
-    "normalise": "minmax", "tail": None, "control": "none", "order": "scale_then_center", "scaled": "all",
+    "normalise": "minmax", "tail": None, "control": "none", "order": "scale_then_center", "scaled": "all", "shift": 0.0,
 }  # fmt: skip
 
 
