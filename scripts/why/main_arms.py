@@ -72,7 +72,7 @@ def bonus_of(settings: Mapping[str, Any]) -> float:
 def as_yaml(benchmark: str, arms: Mapping[str, list[str]]) -> str:
     lines = [
         f"# The main comparison on {benchmark}, each arm with the settings that did best in the tuning. Made by",
-        "# scripts/why/main_arms.py, which says which; docs/studies/why-empg.md has the results.",
+        "# scripts/why/main_arms.py, which says which; docs/studies/why-empg.md says what is asked.",
         f"name: main_{benchmark}",
         "metric: eval/success_rate",
         "base: grpo",

@@ -1,6 +1,6 @@
 """Evaluate the last checkpoints of a study again, at other temperatures: is a difference one of the temperature?
 
-    python -m scripts.why.temperatures studies/fair-confirmed docs/studies/fair-confirmed-temperatures.csv
+    python -m scripts.why.temperatures studies/fair-confirmed docs/studies/records/fair-confirmed-temperatures.csv
 
 Needs the run folders with their checkpoints, which records do not keep. Each run is first played as it was evaluated,
 and must reach the very number that it logged. Goes on where it was stopped.

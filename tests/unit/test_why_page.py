@@ -28,15 +28,20 @@ WORSE = {
 }  # fmt: skip
 
 
+def pack(path: Path, files: dict[str, str]) -> None:
+    with tarfile.open(path, mode="w:xz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+
+
 def archive(path: Path, *rows: dict[str, str]) -> Path:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
-    with tarfile.open(path, mode="w:xz") as tar:
-        entry = tarfile.TarInfo("ablation.csv")
-        entry.size = len(text.getvalue())
-        tar.addfile(entry, io.BytesIO(text.getvalue().encode()))
+    pack(path, {"ablation.csv": text.getvalue()})
     return path
 
 
@@ -61,11 +66,7 @@ def test_arms_beside_each_other_setting_by_setting(tmp_path: Path) -> None:
     words = {"00": [], "01": ["trainer.lr=0.1", "algo.loss.entropy_coef=0.5"]}
     cells = [{"variant": f"grpo-{number}", "overrides": ["algo=grpo", *own]} for number, own in words.items()]
     study = {"arms": {f"{arm}-{number}": arm for number in words for arm in ("grpo", "empg")}, "cells": cells}
-    with tarfile.open(tmp_path / "one.tar.xz", mode="w:xz") as tar:
-        for name, text in (("runs.csv", runs), ("study.json", json.dumps(study))):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
+    pack(tmp_path / "one.tar.xz", {"runs.csv": runs, "study.json": json.dumps(study)})
     # t of 1 degree of freedom is 12.706: .1 and -.1 have the half-width 12.706 * .1
     assert tables.table(tmp_path, "one-settings").splitlines()[2:] == [
         "| 00 as shipped | 50.0 | 50.0 | +0.0 ± 127.1 |",
@@ -85,11 +86,7 @@ def test_success_in_training_is_of_the_later_half(tmp_path: Path) -> None:
         ]
         rows.append({"update": 8, "eval/success_rate": 0.0})
         files[f"{name}-s3/metrics.jsonl"] = "\n".join(map(json.dumps, rows)) + "\n"
-    with tarfile.open(tmp_path / "one.tar.xz", mode="w:xz") as tar:
-        for name, text in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
+    pack(tmp_path / "one.tar.xz", files)
     assert tables.table(tmp_path, "one-training").splitlines()[2:] == [
         "| `grpo` | 1 | 30.0 | – | 0.25 |",
         "| `empg` | 1 | 50.0 | +20.0 | 0.25 |",
