@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from empg_cli import config
-from empg_cli.agents.agent import agent_maker
+from empg_cli.agents.agent import agents_of
 from empg_cli.agents.vocabulary import closed_vocabulary
 from empg_cli.benchmarks import make_benchmark
 from empg_cli.config.schema import TrainConfig
@@ -57,7 +57,7 @@ def main() -> None:
     benchmark = make_benchmark(**load_config(args, DEMONSTRATIONS[args.benchmark]).benchmark.model_dump())
     words = closed_vocabulary(cfg.benchmark.name)
     policy = load_policy(cfg.model, cfg.benchmark.name, words=words, seed=args.seed, device=torch.device("cpu"))
-    make_agent = agent_maker(cfg.benchmark, "compact", policy, context="transcript", history=0)
+    make_agent = agents_of(cfg, policy, held_out, today=None)
     engine = TorchEngine(policy, make_agent().codec.stop_ids)
     print(f"{policy.num_parameters:,} parameters, {len(policy.tokenizer)} words", flush=True)
 

@@ -1,18 +1,34 @@
-"""Lay out the tiny ALFWorld agents that earlier commits shipped: the same architecture and words, other imitation.
+"""Lay out the tiny ALFWorld agents of the studies that are not the shipped one.
 
-python -m scripts.why.agents studies/agents
+python -m scripts.why.agents studies/agents 1250 1000    # out of git's history, at once
+python -m scripts.why.agents studies/agents larger       # made anew: half an hour of CPU
 """
 
 from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+
+from empg_cli.errors import UserError
 
 EARLIER = {"1250": "2785f67", "1000": "3439de5"}
 """Step at which imitation was stopped -> a commit that shipped the agent. 1250 is the one that
 docs/studies/alfworld-tiny.md trained, of other games and another expert. 1000 is of the games and the expert of today,
 whose agent was stopped at 750. All have the same words and architecture."""
+MADE = {
+    "larger": [
+        "model.arch.hidden_size=192",
+        "model.arch.num_layers=4",
+        "model.arch.num_heads=6",
+        "model.arch.mlp_size=512",
+    ],
+    "window": ["rollout=window", "rollout.history=8"],
+}
+"""Name -> what scripts/make_tiny_agent.py is told beside what made the shipped agent."""
+ROOT = Path(__file__).parents[2]
 ASSETS = "src/empg_cli/assets/tiny-alfworld"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -20,23 +36,46 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("out", type=Path)
-    lay_out(parser.parse_args().out)
+    parser.add_argument("names", nargs="*", default=list(EARLIER), metavar="NAME")
+    arguments = parser.parse_args()
+    known = [*EARLIER, *MADE]
+    if unknown := [name for name in arguments.names if name not in known]:
+        parser.error(f"no agent is called {', '.join(unknown)}: there are {', '.join(known)}")
+    for name in arguments.names:
+        if name in MADE:
+            make(arguments.out, name)
+    lay_out(arguments.out, arguments.names)
 
 
-def lay_out(out: Path) -> None:
-    """Writes `out`/STEP for each; what is there stays.
+def lay_out(out: Path, names: Iterable[str]) -> None:
+    """Writes `out`/NAME for each earlier agent; what is there stays.
 
     Raises:
+        UserError: an agent that is made anew is not there.
         subprocess.CalledProcessError: git does not know the commit, as in a shallow clone: git fetch --unshallow.
     """
-    root = Path(__file__).parents[2]
-    for step, commit in EARLIER.items():
-        folder = out / step
+    for name in names:
+        folder = out / name
+        if name in MADE:
+            if not is_made(folder):
+                raise UserError(f"{folder} is not there: python -m scripts.why.agents {out} {name}")
+            continue
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            if not (folder / name).exists():
-                show = ["git", "-C", str(root), "show", f"{commit}:{ASSETS}/{name}"]
-                (folder / name).write_bytes(subprocess.run(show, check=True, capture_output=True).stdout)
+        for file in FILES:
+            if not (folder / file).exists():
+                show = ["git", "-C", str(ROOT), "show", f"{EARLIER[name]}:{ASSETS}/{file}"]
+                (folder / file).write_bytes(subprocess.run(show, check=True, capture_output=True).stdout)
+
+
+def make(out: Path, name: str) -> None:
+    if not is_made(out / name):
+        script = str(ROOT / "scripts" / "make_tiny_agent.py")
+        stop = ["--benchmark", "alfworld", "--stop-at", "0.30"]
+        subprocess.run([sys.executable, script, *stop, "--out", str(out / name), *MADE[name]], check=True)
+
+
+def is_made(folder: Path) -> bool:
+    return (folder / "record.json").is_file()  # written last
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.why.agents import EARLIER, lay_out
+from empg_cli.errors import UserError
+from scripts.why.agents import EARLIER, MADE, lay_out
 from scripts.why.records import pack, unpack
 
 COMMON = [
@@ -29,8 +30,14 @@ COMMON = [
     "logger.console=quiet",
 ]
 ALFWORLD = ["experiment=demo", "trainer.updates=12", "trainer.tasks_per_update=8"]
-EARLIER_AGENT = ["model.init=pretrained", "model.path={out}/agents/1250"]
-"""The one that gains: scripts/why/agents.py."""
+
+
+def agent(name: str) -> list[str]:
+    """One of scripts/why/agents.py."""
+    return ["model.init=pretrained", f"model.path={{out}}/agents/{name}"]
+
+
+GAINING = agent("1250")
 FRESH = list(range(5, 25))
 """Seeds that no tuning has seen, the same as `ablation.confirms` takes."""
 SMALL_TUNING = [
@@ -56,14 +63,13 @@ STUDIES = {
             "ablation=fair",
             "ablation.tuning=null",
             "seeds=10",
-            "model.init=pretrained",
-            f"model.path={{out}}/agents/{step}",
+            *agent(step),
         ]
         for step in EARLIER
     },
     "fair-1250": [
         *ALFWORLD,
-        *EARLIER_AGENT,
+        *GAINING,
         "ablation=fair",
         "ablation.tuning.draws=12",
         "ablation.tuning.seed=4",  # four draws of each rate, six of each statistics, none of the defaults
@@ -72,7 +78,7 @@ STUDIES = {
     ],
     "fair-1250-confirmed": [
         *ALFWORLD,
-        *EARLIER_AGENT,
+        *GAINING,
         "ablation=fair",
         "ablation.tuning=null",
         "ablation.confirms={out}/fair-1250",
@@ -88,7 +94,7 @@ STUDIES = {
         "benchmark.split=valid_unseen",
         "benchmark.data_dir={data}",
     ],
-    "controls": [*ALFWORLD, *EARLIER_AGENT, "ablation=controls", "seeds=20"],
+    "controls": [*ALFWORLD, *GAINING, "ablation=controls", "seeds=20"],
     "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresh}", "benchmark.split=valid_unseen"],
     "fair-webshop": [
         "experiment=webshop",
@@ -99,6 +105,32 @@ STUDIES = {
     ],
     "fair-deepsearch": ["experiment=deepsearch", *SMALL_TUNING],
     "table5": [*ALFWORLD, "ablation=paper_table5", "seeds=10"],
+    "larger": [
+        *ALFWORLD,
+        *agent("larger"),
+        "ablation=fair",
+        "ablation.tuning.draws=6",
+        "ablation.tuning.seed=0",  # each pair of rate and statistics once, none of the defaults
+        "ablation.tuning.space={{trainer.lr: [0.00025, 0.0005, 0.001], algo.advantage.penalty: [episode]}}",
+        "seeds=3",
+    ],
+    "larger-confirmed": [
+        *ALFWORLD,
+        *agent("larger"),
+        "ablation=fair",
+        "ablation.tuning=null",
+        "ablation.confirms={out}/larger",
+        f"seeds={FRESH[:10]}",
+        "benchmark.split=valid_unseen",
+    ],
+    "window": [
+        *ALFWORLD,
+        *agent("window"),
+        *MADE["window"],
+        "ablation=fair",
+        "ablation.tuning=null",
+        "seeds=10",
+    ],
 }
 """In the order in which they are played; a confirmation follows what it confirms."""
 
@@ -122,15 +154,21 @@ def main() -> int:
         if archive.is_file() and not arguments.pack:
             unpack(archive, folder)
         code = 0
-        if any("agents/" in word for word in STUDIES[name]) and not arguments.pack:
-            lay_out(arguments.out / "agents")
         if not arguments.pack:
+            try:
+                lay_out(arguments.out / "agents", agents_of(name))
+            except UserError as error:
+                parser.error(str(error))
             code = run(command(name, arguments.out, data=arguments.data, plan=arguments.plan))
         if (folder / "study.json").is_file() and not arguments.plan:
             print(f"{archive}: {pack(folder, archive)} finished cells")
         if code:
             return code
     return 0
+
+
+def agents_of(name: str) -> list[str]:
+    return [Path(word).name for word in STUDIES[name] if word.startswith("model.path=")]
 
 
 def run(words: list[str]) -> int:

@@ -274,6 +274,8 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
         ("main-alfworld", 8 * 20, 12),
         ("agent-1250", 2 * 10, 12),
         ("fair-1250", 2 * 13 * 3, 12),
+        ("larger", 2 * 7 * 3, 12),
+        ("window", 2 * 10, 12),
     ],
 )
 def test_the_studies_are_valid_commands(
@@ -281,7 +283,8 @@ def test_the_studies_are_valid_commands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "studies" / "agents").mkdir(parents=True)
-    (tmp_path / "studies" / "agents" / "1250").symlink_to(packaged_agent("alfworld"))
+    for agent in play.agents_of(name):
+        (tmp_path / "studies" / "agents" / agent).symlink_to(packaged_agent("alfworld"))
     study = make_study(play.command(name, Path("studies"))[4:])
     assert study.folder == Path("studies") / name
     assert len(study.cells) == cells
@@ -293,15 +296,44 @@ def test_earlier_agents_are_laid_out_as_they_were_shipped(tmp_path: Path) -> Non
     for commit in agents.EARLIER.values():
         if subprocess.run(["git", "-C", str(root), "cat-file", "-e", f"{commit}^{{commit}}"], check=False).returncode:
             pytest.skip(f"this clone does not know {commit}: git fetch --unshallow")
-    agents.lay_out(tmp_path)
+    agents.lay_out(tmp_path, agents.EARLIER)
     digests = {
         step: hashlib.sha256((tmp_path / step / "model.safetensors").read_bytes()).hexdigest()[:16]
         for step in agents.EARLIER
     }
     assert digests == {"1250": "811ac89ff5c24423", "1000": "37a3e4687e426fcc"}
     (tmp_path / "1000" / "config.json").write_text("mine")
-    agents.lay_out(tmp_path)
+    agents.lay_out(tmp_path, ["1000"])
     assert (tmp_path / "1000" / "config.json").read_text() == "mine"
+
+
+def test_what_makes_an_agent_anew_is_the_command_of_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(agents.subprocess, "run", lambda words, check: called.append(words[2:]))
+    agents.make(tmp_path, "window")
+    agents.make(tmp_path, "larger")
+    stop = ["--benchmark", "alfworld", "--stop-at", "0.30", "--out"]
+    assert called[0] == [*stop, str(tmp_path / "window"), "rollout=window", "rollout.history=8"]
+    assert called[1][:6] == [*stop, str(tmp_path / "larger")] and "model.arch.hidden_size=192" in called[1]
+    shipped = json.loads((packaged_agent("alfworld") / "record.json").read_text())["command"].split()
+    assert {"alfworld", "--stop-at", "0.30"} <= set(shipped)
+    (tmp_path / "window").mkdir()
+    (tmp_path / "window" / "record.json").touch()
+    agents.make(tmp_path, "window")
+    assert len(called) == 2  # it is there
+
+
+def test_a_study_of_an_agent_that_is_not_made_says_how_to_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(play, "run", lambda words: pytest.fail("it must not be played"))
+    monkeypatch.setattr(sys, "argv", ["play", "larger"])
+    with pytest.raises(SystemExit, match="2"):
+        play.main()
+    assert "python -m scripts.why.agents studies/agents larger" in capsys.readouterr().err
 
 
 def test_official_games_are_played_where_they_are(
