@@ -15,7 +15,8 @@ import matplotlib
 
 from empg_cli.reports.figures import COLOURS, STYLE
 from empg_cli.stats.intervals import t_interval
-from scripts.why.tables import RECORDS, Row, rows_of
+from scripts.why.records import Row, rows_of
+from scripts.why.tables import RECORDS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -11,14 +11,19 @@ Equal studies are equal files.
 from __future__ import annotations
 
 import argparse
+import csv
 import io
+import json
 import lzma
 import sys
 import tarfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from scripts.why.recompute import read
 
+Row = dict[str, str]
 OF_THE_STUDY = ("study.json", "plan.json", "ablation.csv", "runs.csv")
 OF_A_CELL = ("config.yaml", "run.json", "summary.json", "metrics.jsonl")
 
@@ -66,6 +71,36 @@ def unpack(archive: Path, study: Path) -> int:
                 tar.extract(entry, study, filter="data")
                 written += 1
     return written
+
+
+def rows_of(archive: Path, name: str = "ablation.csv") -> list[Row]:
+    """Of one of a study's tables; `ablation.csv` has a row for each variant, `runs.csv` one for each run."""
+    return list(csv.DictReader(io.StringIO(member(archive, name))))
+
+
+def member(archive: Path, name: str) -> str:
+    with tarfile.open(archive, mode="r:xz") as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return file.read().decode()
+
+
+def values_of(archive: Path) -> dict[str, dict[int, float]]:
+    """Variant -> seed -> what the study compares."""
+    values: dict[str, dict[int, float]] = {}
+    for row in rows_of(archive, "runs.csv"):
+        values.setdefault(row["variant"], {})[int(row["seed"])] = float(row["value"])
+    return values
+
+
+def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
+    """Variant, seed and the rows of metrics.jsonl of every cell that is kept."""
+    with tarfile.open(archive, mode="r:xz") as tar:
+        names = set(tar.getnames())
+        for cell in study["cells"]:
+            name = f"{cell['variant']}-s{cell['seed']}/metrics.jsonl"
+            if name in names and (file := tar.extractfile(name)) is not None:
+                yield cell["variant"], cell["seed"], [json.loads(line) for line in file.read().decode().splitlines()]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m scripts.why.tables controls          # prints the table of one study
     python -m scripts.why.tables fair-settings     # of a tuning: the arms beside each other, setting by setting
+    python -m scripts.why.tables controls-predictions
     python -m scripts.why.tables --write           # all into the page, between <!-- table NAME --> and <!-- end -->
 
 Numbers are those of `ablation.csv`, which `scripts/why/recompute.py` computes anew from the runs. A test compares the
@@ -12,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import re
 import statistics
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from empg_cli.stats.intervals import t_interval
+from scripts.why import predictions
+from scripts.why.records import Row, curves, member, rows_of, values_of
 
 RECORDS = Path("docs/studies/records")
 PAGE = Path("docs/studies/why-empg.md")
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-Row = dict[str, str]
 
 
 def main() -> None:
@@ -52,6 +52,8 @@ def table(records: Path, name: str) -> str:
         return temperatures_table(records / f"{name}.csv")
     if name.endswith("-training"):
         return training_table(records / f"{name.removesuffix('-training')}.tar.xz")
+    if name.endswith("-predictions"):
+        return predictions.table(values_of(records / f"{name.removesuffix('-predictions')}.tar.xz"))
     if name.endswith("-settings"):
         return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
     rows = rows_of(records / f"{name}.tar.xz")
@@ -67,9 +69,7 @@ def settings_table(archive: Path) -> str:
     Raises:
         StatisticsError: a setting has no seed that both have played.
     """
-    runs: dict[str, dict[int, float]] = {}
-    for row in rows_of(archive, "runs.csv"):
-        runs.setdefault(row["variant"], {})[int(row["seed"])] = float(row["value"])
+    runs = values_of(archive)
     study = json.loads(member(archive, "study.json"))
     numbers = [name.removeprefix("grpo-") for name in study["arms"] if name.startswith("grpo-")]
     lines = [["setting", "GRPO, %", "EMPG, %", "EMPG − GRPO"], ["---", *["---:"] * 3]]
@@ -134,16 +134,6 @@ def training_table(archive: Path) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
-    """Variant, seed and the rows of metrics.jsonl of every cell that is kept."""
-    with tarfile.open(archive, mode="r:xz") as tar:
-        names = set(tar.getnames())
-        for cell in study["cells"]:
-            name = f"{cell['variant']}-s{cell['seed']}/metrics.jsonl"
-            if name in names and (file := tar.extractfile(name)) is not None:
-                yield cell["variant"], cell["seed"], [json.loads(line) for line in file.read().decode().splitlines()]
-
-
 def _drawn(study: Mapping[str, Any], variant: str) -> list[str]:
     """The drawn overrides of a setting, without the arm's own."""
     return next(cell["overrides"][1:] for cell in study["cells"] if cell["variant"] == variant)
@@ -161,18 +151,6 @@ def _interval(values: Sequence[float]) -> str:
         return text
     found = t_interval(values)
     return f"{text} ± {50 * (found.high - found.low):.1f}"
-
-
-def rows_of(archive: Path, name: str = "ablation.csv") -> list[Row]:
-    """Of one of a study's tables; `ablation.csv` has a row for each variant, `runs.csv` one for each run."""
-    return list(csv.DictReader(io.StringIO(member(archive, name))))
-
-
-def member(archive: Path, name: str) -> str:
-    with tarfile.open(archive, mode="r:xz") as tar:
-        file = tar.extractfile(name)
-        assert file is not None
-        return file.read().decode()
 
 
 def cells(row: Row) -> Sequence[str]:

@@ -1,0 +1,122 @@
+"""What scripts/why/predictions.py says of the controls, on numbers made up for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from empg_cli.config.location import conf_dir
+from scripts.why import predictions, tables
+from scripts.why.predictions import PREDICTIONS, one, refutation, verdict
+
+PAGE = Path(__file__).parents[2] / "docs" / "studies" / "why-empg.md"
+
+
+@pytest.mark.parametrize(
+    ("relation", "low", "high", "p", "seen"),
+    [
+        ("more", 0.001, 0.2, None, "yes"),
+        ("more", 0.001, 0.2, 0.049, "yes"),
+        ("more", 0.001, 0.2, 0.05, "open"),  # the interval alone does not do for a primary one
+        ("more", 0.0, 0.2, None, "open"),
+        ("more", -0.2, -0.001, None, "no"),
+        ("more", -0.059, 0.059, None, "no"),  # as much
+        ("more", -0.06, 0.059, None, "open"),
+        ("more", 0.001, 0.05, None, "yes"),  # small, and yet more
+        ("less", -0.2, -0.001, 0.01, "yes"),
+        ("less", -0.2, -0.001, 0.06, "open"),
+        ("less", 0.001, 0.2, None, "no"),
+        ("less", -0.03, 0.2, None, "open"),
+        ("equal", -0.059, 0.059, None, "yes"),
+        ("equal", 0.001, 0.059, None, "yes"),
+        ("equal", 0.001, 0.06, None, "no"),
+        ("equal", -0.2, -0.001, None, "no"),
+        ("equal", -0.06, 0.01, None, "open"),
+    ],
+)
+def test_verdicts(relation: predictions.Relation, low: float, high: float, p: float | None, seen: str) -> None:
+    assert verdict(relation, low, high, p) == seen
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "is_refuted"),
+    [
+        ("`first-token` − `scaling`", -0.059, 0.059, True),
+        ("`first-token` − `scaling`", -0.061, 0.059, False),
+        ("`center-first` − `scaling`", -0.01, 0.059, True),
+        ("`center-first` − `scaling`", -0.01, 0.061, False),
+        ("`bias-only` − `center`", -0.1, 0.019, True),
+        ("`bias-only` − `center`", -0.1, 0.02, False),
+        ("`positive` − `center`", -0.01, 0.01, False),  # says nothing of the mechanism
+    ],
+)
+def test_what_refutes_the_mechanism(name: str, low: float, high: float, is_refuted: bool) -> None:
+    said = refutation({name: (low, high)})
+    assert said.startswith("The mechanism is refuted") == is_refuted
+    assert (name in said) == is_refuted
+
+
+def test_a_difference_of_differences_is_over_the_seeds_that_have_all_four() -> None:
+    values = {
+        "scaling-step-statistics": {0: 0.7, 1: 0.9},
+        "grpo-step-statistics": {0: 0.6, 1: 0.9},
+        "scaling": {0: 0.8, 1: 0.9, 2: 0.1},
+        "grpo": {0: 0.5, 2: 0.1},
+    }
+    # seed 0 alone: (.7 - .6) - (.8 - .5) = -.2
+    assert predictions.STEP_STATISTICS.differences(values) == pytest.approx([-0.2])
+    assert predictions.STEP_STATISTICS.name == (
+        "`scaling-step-statistics` − `grpo-step-statistics` − (`scaling` − `grpo`)"
+    )
+    assert one("center", "equal", "grpo").differences(values) == []
+
+
+def test_the_table(tmp_path: Path) -> None:
+    """Seven pairs that all gain: exact p 2 / 2^7 = 1/64, of two primary ones 1/32 after Holm. The other is of ±.05 in
+    turns, whose sum any signs reach: p 1."""
+    values: dict[str, dict[int, float]] = {
+        "bias-only": {seed: 0.60 + 0.01 * seed for seed in range(7)},
+        "center": dict.fromkeys(range(7), 0.5),
+        "grpo": {seed: 0.50 + 0.01 * (-1) ** seed for seed in range(7)},
+        "scaling": dict.fromkeys(range(7), 0.6),
+        "first-token": {seed: 0.60 + 0.05 * (-1) ** seed for seed in range(7)},
+    }
+    lines = predictions.table(values).splitlines()
+    # bias-only - center: mean .13, sd .0216, t 2.447: half 2.447 * .0216 / sqrt 7 = .01998
+    assert lines[2] == "| 1. `bias-only` − `center` | more | 7 | +13.0 ± 2.0 | 0.031 | yes |"
+    # first-token - scaling: four times .05, three times -.05: mean .00714, sd .05345, half .04943
+    assert lines[3] == "| 2. `first-token` − `scaling` | less | 7 | +0.7 ± 4.9 | 1.000 | no |"
+    assert lines[4] == "| `center` − `grpo` | equal | 7 | −0.1 ± 1.0 |  | yes |"
+    assert lines[-1] == "The mechanism is refuted: `first-token` − `scaling` lies within 6 points of 0."
+    assert len(lines) == 7
+
+
+def test_predictions_are_of_arms_that_there_are_and_as_the_page_tells_them() -> None:
+    arms = set(yaml.safe_load((conf_dir() / "ablation" / "controls.yaml").read_text())["variants"])
+    named = {arm for prediction in PREDICTIONS for arm in (*prediction.plus, *prediction.minus)}
+    assert named <= arms
+    assert arms - named == set()
+    page = PAGE.read_text()
+    for sentence in (
+        "1. `bias-only` is more than `center`", "2. `center-first` is less than `scaling`",
+        "3. `first-token` is less than `scaling`", "4. `positive` is less than `center`",
+    ):  # fmt: skip
+        assert sentence in page
+    primary = [prediction for prediction in PREDICTIONS if prediction.is_primary]
+    assert [(found.plus[0], found.relation, found.minus[0]) for found in primary] == [
+        ("bias-only", "more", "center"), ("center-first", "less", "scaling"), ("first-token", "less", "scaling"),
+        ("positive", "less", "center"),
+    ]  # fmt: skip
+    first_column = re.findall(r"^\| (`[^|]+) \|", page.partition("| arm of `ablation=controls` |")[2], re.MULTILINE)
+    told = {arm for cell in first_column for arm in re.findall(r"`([\w.-]+)`", cell)}
+    assert {prediction.plus[0] for prediction in PREDICTIONS} <= told
+
+
+def test_tables_make_it_from_a_record() -> None:
+    archive = tables.RECORDS / "controls.tar.xz"
+    if not archive.is_file():
+        pytest.skip("no record of controls yet: python -m scripts.why.play controls")
+    assert tables.table(tables.RECORDS, "controls-predictions").startswith("| difference | must be |")
