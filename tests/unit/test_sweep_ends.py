@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ from empg_cli.observe.stop import Stopped
 def main_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MAIN_PID, str(os.getpid()))
     monkeypatch.delenv(SWEEP, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def an_interrupt_arrives() -> Iterator[None]:
+    """Also where the tests run in the background of a script, whose shell has it ignored (POSIX, asynchronous lists)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 WORKER = """
