@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +39,49 @@ GOOD = {"grpo": "grpo-02", "empg": "empg-01"}
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine" / "ablation").mkdir(parents=True)
-    (tmp_path / "mine" / "ablation" / "small.yaml").write_text(
+    write_ablation()
+
+
+def write_ablation() -> None:
+    folder = Path("mine") / "ablation"
+    folder.mkdir(parents=True)
+    (folder / "small.yaml").write_text(
         "name: small\nmetric: eval/success_rate\nbase: grpo\nvariants: {grpo: [algo=grpo], empg: [algo=empg]}\n"
         f"tuning: {{draws: 3, seed: 0, space: {json.dumps(SPACE)}}}\n"
     )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds the folder `tuning` of `play_tuning()`, which takes seconds to compose."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_ablation()
+        play_tuning()
+    return folder
+
+
+@pytest.fixture
+def tuned(finished: Path) -> Study:
+    """A finished study in the folder `tuning`."""
+    shutil.copytree(finished / "tuning", "tuning")
+    return read_study(Path("tuning"))
 
 
 def made(*words: str) -> Study:
     return make_study(words, config_dir=str(Path("mine").absolute()))
 
 
-def tuned(*words: str, but: int = 0, finish_all: bool = False) -> Study:
+def play_tuning(*words: str, finish_all: bool = False) -> Study:
     """A finished study; all runs are at 0.5, the good ones at 0.6.
 
     Args:
-        but: the last cells, which are left out.
         finish_all: cells that are there already stay.
     """
     keys = {word.split("=")[0] for word in words}
     study = entered(made(*(word for word in TUNE if word.split("=")[0] not in keys), *words))
-    for cell in study.cells[: len(study.cells) - but]:
+    for cell in study.cells:
         folder = study.cell_dir(cell)
         if finish_all and folder.exists():
             continue
@@ -104,8 +128,6 @@ def test_the_shipped_draws_are_balanced() -> None:
     assert set(Counter(draw[2:] for draw in found).values()) == {4}
     assert set(Counter(draw[0] for draw in found).values()) == {4}
     assert set(Counter(draw[1] for draw in found).values()) == {3, 4}
-    cells = {cell.variant: cell for cell in make_study(["ablation=fair", "seeds=1"]).cells}
-    assert len({cell.cell_hash for cell in cells.values()}) == len(cells) == 34, "no draw is a default"
 
 
 def test_values_are_written_as_hydra_reads_them() -> None:
@@ -145,8 +167,8 @@ def test_a_key_that_the_command_line_gives_is_not_drawn_too() -> None:
         made(*TUNE, "trainer.lr=0.7")
 
 
-def test_the_tables_of_draws_say_what_they_are() -> None:
-    found = compare(tuned())
+def test_the_tables_of_draws_say_what_they_are(tuned: Study) -> None:
+    found = compare(tuned)
     assert found is not None
     assert any(text.startswith("TUNING:") for text in main_table(found).warnings)
 
@@ -154,51 +176,54 @@ def test_the_tables_of_draws_say_what_they_are() -> None:
 # --- winners ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("tuned")
 def test_the_highest_mean_of_each_arm_wins() -> None:
-    tuned()
     _, best = winners(Path("tuning"))
     assert {arm: winner.variant for arm, winner in best.items()} == GOOD
     assert best["grpo"].mean == pytest.approx((0.60 + 0.61) / 2)
     assert best["grpo"].overrides == ("algo=grpo", *draws(3)[1])
 
 
-def test_among_equals_the_first_drawn_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.unit.test_tuning.GOOD", {})
-    tuned()
+def test_among_equals_the_first_drawn_wins(tuned: Study) -> None:
+    for variant in GOOD.values():
+        measured(tuned, variant, [0.5, 0.5])
     assert {winner.variant for winner in winners(Path("tuning"))[1].values()} == {"grpo-00", "empg-00"}
 
 
-def test_equal_means_are_equal_in_any_order_of_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.unit.test_tuning.GOOD", {})
-    study = tuned("seeds=3")
-    for variant, values in {"grpo-01": [0.7, 0.8, 0.9], "grpo-02": [0.9, 0.7, 0.8]}.items():
-        for seed, value in enumerate(values):
-            path = study.folder / f"{variant}-s{seed}" / "metrics.jsonl"
-            path.write_text(json.dumps({"update": 2, "eval/success_rate": value}) + "\n")
+def measured(study: Study, variant: str, values: Sequence[float]) -> None:
+    for seed, value in enumerate(values):
+        path = study.folder / f"{variant}-s{seed}" / "metrics.jsonl"
+        path.write_text(json.dumps({"update": 2, "eval/success_rate": value}) + "\n")
+
+
+def test_equal_means_are_equal_in_any_order_of_the_seeds() -> None:
+    study = play_tuning("seeds=3")
+    measured(study, "grpo-01", [0.7, 0.8, 0.9])
+    measured(study, "grpo-02", [0.9, 0.7, 0.8])
     assert winners(Path("tuning"))[1]["grpo"].variant == "grpo-01"
 
 
 def test_arms_with_unequal_draws_have_no_winners() -> None:
-    tuned("~ablation.variants.grpo", "ablation.base=empg")
-    tuned("ablation.tuning.draws=2", "ablation.base=empg", finish_all=True)
+    play_tuning("~ablation.variants.grpo", "ablation.base=empg")
+    play_tuning("ablation.tuning.draws=2", "ablation.base=empg", finish_all=True)
     with pytest.raises(ConfigError, match="tuned empg with 4 settings and grpo with 3"):
         winners(Path("tuning"))
 
 
 def test_a_metric_that_should_be_low_chooses_no_winners() -> None:
-    tuned("ablation.metric=eval/length/mean")
+    play_tuning("ablation.metric=eval/length/mean")
     with pytest.raises(ConfigError, match="whose highest value need not be the best"):
         winners(Path("tuning"))
 
 
+@pytest.mark.usefixtures("tuned")
 def test_another_metric_is_not_confirmed() -> None:
-    tuned()
     with pytest.raises(ConfigError, match=r"has chosen by eval/success_rate, and eval/score is compared"):
         made(*CONFIRM, "ablation.metric=eval/score")
 
 
-def test_a_study_that_is_not_finished_has_no_winners() -> None:
-    tuned(but=1)
+def test_a_study_that_is_not_finished_has_no_winners(tuned: Study) -> None:
+    shutil.rmtree(tuned.folder / "empg-03-s1")
     with pytest.raises(ConfigError, match=r"not finished: 1 of 16 cells are left, empg-03-s1 the first"):
         made(*CONFIRM)
 
@@ -213,8 +238,8 @@ def test_a_study_that_is_not_finished_has_no_winners() -> None:
         (["benchmark.max_steps=9"], "benchmark.max_steps: was"),
     ],
 )
+@pytest.mark.usefixtures("tuned")
 def test_what_cannot_be_confirmed_is_refused(words: list[str], answer: str) -> None:
-    tuned()
     with pytest.raises(ConfigError) as caught:
         made(*[word for word in CONFIRM if word.split("=")[0] != words[0].split("=")[0]], *words)
     assert answer in str(caught.value)
@@ -229,8 +254,8 @@ def test_a_study_without_draws_has_no_winners() -> None:
 # --- confirmation ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("tuned")
 def test_winners_are_played_on_seeds_that_tuned_nothing() -> None:
-    tuned()
     study = made(*CONFIRM, "seeds=3", "benchmark.split=valid_unseen", "benchmark.eval_tasks=7", "trainer.eval_every=0")
     assert study.name == "small-confirmed"
     assert study.seeds == (2, 3, 4)
@@ -267,8 +292,8 @@ def warned(told: list[str]) -> list[str]:
     return [text.partition(":")[0] for text in told if text.partition(":")[0].isupper()]
 
 
+@pytest.mark.usefixtures("tuned")
 def test_the_table_says_where_settings_come_from_and_nothing_else() -> None:
-    tuned()
     told = played(entered(made(*CONFIRM, UNSEEN, "seeds=2")))
     assert warned(told) == []
     (tuned_in,) = [
@@ -278,15 +303,15 @@ def test_the_table_says_where_settings_come_from_and_nothing_else() -> None:
     assert f"seeds 0, 1 (plan: {read_plan(Path('tuning'))})" in tuned_in
 
 
+@pytest.mark.usefixtures("tuned")
 def test_a_table_over_seeds_that_tuned_says_so() -> None:
-    tuned()
     told = played(entered(made(*CONFIRM, UNSEEN, "seeds=[1,2]")))
     assert warned(told) == ["TUNED ON THESE SEEDS"]
     assert any(text.startswith("TUNED ON THESE SEEDS: 1 have chosen") for text in told)
 
 
+@pytest.mark.usefixtures("tuned")
 def test_a_table_over_tasks_that_tuned_says_so() -> None:
-    tuned()
     assert warned(played(entered(made(*CONFIRM, "seeds=2")))) == ["TUNED ON THESE TASKS"]
 
 
@@ -305,8 +330,8 @@ def test_what_tables_over_several_studies_know_of_one_they_say() -> None:
     assert [text for text in found.warnings if text.startswith("one: UNEQUAL BUDGETS")]
 
 
+@pytest.mark.usefixtures("tuned")
 def test_a_confirmation_keeps_where_its_settings_come_from() -> None:
-    tuned()
     first = entered(made(*CONFIRM, UNSEEN, "seeds=2"))
     plain = [
         f"+ablation.variants.{arm}={json.dumps(list(first.confirms['winners'][arm]['overrides']))}"  # type: ignore[index]
@@ -328,8 +353,8 @@ def test_a_confirmation_keeps_where_its_settings_come_from() -> None:
     assert entered(made(*CONFIRM, UNSEEN, "seeds=3")).confirms == first.confirms
 
 
+@pytest.mark.usefixtures("tuned")
 def test_the_study_that_tuned_may_be_moved() -> None:
-    tuned()
     first = entered(made(*CONFIRM, UNSEEN, "seeds=2"))
     before = Path("again/plan.json").read_bytes()
     Path("tuning").rename("elsewhere")
