@@ -30,7 +30,7 @@ def main_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def an_interrupt_arrives() -> Iterator[None]:
-    """Also where the tests run in the background of a script, whose shell has it ignored (POSIX, asynchronous lists)."""
+    """Also where the tests run in the background of a script: a shell has it ignored there (POSIX)."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

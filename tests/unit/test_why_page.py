@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -118,6 +119,22 @@ def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
 def test_the_page_has_the_tables_of_its_records() -> None:
     page = (ROOT / tables.PAGE).read_text()
     assert tables.filled(page, ROOT / tables.RECORDS) == page
+
+
+def test_what_the_page_says_of_penalties() -> None:
+    archive = ROOT / tables.RECORDS / "fair.tar.xz"
+    study = json.loads(records.member(archive, "study.json"))
+    words = {cell["variant"]: cell["overrides"] for cell in study["cells"]}
+    keys = ("episode/refused_frac", "episode/success_rate", "episode/length/mean")
+    found: dict[bool, list[list[float]]] = {True: [], False: []}
+    for variant, _, rows in records.curves(archive, study):
+        late = [row for row in rows if row["update"] >= tables.LATE and "episode/success_rate" in row]
+        means = [fmean(row[key] for row in late) for key in keys]
+        found["algo.advantage.penalty=step" in words[variant]].append(means)
+    step, episode = ([fmean(column) for column in zip(*found[kind], strict=True)] for kind in (True, False))
+    shown = [f"{100 * number:.0f}" for number in (step[0], episode[0], step[1], episode[1])]
+    shown += [f"{number:.0f}" for number in (step[2], episode[2])]
+    assert shown == ["45", "61", "27", "50", "41", "32"] and [len(found[True]), len(found[False])] == [80, 90]
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / tables.RECORDS).glob("*.tar.xz")), ids=lambda path: path.name)
