@@ -95,6 +95,13 @@ STUDIES = {
         "benchmark.data_dir={data}",
     ],
     "controls": [*ALFWORLD, *GAINING, "ablation=controls", "seeds=20"],
+    "main-alfworld-1250": [
+        *ALFWORLD,
+        *GAINING,
+        "ablation=main_alfworld_1250",
+        "seeds={fresh}",
+        "benchmark.split=valid_unseen",
+    ],
     "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresh}", "benchmark.split=valid_unseen"],
     "fair-webshop": [
         "experiment=webshop",

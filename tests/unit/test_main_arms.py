@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 import yaml
 
+from empg_cli.runs.study import Study
 from scripts.why.main_arms import as_yaml, main_arms
 from scripts.why.records import unpack
 from scripts.why.tables import RECORDS
-from tests.unit.test_tuning import draws, in_a_folder_of_its_own, made, tuned
+from tests.unit.test_tuning import draws, finished, in_a_folder_of_its_own, made, tuned
 
-__all__ = ["in_a_folder_of_its_own"]
+__all__ = ["finished", "in_a_folder_of_its_own", "tuned"]
 ROOT = Path(__file__).parents[2]
-TUNED = {"alfworld": "fair", "webshop": "fair-webshop", "deepsearch": "fair-deepsearch"}
+TUNED = {"alfworld": "fair", "alfworld_1250": "fair-1250", "webshop": "fair-webshop", "deepsearch": "fair-deepsearch"}
 
 
-def test_the_best_of_each_kind_is_taken_and_the_untuned_take_over_the_nearest() -> None:
+def test_the_best_of_each_kind_is_taken_and_the_untuned_take_over_the_nearest(tuned: Study) -> None:
     """grpo-02 and empg-01 did best; grpo-02 has no entropy bonus, grpo-01 and -03 have one and are equal."""
-    study = tuned()
     words = [list(draw) for draw in draws(3)]
     bonus = [draw[1] == "algo.loss.entropy_coef=0.5" for draw in words]
     assert bonus == [True, False, True]
-    arms = main_arms(study.folder)
+    arms = main_arms(tuned.folder)
     assert arms["grpo"] == ["algo=grpo", *words[1]]
     assert arms["grpo-entropy"] == ["algo=grpo", *words[0]]
     assert arms["empg"] == ["algo=empg", *words[0]]
@@ -33,8 +33,8 @@ def test_the_best_of_each_kind_is_taken_and_the_untuned_take_over_the_nearest() 
         assert arms[name] == [f"algo={algo}", *words[1]]
 
 
-def test_what_is_printed_is_a_study(tmp_path: Path) -> None:
-    arms = main_arms(tuned().folder)
+def test_what_is_printed_is_a_study(tuned: Study, tmp_path: Path) -> None:
+    arms = main_arms(tuned.folder)
     (tmp_path / "mine" / "ablation" / "main_smoke.yaml").write_text(as_yaml("smoke", arms))
     study = made("ablation=main_smoke", "experiment=smoke", "run_dir=main", "seeds=1")
     assert {cell.variant: list(cell.overrides) for cell in study.cells} == arms

@@ -272,6 +272,7 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
         ("fair-deepsearch", 2 * 9 * 3, 16),
         ("table5", 5 * 10, 12),
         ("main-alfworld", 8 * 20, 12),
+        ("main-alfworld-1250", 8 * 20, 12),
         ("agent-1250", 2 * 10, 12),
         ("fair-1250", 2 * 13 * 3, 12),
         ("larger", 2 * 7 * 3, 12),
