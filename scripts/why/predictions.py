@@ -1,9 +1,9 @@
 """What docs/studies/why-empg.md says of `ablation=controls` beforehand, and whether it was seen: the table
 `python -m scripts.why.tables controls-predictions`, written before the first control was played.
 
-A prediction is a difference of means, paired by seed, and what it must be: `more` or `less` than 0, or `equal`: its
-95 % t interval within 6 points of 0. Of the four primary ones the exact sign-flip test, corrected together (Holm), must
-say it too.
+A prediction is a difference of means of success, paired by seed, and what it must be: `more` or `less` than 0, or
+`equal`: its 95 % t interval holds 0 and lies within 6 points of it. Of the four primary ones the exact sign-flip test,
+corrected together (Holm), must say it too. Nothing is said before all primary ones have all the seeds of the plan.
 """
 
 from __future__ import annotations
@@ -84,33 +84,41 @@ PREDICTIONS = (
 """In the order of the page."""
 
 
-def table(values: Values) -> str:
-    """Every prediction with its difference in points, and after it whether the mechanism is refuted."""
+def table(values: Values, seeds: int) -> str:
+    """Every prediction with its difference in points, and after it whether the mechanism is refuted.
+
+    Args:
+        seeds: of the plan.
+    """
     found = {prediction: prediction.differences(values) for prediction in PREDICTIONS}
-    found = {prediction: differences for prediction, differences in found.items() if len(differences) > 1}
-    primary = [prediction for prediction in found if prediction.is_primary]
-    adjusted = dict(
-        zip(primary, holm([sign_flip_test(found[prediction]).p_value for prediction in primary]), strict=True)
-    )
+    primary = [prediction for prediction in PREDICTIONS if prediction.is_primary]
+    done = min(len(found[prediction]) for prediction in primary)
+    adjusted = dict(zip(primary, holm([p_value(found[prediction]) for prediction in primary]), strict=True))
     lines = [["difference", "must be", "seeds", "points", "p (Holm)", "seen"], ["---", "---", *["---:"] * 3, "---"]]
     for prediction, differences in found.items():
+        if len(differences) < 2:
+            continue
         low, high = interval(differences)
         p = adjusted.get(prediction)
-        points = f"{100 * statistics.fmean(differences):+.1f} ± {50 * (high - low):.1f}".replace("-", "−")
-        shown = "" if p is None else f"{p:.3f}"
-        number = f"{primary.index(prediction) + 1}. " if prediction.is_primary else ""
         lines.append(
             [
-                f"{number}{prediction.name}",
+                f"{primary.index(prediction) + 1}. {prediction.name}" if prediction.is_primary else prediction.name,
                 prediction.relation,
                 str(len(differences)),
-                points,
-                shown,
-                verdict(prediction.relation, low, high, p),
+                f"{100 * statistics.fmean(differences):+.1f} ± {50 * (high - low):.1f}".replace("-", "−"),
+                "" if p is None else f"{p:.3f}",
+                verdict(prediction.relation, low, high, p) if done == seeds else "",
             ]
         )
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if done < seeds:
+        return f"{text}\n\nNot finished: {done} of {seeds} seeds. Nothing is decided before."
     return f"{text}\n\n{refutation({prediction.name: interval(found[prediction]) for prediction in primary})}"
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """1 where nothing is known."""
+    return sign_flip_test(differences).p_value if differences else 1.0
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -124,14 +132,18 @@ def verdict(relation: Relation, low: float, high: float, p: float | None = None)
     Args:
         p: of a primary comparison, corrected; without it the interval decides alone.
     """
-    is_equal, is_significant = low > -MARGIN and high < MARGIN, p is None or p < LEVEL
+    holds_0 = low <= 0 <= high
     if relation == "equal":
-        return "yes" if is_equal else "no" if (low > 0 or high < 0) else "open"
+        return "yes" if is_as_much(low, high) else "open" if holds_0 else "no"
     if relation == "less":
         low, high = -high, -low
-    if low > 0 and is_significant:
-        return "yes"
-    return "no" if high < 0 or is_equal else "open"
+    if low > 0:
+        return "yes" if p is None or p < LEVEL else "open"
+    return "no" if high < 0 or is_as_much(low, high) else "open"
+
+
+def is_as_much(low: float, high: float) -> bool:
+    return -MARGIN < low <= 0 <= high < MARGIN
 
 
 def refutation(primary: Mapping[str, tuple[float, float]]) -> str:
@@ -140,11 +152,11 @@ def refutation(primary: Mapping[str, tuple[float, float]]) -> str:
     Args:
         primary: name -> the 95 % interval.
     """
-    reasons = []
-    for arm in ("first-token", "center-first"):
-        low, high = primary.get(name := f"`{arm}` − `scaling`", (-math.inf, math.inf))
-        if low > -MARGIN and high < MARGIN:
-            reasons.append(f"{name} lies within {100 * MARGIN:g} points of 0")
-    if primary.get(name := "`bias-only` − `center`", (0.0, math.inf))[1] < LEAST_GAIN:
+    reasons = [
+        f"{name} holds 0 and lies within {100 * MARGIN:g} points of it"
+        for name in ("`first-token` − `scaling`", "`center-first` − `scaling`")
+        if is_as_much(*primary[name])
+    ]
+    if primary[name := "`bias-only` − `center`"][1] < LEAST_GAIN:
         reasons.append(f"{name} ends below {100 * LEAST_GAIN:g} points")
     return f"The mechanism is refuted: {'; '.join(reasons)}." if reasons else "Nothing here refutes the mechanism."

@@ -53,7 +53,8 @@ def table(records: Path, name: str) -> str:
     if name.endswith("-training"):
         return training_table(records / f"{name.removesuffix('-training')}.tar.xz")
     if name.endswith("-predictions"):
-        return predictions.table(values_of(records / f"{name.removesuffix('-predictions')}.tar.xz"))
+        archive = records / f"{name.removesuffix('-predictions')}.tar.xz"
+        return predictions.table(values_of(archive), len(json.loads(member(archive, "study.json"))["seeds"]))
     if name.endswith("-settings"):
         return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
     rows = rows_of(records / f"{name}.tar.xz")

@@ -26,13 +26,15 @@ PAGE = Path(__file__).parents[2] / "docs" / "studies" / "why-empg.md"
         ("more", -0.059, 0.059, None, "no"),  # as much
         ("more", -0.06, 0.059, None, "open"),
         ("more", 0.001, 0.05, None, "yes"),  # small, and yet more
+        ("more", 0.001, 0.05, 0.06, "open"),
         ("less", -0.2, -0.001, 0.01, "yes"),
         ("less", -0.2, -0.001, 0.06, "open"),
         ("less", 0.001, 0.2, None, "no"),
         ("less", -0.03, 0.2, None, "open"),
         ("equal", -0.059, 0.059, None, "yes"),
-        ("equal", 0.001, 0.059, None, "yes"),
-        ("equal", 0.001, 0.06, None, "no"),
+        ("equal", 0.0, 0.059, None, "yes"),
+        ("equal", 0.0, 0.06, None, "open"),
+        ("equal", 0.001, 0.059, None, "no"),
         ("equal", -0.2, -0.001, None, "no"),
         ("equal", -0.06, 0.01, None, "open"),
     ],
@@ -46,6 +48,7 @@ def test_verdicts(relation: predictions.Relation, low: float, high: float, p: fl
     [
         ("`first-token` − `scaling`", -0.059, 0.059, True),
         ("`first-token` − `scaling`", -0.061, 0.059, False),
+        ("`first-token` − `scaling`", -0.059, -0.001, False),  # less, and so not as much
         ("`center-first` − `scaling`", -0.01, 0.059, True),
         ("`center-first` − `scaling`", -0.01, 0.061, False),
         ("`bias-only` − `center`", -0.1, 0.019, True),
@@ -54,7 +57,9 @@ def test_verdicts(relation: predictions.Relation, low: float, high: float, p: fl
     ],
 )
 def test_what_refutes_the_mechanism(name: str, low: float, high: float, is_refuted: bool) -> None:
-    said = refutation({name: (low, high)})
+    far = {prediction.name: (0.1, 0.3) for prediction in PREDICTIONS if prediction.is_primary}
+    assert refutation(far) == "Nothing here refutes the mechanism."
+    said = refutation(far | {name: (low, high)})
     assert said.startswith("The mechanism is refuted") == is_refuted
     assert (name in said) == is_refuted
 
@@ -74,24 +79,41 @@ def test_a_difference_of_differences_is_over_the_seeds_that_have_all_four() -> N
     assert one("center", "equal", "grpo").differences(values) == []
 
 
-def test_the_table(tmp_path: Path) -> None:
-    """Seven pairs that all gain: exact p 2 / 2^7 = 1/64, of two primary ones 1/32 after Holm. The other is of ±.05 in
-    turns, whose sum any signs reach: p 1."""
+def test_the_table() -> None:
+    """Seven pairs that all gain: exact p 2 / 2^7 = 1/64, of four primary ones 4/64 after Holm, and the next 3/64, which
+    cannot be less: 4/64. The other two are of ±.05 in turns, whose sum any signs reach: p 1."""
+    turns = {seed: 0.60 + 0.05 * (-1) ** seed for seed in range(7)}
     values: dict[str, dict[int, float]] = {
         "bias-only": {seed: 0.60 + 0.01 * seed for seed in range(7)},
         "center": dict.fromkeys(range(7), 0.5),
         "grpo": {seed: 0.50 + 0.01 * (-1) ** seed for seed in range(7)},
         "scaling": dict.fromkeys(range(7), 0.6),
-        "first-token": {seed: 0.60 + 0.05 * (-1) ** seed for seed in range(7)},
+        "first-token": turns,
+        "center-first": turns,
+        "positive": {seed: 0.40 + 0.01 * seed for seed in range(7)},
     }
-    lines = predictions.table(values).splitlines()
+    lines = predictions.table(values, 7).splitlines()
     # bias-only - center: mean .13, sd .0216, t 2.447: half 2.447 * .0216 / sqrt 7 = .01998
-    assert lines[2] == "| 1. `bias-only` − `center` | more | 7 | +13.0 ± 2.0 | 0.031 | yes |"
-    # first-token - scaling: four times .05, three times -.05: mean .00714, sd .05345, half .04943
-    assert lines[3] == "| 2. `first-token` − `scaling` | less | 7 | +0.7 ± 4.9 | 1.000 | no |"
-    assert lines[4] == "| `center` − `grpo` | equal | 7 | −0.1 ± 1.0 |  | yes |"
-    assert lines[-1] == "The mechanism is refuted: `first-token` − `scaling` lies within 6 points of 0."
-    assert len(lines) == 7
+    assert lines[2] == "| 1. `bias-only` − `center` | more | 7 | +13.0 ± 2.0 | 0.062 | open |"
+    # center-first - scaling: four times .05, three times -.05: mean .00714, sd .05345, half .04943
+    assert lines[3] == "| 2. `center-first` − `scaling` | less | 7 | +0.7 ± 4.9 | 1.000 | no |"
+    assert lines[5] == "| 4. `positive` − `center` | less | 7 | −7.0 ± 2.0 | 0.062 | open |"
+    assert lines[6] == "| `center` − `grpo` | equal | 7 | −0.1 ± 1.0 |  | yes |"
+    assert lines[-1] == (
+        "The mechanism is refuted: `first-token` − `scaling` holds 0 and lies within 6 points of it; "
+        "`center-first` − `scaling` holds 0 and lies within 6 points of it."
+    )
+    assert len(lines) == 9
+
+
+def test_nothing_is_decided_before_the_last_seed() -> None:
+    values = {arm: dict.fromkeys(range(7), 0.5) for arm in ("bias-only", "center", "scaling", "first-token", "grpo")}
+    values |= {"center-first": dict.fromkeys(range(7), 0.5), "positive": dict.fromkeys(range(6), 0.5)}
+    lines = predictions.table(values, 7).splitlines()
+    assert lines[-1] == "Not finished: 6 of 7 seeds. Nothing is decided before."
+    assert {line.split(" | ")[-1] for line in lines[2:-2]} == {" |"}
+    del values["positive"]
+    assert predictions.table(values, 7).splitlines()[-1].startswith("Not finished: 0 of 7 seeds.")
 
 
 def test_predictions_are_of_arms_that_there_are_and_as_the_page_tells_them() -> None:
