@@ -3,9 +3,9 @@
     python -m scripts.why.main_arms studies/fair alfworld > conf/ablation/main_alfworld.yaml
 
 Nothing is chosen here by hand. `grpo` is the best of GRPO's settings with at most the shipped entropy bonus,
-`grpo-entropy` the best of the others, `empg` the best of EMPG's; `permuted` is that one with its weights dealt out at
-random. What nobody has tuned takes over the settings of what it is nearest to: DAPO, HGPO and GraphGPO those of `grpo`,
-DAPO with EMPG those of `empg`.
+`grpo-entropy` the best of the others, and the better of the two is the base; `empg` is the best of EMPG's settings,
+`permuted` that one with its weights dealt out at random. What nobody has tuned takes over the settings of what it is
+nearest to: DAPO, HGPO and GraphGPO those of the base, DAPO with EMPG those of `empg`.
 """
 
 from __future__ import annotations
@@ -30,26 +30,28 @@ def main() -> None:
     parser.add_argument("tuning", type=Path, help="folder of the finished tuning")
     parser.add_argument("benchmark")
     arguments = parser.parse_args()
-    sys.stdout.write(as_yaml(arguments.benchmark, main_arms(arguments.tuning)))
+    sys.stdout.write(as_yaml(arguments.benchmark, *main_arms(arguments.tuning)))
 
 
-def main_arms(folder: Path) -> Arms:
-    """Variant -> overrides. Raises ConfigError, as `winners` does, where arms have not had the same budget."""
+def main_arms(folder: Path) -> tuple[Arms, str]:
+    """Variant -> overrides, and the base. Raises ConfigError, as `winners` does, where arms have not had the same
+    budget."""
     study, best = winners(folder)
     plain = best_of(study, "grpo", lambda bonus: bonus <= SHIPPED_BONUS)
     entropy = best_of(study, "grpo", lambda bonus: bonus > SHIPPED_BONUS)
-    empg = list(best["empg"].overrides[1:])
-    without_statistics = [word for word in plain if not word.startswith("algo.advantage.statistics=")]
-    return {
+    empg, grpo = (list(best[arm].overrides[1:]) for arm in ("empg", "grpo"))
+    without_statistics = [word for word in grpo if not word.startswith("algo.advantage.statistics=")]
+    arms = {
         "grpo": ["algo=grpo", *plain],
         "grpo-entropy": ["algo=grpo", *entropy],
         "empg": ["algo=empg", *empg],
         "permuted": ["algo=empg", *empg, "algo.credit.control=permuted"],
-        "dapo": ["algo=dapo_kl", *plain],
+        "dapo": ["algo=dapo_kl", *grpo],
         "dapo-empg": ["algo=dapo_empg", *empg],
         "hgpo": ["algo=hgpo", *without_statistics],
-        "graphgpo": ["algo=graphgpo", *plain],
+        "graphgpo": ["algo=graphgpo", *grpo],
     }
+    return arms, "grpo" if grpo == plain else "grpo-entropy"
 
 
 def best_of(study: Study, arm: str, has: Callable[[float], bool]) -> list[str]:
@@ -69,13 +71,13 @@ def bonus_of(settings: Mapping[str, Any]) -> float:
     return float(settings["algo"]["loss"]["entropy_coef"])
 
 
-def as_yaml(benchmark: str, arms: Mapping[str, list[str]]) -> str:
+def as_yaml(benchmark: str, arms: Mapping[str, list[str]], base: str) -> str:
     lines = [
         f"# The main comparison on {benchmark}, each arm with the settings that did best in the tuning. Made by",
         "# scripts/why/main_arms.py, which says which; docs/studies/why-empg.md says what is asked.",
         f"name: main_{benchmark}",
         "metric: eval/success_rate",
-        "base: grpo",
+        f"base: {base}",
         "variants:",
     ]
     return "\n".join([*lines, *(f"  {name}: [{', '.join(words)}]" for name, words in arms.items())]) + "\n"

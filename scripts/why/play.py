@@ -40,6 +40,8 @@ def agent(name: str) -> list[str]:
 GAINING = agent("1250")
 FRESH = list(range(5, 25))
 """Seeds that no tuning has seen, the same as `ablation.confirms` takes."""
+FRESHER = list(range(25, 45))
+"""Nor a confirmation: arms of the main comparisons have played on `FRESH`."""
 SMALL_TUNING = [
     "ablation=fair",
     "ablation.tuning.draws=8",
@@ -99,10 +101,10 @@ STUDIES = {
         *ALFWORLD,
         *GAINING,
         "ablation=main_alfworld_1250",
-        "seeds={fresh}",
+        "seeds={fresher}",
         "benchmark.split=valid_unseen",
     ],
-    "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresh}", "benchmark.split=valid_unseen"],
+    "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresher}", "benchmark.split=valid_unseen"],
     "fair-webshop": [
         "experiment=webshop",
         "trainer.updates=15",
@@ -187,7 +189,7 @@ def run(words: list[str]) -> int:
 
 
 def command(name: str, out: Path, *, data: Path | None = None, plan: bool = False) -> list[str]:
-    words = [word.format(out=out, data=data, fresh=FRESH) for word in STUDIES[name]]
+    words = [word.format(out=out, data=data, fresh=FRESH, fresher=FRESHER) for word in STUDIES[name]]
     shown = ["--plan"] if plan else []
     return [sys.executable, "-m", "empg_cli", "ablate", *words, f"run_dir={out / name}", *COMMON, *shown]
 

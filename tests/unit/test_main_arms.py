@@ -11,7 +11,7 @@ from empg_cli.runs.study import Study
 from scripts.why.main_arms import as_yaml, main_arms
 from scripts.why.records import unpack
 from scripts.why.tables import RECORDS
-from tests.unit.test_tuning import draws, finished, in_a_folder_of_its_own, made, tuned
+from tests.unit.test_tuning import draws, finished, in_a_folder_of_its_own, made, measured, tuned
 
 __all__ = ["finished", "in_a_folder_of_its_own", "tuned"]
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,8 @@ def test_the_best_of_each_kind_is_taken_and_the_untuned_take_over_the_nearest(tu
     words = [list(draw) for draw in draws(3)]
     bonus = [draw[1] == "algo.loss.entropy_coef=0.5" for draw in words]
     assert bonus == [True, False, True]
-    arms = main_arms(tuned.folder)
+    arms, base = main_arms(tuned.folder)
+    assert base == "grpo"
     assert arms["grpo"] == ["algo=grpo", *words[1]]
     assert arms["grpo-entropy"] == ["algo=grpo", *words[0]]
     assert arms["empg"] == ["algo=empg", *words[0]]
@@ -33,9 +34,19 @@ def test_the_best_of_each_kind_is_taken_and_the_untuned_take_over_the_nearest(tu
         assert arms[name] == [f"algo={algo}", *words[1]]
 
 
+def test_the_better_of_the_two_baselines_is_the_base_and_what_is_untuned_follows_it(tuned: Study) -> None:
+    measured(tuned, "grpo-03", [0.9, 0.9])
+    arms, base = main_arms(tuned.folder)
+    words = [list(draw) for draw in draws(3)]
+    assert base == "grpo-entropy"
+    assert arms["grpo"] == ["algo=grpo", *words[1]]
+    assert arms["grpo-entropy"] == ["algo=grpo", *words[2]]
+    assert [arms[name][1:] for name in ("dapo", "hgpo", "graphgpo")] == [words[2]] * 3
+
+
 def test_what_is_printed_is_a_study(tuned: Study, tmp_path: Path) -> None:
-    arms = main_arms(tuned.folder)
-    (tmp_path / "mine" / "ablation" / "main_smoke.yaml").write_text(as_yaml("smoke", arms))
+    arms, base = main_arms(tuned.folder)
+    (tmp_path / "mine" / "ablation" / "main_smoke.yaml").write_text(as_yaml("smoke", arms, base))
     study = made("ablation=main_smoke", "experiment=smoke", "run_dir=main", "seeds=1")
     assert {cell.variant: list(cell.overrides) for cell in study.cells} == arms
     assert (study.base, study.metric) == ("grpo", "eval/success_rate")
@@ -47,5 +58,6 @@ def test_the_shipped_arms_are_those_of_the_record(benchmark: str, tmp_path: Path
     if not path.is_file():
         pytest.skip(f"the tuning on {benchmark} is not finished (docs/claims.md)")
     unpack(ROOT / RECORDS / f"{TUNED[benchmark]}.tar.xz", tmp_path / "tuning")
-    assert yaml.safe_load(path.read_text())["variants"] == main_arms(tmp_path / "tuning")
-    assert path.read_text() == as_yaml(benchmark, main_arms(tmp_path / "tuning"))
+    arms, base = main_arms(tmp_path / "tuning")
+    assert yaml.safe_load(path.read_text())["variants"] == arms
+    assert path.read_text() == as_yaml(benchmark, arms, base)
