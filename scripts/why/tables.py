@@ -16,7 +16,7 @@ import csv
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +73,33 @@ def settings_table(archive: Path) -> str:
     runs = values_of(archive)
     study = json.loads(member(archive, "study.json"))
     numbers = [name.removeprefix("grpo-") for name in study["arms"] if name.startswith("grpo-")]
-    lines = [["setting", "GRPO, %", "EMPG, %", "EMPG − GRPO"], ["---", *["---:"] * 3]]
+    training = late_success(archive, study)
+    lines = [["setting", "GRPO, %", "EMPG, %", "EMPG − GRPO", "in training"], ["---", *["---:"] * 4]]
     gaps: dict[str, dict[int, float]] = {}
+    trained: dict[str, dict[int, float]] = {}
     for number in numbers:
-        grpo, empg = runs[f"grpo-{number}"], runs[f"empg-{number}"]
-        gaps[number] = {seed: empg[seed] - value for seed, value in grpo.items() if seed in empg}
-        words = ", ".join(_short(word) for word in _drawn(study, f"grpo-{number}"))
-        means = [f"{100 * statistics.fmean(values.values()):.1f}" for values in (grpo, empg)]
-        lines.append([f"{number} {words or 'as shipped'}", *means, _interval(list(gaps[number].values()))])
-    seeds = set.intersection(*(set(found) for found in gaps.values()))
-    everywhere = [statistics.fmean(found[seed] for found in gaps.values()) for seed in sorted(seeds)]
-    lines.append(["mean over the settings", "", "", _interval(everywhere)])
+        grpo, empg = f"grpo-{number}", f"empg-{number}"
+        gaps[number], trained[number] = (_paired(of[empg], of[grpo]) for of in (runs, training))
+        words = ", ".join(_short(word) for word in _drawn(study, grpo))
+        means = [f"{100 * statistics.fmean(runs[name].values()):.1f}" for name in (grpo, empg)]
+        found = [_interval(list(of[number].values())) for of in (gaps, trained)]
+        lines.append([f"{number} {words or 'as shipped'}", *means, *found])
+    lines.append(["mean over the settings", "", "", _everywhere(gaps.values()), _everywhere(trained.values())])
+    kept = [number for number in numbers if "algo.advantage.penalty=step" not in _drawn(study, f"grpo-{number}")]
+    if len(kept) < len(numbers):
+        found = [_everywhere([of[number] for number in kept]) for of in (gaps, trained)]
+        lines.append(["… over those with penalty episode", "", "", *found])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _paired(values: Mapping[int, float], base: Mapping[int, float]) -> dict[int, float]:
+    return {seed: value - base[seed] for seed, value in values.items() if seed in base}
+
+
+def _everywhere(gaps: Collection[Mapping[int, float]]) -> str:
+    """Of the mean over settings, seed by seed, of the seeds that all of them have."""
+    seeds = sorted(set.intersection(*(set(found) for found in gaps)))
+    return _interval([statistics.fmean(found[seed] for found in gaps) for seed in seeds])
 
 
 def temperatures_table(path: Path) -> str:
@@ -102,7 +117,7 @@ def temperatures_table(path: Path) -> str:
     for temperature, values in sorted(found.items()):
         line = [f"{temperature:g}", f"{100 * statistics.fmean(values[base].values()):.1f}"]
         for name in others:
-            gaps = [value - values[base][seed] for seed, value in values[name].items() if seed in values[base]]
+            gaps = list(_paired(values[name], values[base]).values())
             line += [f"{100 * statistics.fmean(values[name].values()):.1f}", _interval(gaps), str(len(gaps))]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -116,11 +131,9 @@ def training_table(archive: Path) -> str:
     """Success of training episodes from update `LATE` on, at the temperature of training, and the entropy at the first
     update; differences are to the study's base, paired by seed."""
     study = json.loads(member(archive, "study.json"))
-    success: dict[str, dict[int, float]] = {}
+    success = late_success(archive, study)
     entropy: dict[str, list[float]] = {}
-    for variant, seed, rows in curves(archive, study):
-        late = [row["episode/success_rate"] for row in rows if row["update"] >= LATE and "episode/success_rate" in row]
-        success.setdefault(variant, {})[seed] = statistics.fmean(late)
+    for variant, _, rows in curves(archive, study):
         entropy.setdefault(variant, []).append(rows[0]["actor/entropy"])
     base = success[study["base"]]
     lines = [
@@ -128,11 +141,20 @@ def training_table(archive: Path) -> str:
     ]
     lines.append(["---", *["---:"] * 4])
     for variant, values in success.items():
-        gaps = [value - base[seed] for seed, value in values.items() if seed in base]
+        gaps = list(_paired(values, base).values())
         mean = f"{100 * statistics.fmean(values.values()):.1f}"
         gap = "–" if variant == study["base"] else _interval(gaps)
         lines.append([f"`{variant}`", str(len(values)), mean, gap, f"{statistics.fmean(entropy[variant]):.2f}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def late_success(archive: Path, study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """Variant -> seed -> mean success of training episodes from update `LATE` on."""
+    success: dict[str, dict[int, float]] = {}
+    for variant, seed, rows in curves(archive, study):
+        late = [row["episode/success_rate"] for row in rows if row["update"] >= LATE and "episode/success_rate" in row]
+        success.setdefault(variant, {})[seed] = statistics.fmean(late)
+    return success
 
 
 def _drawn(study: Mapping[str, Any], variant: str) -> list[str]:

@@ -64,15 +64,22 @@ def test_arms_beside_each_other_setting_by_setting(tmp_path: Path) -> None:
         ("grpo-01", 0): 0.2, ("empg-01", 0): 0.5, ("grpo-01", 1): 0.4,
     }  # fmt: skip
     runs = "variant,seed,value\n" + "".join(f"{name},{seed},{value}\n" for (name, seed), value in values.items())
-    words = {"00": [], "01": ["trainer.lr=0.1", "algo.loss.entropy_coef=0.5"]}
-    cells = [{"variant": f"grpo-{number}", "overrides": ["algo=grpo", *own]} for number, own in words.items()]
+    words = {"00": [], "01": ["trainer.lr=0.1", "algo.loss.entropy_coef=0.5", "algo.advantage.penalty=step"]}
+    cells = [
+        {"variant": name, "seed": seed, "overrides": [f"algo={name[:4]}", *words[name[5:]]]} for name, seed in values
+    ]
     study = {"arms": {f"{arm}-{number}": arm for number in words for arm in ("grpo", "empg")}, "cells": cells}
-    pack(tmp_path / "one.tar.xz", {"runs.csv": runs, "study.json": json.dumps(study)})
+    files = {
+        f"{name}-s{seed}/metrics.jsonl": json.dumps({"update": 7, "episode/success_rate": value / 2}) + "\n"
+        for (name, seed), value in values.items()
+    }
+    pack(tmp_path / "one.tar.xz", files | {"runs.csv": runs, "study.json": json.dumps(study)})
     # t of 1 degree of freedom is 12.706: .1 and -.1 have the half-width 12.706 * .1
     assert tables.table(tmp_path, "one-settings").splitlines()[2:] == [
-        "| 00 as shipped | 50.0 | 50.0 | +0.0 ± 127.1 |",
-        "| 01 lr 0.1, bonus 0.5 | 30.0 | 50.0 | +30.0 |",
-        "| mean over the settings |  |  | +20.0 |",
+        "| 00 as shipped | 50.0 | 50.0 | +0.0 ± 127.1 | +0.0 ± 63.5 |",
+        "| 01 lr 0.1, bonus 0.5, penalty step | 30.0 | 50.0 | +30.0 | +15.0 |",
+        "| mean over the settings |  |  | +20.0 | +10.0 |",
+        "| … over those with penalty episode |  |  | +0.0 ± 127.1 | +0.0 ± 63.5 |",
     ]
 
 
