@@ -1,12 +1,11 @@
-"""The figures of docs/studies/why-empg.md, from the records of its studies and the files of `scripts/why/one_step.py`.
+"""The figures of docs/studies/why-empg.md, from the records of its studies.
 
-python -m scripts.why.figures --one-step build/why/one-step.csv
+python -m scripts.why.figures
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import matplotlib
 
 from empg_cli.reports.figures import COLOURS, STYLE
-from empg_cli.stats.intervals import t_interval
+from scripts.why.one_step_table import BASE, FOR_ENTROPY, differences, rows_of_csv
 from scripts.why.records import Row, rows_of
 from scripts.why.tables import RECORDS
 
@@ -28,7 +27,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--one-step", type=Path, help="one-step.csv")
     arguments = parser.parse_args()
     records: Path = arguments.records
     with matplotlib.rc_context(STYLE):
@@ -36,9 +34,8 @@ def main() -> None:
             save(draws(rows_of(archive)), arguments.out / "why-empg-tuning.png")
         if (archive := records / "controls.tar.xz").is_file():
             save(forest(rows_of(archive), "grpo"), arguments.out / "why-empg-controls.png")
-        if arguments.one_step:
-            with arguments.one_step.open() as file:
-                save(one_step(list(csv.DictReader(file))), arguments.out / "why-empg-one-step.png")
+        if (found := records / "one-step-1250.csv.xz").is_file():
+            save(one_step(rows_of_csv(found)), arguments.out / "why-empg-one-step.png")
 
 
 def draws(rows: list[Row]) -> Any:
@@ -79,26 +76,20 @@ def forest(rows: list[Row], against: str) -> Any:
 
 
 def one_step(rows: list[Row]) -> Any:
-    """Change of entropy by one step, over all steps and over repeats of refused actions in lost episodes; the mean over
-    batches and its 95 % t interval."""
-    shown = {("all", "all"): "all steps", ("lost", "repeated"): "repeats of refused actions, lost episodes"}
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    """Change of entropy by one step beyond the base's: the mean over batches and its 95 % t interval."""
+    shown = dict(zip(FOR_ENTROPY, ("all steps", "repeats of refused actions, lost episodes"), strict=True))
+    variants = [name for name in dict.fromkeys(row["variant"] for row in rows) if name != BASE]
     figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(variants) + 1.0), layout="constrained")
-    for number, ((episode, action), label) in enumerate(shown.items()):
+    for number, (steps, label) in enumerate(shown.items()):
         for place, variant in enumerate(reversed(variants)):
-            values = [
-                1000 * float(row["d_entropy"])
-                for row in rows
-                if (row["variant"], row["episode"], row["action"]) == (variant, episode, action)
-            ]
-            found = t_interval(values)
+            found = differences(rows, variant, steps, "d_entropy")
             axes.errorbar(
                 found.value, place + 0.25 * number, xerr=[[found.value - found.low], [found.high - found.value]],
                 fmt="os"[number], markersize=4, color=COLOURS[number], label=None if place else label,
             )  # fmt: skip
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_yticks([place + 0.12 for place in range(len(variants))], list(reversed(variants)))
-    axes.set_xlabel("change of step entropy, 0.001 nats a token")
+    axes.set_xlabel(f"change of step entropy beyond that under `{BASE}`, 0.001 nats a token")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from empg_cli.stats.intervals import t_interval
 from scripts.why import predictions
+from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.records import Row, curves, member, rows_of, values_of
 
 RECORDS = Path("docs/studies/records")
@@ -48,6 +49,9 @@ def filled(page: str, records: Path) -> str:
 
 
 def table(records: Path, name: str) -> str:
+    if name.startswith("one-step-"):
+        found = rows_of_csv(records / f"{name}.csv.xz")
+        return explained_table(found) if name.endswith("-explained") else one_step_table(found)
     if name.endswith("-temperatures"):
         return temperatures_table(records / f"{name}.csv")
     if name.endswith("-training"):

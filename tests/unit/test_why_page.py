@@ -11,7 +11,7 @@ from statistics import fmean
 
 import pytest
 
-from scripts.why import figures, recompute, records, tables
+from scripts.why import figures, one_step_table, recompute, records, tables
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = (
@@ -172,11 +172,46 @@ def test_the_forest_has_the_rows_from_top_to_bottom_and_lines_at_base_and_refere
     assert lines == [45, 50]
 
 
-def test_one_step_is_averaged_over_batches() -> None:
-    rows = [
-        {"variant": "a", "episode": episode, "action": action, "d_entropy": str(value)}
-        for episode, action, values in (("all", "all", (0.001, 0.003)), ("lost", "repeated", (0.0, -0.002)))
-        for value in values
+def one_step_rows() -> list[dict[str, str]]:
+    """Two batches of each class of steps; arm `a` is 2 and 4 above the base in entropy, so 3 ± 12.706."""
+    values = {"center": (1.0, 5.0), "a": (3.0, 9.0)}
+    return [
+        {
+            "variant": name, "batch": str(batch), "episode": episode, "action": action,
+            "d_entropy": str(value / 1000), "d_logprob": str(-value / 1000 if action == "refused" else 0.0),
+        }
+        for name, own in values.items()
+        for batch, value in enumerate(own)
+        for episode, action in one_step_table.CLASSES
+    ]  # fmt: skip
+
+
+def test_one_step_is_beyond_the_base_and_paired_by_batch() -> None:
+    axes = figures.one_step(one_step_rows()).axes[0]
+    assert [float(bars[0].get_xdata()[0]) for bars in axes.containers] == pytest.approx([3, 3])
+    assert one_step_table.one_step_table(one_step_rows()).splitlines() == [
+        "| arm | entropy: all steps | entropy: repeated, lost | log-prob: valid, won | log-prob: valid, lost "
+        "| log-prob: refused, lost | log-prob: repeated, lost |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `a` | +3.00 ± 12.71 | +3.00 ± 12.71 | +0.00 ± 0.00 | +0.00 ± 0.00 | −3.00 ± 12.71 | +0.00 ± 0.00 |",
     ]
-    axes = figures.one_step(rows).axes[0]
-    assert [float(bars[0].get_xdata()[0]) for bars in axes.containers] == pytest.approx([2, -1])
+    nearer = [
+        row | {"d_entropy": "0.0075"} if (row["variant"], row["batch"]) == ("a", "1") else row
+        for row in one_step_rows()
+    ]  # 2 and 2.5: 2.25 ± 3.18; and 2 and 2.1 leave out 0
+    assert "| +2.25 ± 3.18 |" in one_step_table.one_step_table(nearer)
+    nearest = [
+        row | {"d_entropy": "0.0071"} if (row["variant"], row["batch"]) == ("a", "1") else row
+        for row in one_step_rows()
+    ]
+    assert "| **+2.05 ± 0.64** |" in one_step_table.one_step_table(nearest)
+
+
+def test_what_explains_a_change_is_in_percent_and_over_batches() -> None:
+    rows = [
+        {"variant": "a", "of": of, "by": part, "share": str(share), "joint": str(joint)}
+        for of, joint in (("credit", 0.5), ("logprob", 0.125))
+        for part, shares in (("entropy", (0.2, 0.4)), ("validity", (0.0, 0.1)), ("length", (0.15, 0.15)))
+        for share in shares
+    ]
+    assert one_step_table.explained_table(rows).splitlines()[2] == "| `a` | 30 | 5 | 15 | 50 | 30 | 5 | 15 | 12 |"

@@ -1,0 +1,77 @@
+"""What one step does: `python -m scripts.why.tables one-step-1250 one-step-1250-explained`.
+
+What `scripts/why/one_step.py` wrote lies in the records as `one-step-NAME.csv.xz` and `one-step-NAME-explained.csv.xz`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import lzma
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from empg_cli.stats.intervals import Estimate, t_interval
+from scripts.why.records import Row
+
+BASE = "center"
+"""What arms are compared with: the centring alone, so that what is left is of the weights."""
+CLASSES = {
+    ("all", "all"): "all steps",
+    ("won", "valid"): "valid, won",
+    ("lost", "valid"): "valid, lost",
+    ("lost", "refused"): "refused, lost",
+    ("lost", "repeated"): "repeated, lost",
+}
+"""Episode and action -> what the table calls the steps."""
+FOR_ENTROPY = (("all", "all"), ("lost", "repeated"))
+FOR_LOGPROB = tuple(CLASSES)[1:]
+PARTS = ("entropy", "validity", "length")
+
+
+def rows_of_csv(path: Path) -> list[Row]:
+    return list(csv.DictReader(io.StringIO(lzma.decompress(path.read_bytes()).decode())))
+
+
+def differences(rows: Sequence[Row], variant: str, steps: tuple[str, str], key: str) -> Estimate:
+    """To the base, paired by batch, in 0.001 nats: the mean and its 95 % t interval."""
+
+    def of(name: str) -> dict[str, float]:
+        chosen = (row for row in rows if (row["variant"], row["episode"], row["action"]) == (name, *steps))
+        return {row["batch"]: 1000 * float(row[key]) for row in chosen}
+
+    values, base = of(variant), of(BASE)
+    return t_interval([values[batch] - base[batch] for batch in values if batch in base])
+
+
+def one_step_table(rows: Sequence[Row]) -> str:
+    """Changes of entropy (a token) and log-prob (a response) beyond the base's, in 0.001 nats."""
+    columns = [(steps, "d_entropy", "entropy") for steps in FOR_ENTROPY]
+    columns += [(steps, "d_logprob", "log-prob") for steps in FOR_LOGPROB]
+    lines = [["arm", *(f"{said}: {CLASSES[steps]}" for steps, _, said in columns)]]
+    lines.append(["---", *["---:"] * len(columns)])
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        if variant != BASE:
+            found = [differences(rows, variant, steps, key) for steps, key, _ in columns]
+            lines.append([f"`{variant}`", *map(_said, found)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def explained_table(rows: Sequence[Row]) -> str:
+    """Of the variance over steps of what an arm changes on GRPO: the share of each explanation, and of all, in %."""
+    lines = [["arm", *(f"{of}: {part}" for of in ("credit", "log-prob") for part in (*PARTS, "all"))]]
+    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        line = [f"`{variant}`"]
+        for of in ("credit", "logprob"):
+            own = [row for row in rows if (row["variant"], row["of"]) == (variant, of)]
+            shares = [statistics.fmean(float(row["share"]) for row in own if row["by"] == part) for part in PARTS]
+            line += [f"{100 * share:.0f}" for share in (*shares, statistics.fmean(float(row["joint"]) for row in own))]
+        lines.append(line)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _said(found: Estimate) -> str:
+    text = f"{found.value:+.2f} ± {(found.high - found.low) / 2:.2f}".replace("-", "−")
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text
