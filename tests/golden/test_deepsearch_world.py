@@ -203,7 +203,7 @@ def test_a_damaged_cache_says_what_to_delete(tmp_path: Path) -> None:
 def test_digest_does_not_depend_on_the_hash_seed(mode: str) -> None:
     code = (
         "from empg_cli.benchmarks.deepsearch.world.build import *;"
-        f"print(build_world(WorldSpec({mode!r}, 0, 1.0, 500, 50)).digest)"
+        f"print(build_world(WorldSpec({mode!r}, 0, 0.3, 100, 10)).digest)"
     )
     digests = {
         subprocess.run(
@@ -213,6 +213,6 @@ def test_digest_does_not_depend_on_the_hash_seed(mode: str) -> None:
             text=True,
             check=True,
         ).stdout
-        for seed in ("0", "1", "4711")
+        for seed in ("0", "4711")
     }
     assert len(digests) == 1
