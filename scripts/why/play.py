@@ -104,7 +104,6 @@ STUDIES = {
         "seeds={fresher}",
         "benchmark.split=valid_unseen",
     ],
-    "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresher}", "benchmark.split=valid_unseen"],
     "fair-webshop": [
         "experiment=webshop",
         "trainer.updates=15",
@@ -113,7 +112,6 @@ STUDIES = {
         *SMALL_TUNING,
     ],
     "fair-deepsearch": ["experiment=deepsearch", *SMALL_TUNING],
-    "table5": [*ALFWORLD, "ablation=paper_table5", "seeds=10"],
     "larger": [
         *ALFWORLD,
         *agent("larger"),
@@ -140,6 +138,8 @@ STUDIES = {
         "ablation.tuning=null",
         "seeds=10",
     ],
+    "table5": [*ALFWORLD, "ablation=paper_table5", "seeds=10"],
+    "main-alfworld": [*ALFWORLD, "ablation=main_alfworld", "seeds={fresher}", "benchmark.split=valid_unseen"],
 }
 """In the order in which they are played; a confirmation follows what it confirms."""
 
