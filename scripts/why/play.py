@@ -15,9 +15,11 @@ import argparse
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from empg_cli.errors import UserError
+from empg_cli.runs.study import read_study
 from scripts.why.agents import EARLIER, MADE, lay_out
 from scripts.why.records import pack, unpack
 
@@ -38,6 +40,7 @@ def agent(name: str) -> list[str]:
 
 
 GAINING = agent("1250")
+WAIT_S = 20.0
 FRESH = list(range(5, 25))
 """Seeds that no tuning has seen, the same as `ablation.confirms` takes."""
 FRESHER = list(range(25, 45))
@@ -168,12 +171,19 @@ def main() -> int:
                 lay_out(arguments.out / "agents", agents_of(name))
             except UserError as error:
                 parser.error(str(error))
-            code = run(command(name, arguments.out, data=arguments.data, plan=arguments.plan))
+            words = command(name, arguments.out, data=arguments.data, plan=arguments.plan)
+            while not (code := run(words)) and not arguments.plan and not is_finished(folder):
+                time.sleep(WAIT_S)
         if (folder / "study.json").is_file() and not arguments.plan:
             print(f"{archive}: {pack(folder, archive)} finished cells")
         if code:
             return code
     return 0
+
+
+def is_finished(folder: Path) -> bool:
+    """Not while another command plays the last of its cells, which a confirmation needs."""
+    return not read_study(folder).pending()
 
 
 def agents_of(name: str) -> list[str]:

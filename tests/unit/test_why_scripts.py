@@ -343,6 +343,7 @@ def test_official_games_are_played_where_they_are(
     monkeypatch.chdir(tmp_path)
     called: list[list[str]] = []
     monkeypatch.setattr(play, "run", lambda words: called.append(words) or 0)
+    monkeypatch.setattr(play, "is_finished", lambda folder: True)
     monkeypatch.setattr(sys, "argv", ["play", "fair-official"])
     assert play.main() == 0
     assert not called and "needs the official games (--data FOLDER)" in capsys.readouterr().out
@@ -364,6 +365,32 @@ def test_what_is_done_is_kept_and_what_was_kept_is_laid_out(tmp_path: Path, monk
     assert play.main() == 3  # the next is not played where one has failed
     assert [word for words in called for word in words if word.startswith("ablation=")] == ["ablation=fair"]
     assert len(read_study(tmp_path / "studies" / "fair").done()) == 12
+
+
+def test_the_next_study_waits_for_the_cells_that_another_command_plays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    called: list[str] = []
+
+    def run(words: list[str]) -> int:
+        """The other command is done with the last cell when this one looks for the second time."""
+        name = next(word for word in words if word.startswith("run_dir=")).rpartition("/")[2]
+        called.append(name)
+        if called.count("fair") == 1:
+            study = made_study(tmp_path / "studies" / "fair")
+            (study.cell_dir(study.cells[-1]) / "summary.json").unlink()
+        elif name == "fair":
+            study = read_study(tmp_path / "studies" / "fair")
+            facts = {"exit_code": 0, "cell_hash": study.cells[-1].cell_hash}
+            (study.cell_dir(study.cells[-1]) / "summary.json").write_text(json.dumps(facts))
+        return int(name != "fair")
+
+    monkeypatch.setattr(play, "run", run)
+    monkeypatch.setattr(play, "WAIT_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["play", "fair", "fair-confirmed"])
+    assert play.main() == 1
+    assert called == ["fair", "fair", "fair-confirmed"]
 
 
 def test_a_study_that_is_asked_to_end_ends_by_itself(tmp_path: Path) -> None:
