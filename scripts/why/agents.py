@@ -44,15 +44,17 @@ def main() -> None:
     for name in arguments.names:
         if name in MADE:
             make(arguments.out, name)
-    lay_out(arguments.out, arguments.names)
+    try:
+        lay_out(arguments.out, arguments.names)
+    except UserError as error:
+        parser.error(str(error))
 
 
 def lay_out(out: Path, names: Iterable[str]) -> None:
     """Writes `out`/NAME for each earlier agent; what is there stays.
 
     Raises:
-        UserError: an agent that is made anew is not there.
-        subprocess.CalledProcessError: git does not know the commit, as in a shallow clone: git fetch --unshallow.
+        UserError: an agent that is made anew is not there, or git does not know a commit.
     """
     for name in names:
         folder = out / name
@@ -64,7 +66,10 @@ def lay_out(out: Path, names: Iterable[str]) -> None:
         for file in FILES:
             if not (folder / file).exists():
                 show = ["git", "-C", str(ROOT), "show", f"{EARLIER[name]}:{ASSETS}/{file}"]
-                (folder / file).write_bytes(subprocess.run(show, check=True, capture_output=True).stdout)
+                shown = subprocess.run(show, check=False, capture_output=True)
+                if shown.returncode:
+                    raise UserError(f"git does not know commit {EARLIER[name]} here: git fetch --unshallow")
+                (folder / file).write_bytes(shown.stdout)
 
 
 def make(out: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 
 from empg_cli.reports.figures import COLOURS, STYLE
-from scripts.why.one_step_table import BASE, FOR_ENTROPY, differences, rows_of_csv
+from scripts.why.one_step_table import FOR_ENTROPY, base_of, differences, rows_of_csv
 from scripts.why.records import Row, rows_of
 from scripts.why.tables import RECORDS
 
@@ -76,20 +76,23 @@ def forest(rows: list[Row], against: str) -> Any:
 
 
 def one_step(rows: list[Row]) -> Any:
-    """Change of entropy by one step beyond the base's: the mean over batches and its 95 % t interval."""
+    """Change of entropy by one step beyond that of each arm's base: the mean over batches and its 95 % t interval."""
     shown = dict(zip(FOR_ENTROPY, ("all steps", "repeats of refused actions, lost episodes"), strict=True))
-    variants = [name for name in dict.fromkeys(row["variant"] for row in rows) if name != BASE]
+    variants = {name: base for name in dict.fromkeys(row["variant"] for row in rows) if (base := base_of(name))}
     figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(variants) + 1.0), layout="constrained")
     for number, (steps, label) in enumerate(shown.items()):
         for place, variant in enumerate(reversed(variants)):
-            found = differences(rows, variant, steps, "d_entropy")
+            found = differences(rows, variant, variants[variant], steps, "d_entropy")
             axes.errorbar(
                 found.value, place + 0.25 * number, xerr=[[found.value - found.low], [found.high - found.value]],
                 fmt="os"[number], markersize=4, color=COLOURS[number], label=None if place else label,
             )  # fmt: skip
     axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.set_yticks([place + 0.12 for place in range(len(variants))], list(reversed(variants)))
-    axes.set_xlabel(f"change of step entropy beyond that under `{BASE}`, 0.001 nats a token")
+    axes.set_yticks(
+        [place + 0.12 for place in range(len(variants))],
+        [f"{name} − {base}" for name, base in reversed(variants.items())],
+    )
+    axes.set_xlabel("change of step entropy beyond that of the arm's base, 0.001 nats a token")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 

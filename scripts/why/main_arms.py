@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from empg_cli.errors import UserError
 from empg_cli.runs.study import Study
 from empg_cli.studies.comparison import compare
 from empg_cli.studies.tuning import winners
@@ -30,7 +31,11 @@ def main() -> None:
     parser.add_argument("tuning", type=Path, help="folder of the finished tuning")
     parser.add_argument("benchmark")
     arguments = parser.parse_args()
-    sys.stdout.write(as_yaml(arguments.benchmark, *main_arms(arguments.tuning)))
+    try:
+        arms, base = main_arms(arguments.tuning)
+    except UserError as error:
+        parser.error(str(error))
+    sys.stdout.write(as_yaml(arguments.benchmark, arms, base))
 
 
 def main_arms(folder: Path) -> tuple[Arms, str]:

@@ -196,7 +196,7 @@ def one_batch(
         {"variant": name, "of": of, **row}
         for name in others
         for of, values in (("credit", credits), ("logprob", logprobs))
-        for row in explanations(steps, values[name] - values[base])
+        for row in explanations(steps, beyond(values[name], values[base]))
     ]
     return changes, explained
 
@@ -257,6 +257,13 @@ def by_class(steps: Steps, credit: Array, logprob: Array, entropy: Array) -> Ite
                 "episode": outcome, "action": kind, "n": int(chosen.sum()),
                 "credit": means[0], "d_logprob": means[1], "d_entropy": means[2],
             }  # fmt: skip
+
+
+def beyond(values: Array, base: Array) -> Array:
+    """Their difference; 0 where it is a constant but for what float32 rounds, as under a centring."""
+    difference = values - base
+    noise = 1e-6 * max(np.abs(values).max(), np.abs(base).max())
+    return difference if np.ptp(difference) > noise else np.zeros_like(difference)
 
 
 def explanations(steps: Steps, values: Array) -> Iterator[dict[str, Any]]:

@@ -15,8 +15,25 @@ from pathlib import Path
 from empg_cli.stats.intervals import Estimate, t_interval
 from scripts.why.records import Row
 
-BASE = "center"
-"""What arms are compared with: the centring alone, so that what is left is of the weights."""
+UNCENTRED = (
+    "center",
+    "grpo-step-statistics",
+    "grpo-entropy-0.03",
+    "scaling-uncentred",
+    "empg-uncentred",
+    "bonus-uncentred",
+)
+STEP_STATISTICS = ("scaling-step-statistics", "step-statistics-shift-down")
+
+
+def base_of(variant: str) -> str | None:
+    """What an arm differs from in nothing but what it is there for; None of GRPO. Of `UNCENTRED` and of those with
+    `STEP_STATISTICS`, whose mean is 0, that is without a centring; of all others it is the centring alone."""
+    if variant == "grpo":
+        return None
+    return "grpo" if variant in UNCENTRED else "grpo-step-statistics" if variant in STEP_STATISTICS else "center"
+
+
 CLASSES = {
     ("all", "all"): "all steps",
     ("won", "valid"): "valid, won",
@@ -34,27 +51,27 @@ def rows_of_csv(path: Path) -> list[Row]:
     return list(csv.DictReader(io.StringIO(lzma.decompress(path.read_bytes()).decode())))
 
 
-def differences(rows: Sequence[Row], variant: str, steps: tuple[str, str], key: str) -> Estimate:
-    """To the base, paired by batch, in 0.001 nats: the mean and its 95 % t interval."""
+def differences(rows: Sequence[Row], variant: str, base: str, steps: tuple[str, str], key: str) -> Estimate:
+    """Of two arms, paired by batch, in 0.001 nats: the mean and its 95 % t interval."""
 
     def of(name: str) -> dict[str, float]:
         chosen = (row for row in rows if (row["variant"], row["episode"], row["action"]) == (name, *steps))
         return {row["batch"]: 1000 * float(row[key]) for row in chosen}
 
-    values, base = of(variant), of(BASE)
-    return t_interval([values[batch] - base[batch] for batch in values if batch in base])
+    mine, others = of(variant), of(base)
+    return t_interval([mine[batch] - others[batch] for batch in mine if batch in others])
 
 
 def one_step_table(rows: Sequence[Row]) -> str:
-    """Changes of entropy (a token) and log-prob (a response) beyond the base's, in 0.001 nats."""
+    """Changes of entropy (a token) and log-prob (a response) beyond those of each arm's base, in 0.001 nats."""
     columns = [(steps, "d_entropy", "entropy") for steps in FOR_ENTROPY]
     columns += [(steps, "d_logprob", "log-prob") for steps in FOR_LOGPROB]
-    lines = [["arm", *(f"{said}: {CLASSES[steps]}" for steps, _, said in columns)]]
-    lines.append(["---", *["---:"] * len(columns)])
+    lines = [["arm", "beyond", *(f"{said}: {CLASSES[steps]}" for steps, _, said in columns)]]
+    lines.append(["---", "---", *["---:"] * len(columns)])
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        if variant != BASE:
-            found = [differences(rows, variant, steps, key) for steps, key, _ in columns]
-            lines.append([f"`{variant}`", *map(_said, found)])
+        if base := base_of(variant):
+            found = [differences(rows, variant, base, steps, key) for steps, key, _ in columns]
+            lines.append([f"`{variant}`", f"`{base}`", *map(_said, found)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

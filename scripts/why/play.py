@@ -40,7 +40,8 @@ def agent(name: str) -> list[str]:
 
 
 GAINING = agent("1250")
-WAIT_S = 20.0
+WAIT_S, LOOKS = 20.0, 30
+"""How long to wait for others, and how often, before their cells are asked for again: they may have been stopped."""
 FRESH = list(range(5, 25))
 """Seeds that no tuning has seen, the same as `ablation.confirms` takes."""
 FRESHER = list(range(25, 45))
@@ -158,32 +159,62 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in STUDIES]:
         parser.error(f"no study is called {', '.join(unknown)}")
-    for name in arguments.names or STUDIES:
-        if name.endswith("-official") and not (arguments.data or arguments.pack):
-            print(f"{name}: left out, as it needs the official games (--data FOLDER)")
-            continue
-        folder, archive = arguments.out / name, arguments.records / f"{name}.tar.xz"
-        if archive.is_file() and not arguments.pack:
-            unpack(archive, folder)
-        code = 0
-        if not arguments.pack:
-            try:
-                lay_out(arguments.out / "agents", agents_of(name))
-            except UserError as error:
-                parser.error(str(error))
-            words = command(name, arguments.out, data=arguments.data, plan=arguments.plan)
-            while not (code := run(words)) and not arguments.plan and not is_finished(folder):
-                time.sleep(WAIT_S)
-        if (folder / "study.json").is_file() and not arguments.plan:
-            print(f"{archive}: {pack(folder, archive)} finished cells")
-        if code:
+    names = arguments.names or list(STUDIES)
+    if arguments.pack:
+        for name in names:
+            keep(arguments.out / name, arguments.records / f"{name}.tar.xz")
+        return 0
+    try:
+        lay_out(arguments.out / "agents", {agent for name in arguments.names for agent in agents_of(name)})
+    except UserError as error:
+        parser.error(str(error))
+    for name in names:
+        if why := lacks(name, arguments.out, arguments.data):
+            print(f"{name}: left out, as {why}")
+        elif code := play(name, arguments):
             return code
     return 0
+
+
+def lacks(name: str, out: Path, data: Path | None) -> str | None:
+    """What a study needs and is not there."""
+    if name.endswith("-official") and not data:
+        return "it needs the official games (--data FOLDER)"
+    try:
+        lay_out(out / "agents", agents_of(name))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def play(name: str, arguments: argparse.Namespace) -> int:
+    """Returns what `empg ablate` has ended with."""
+    folder, archive = arguments.out / name, arguments.records / f"{name}.tar.xz"
+    if archive.is_file():
+        unpack(archive, folder)
+    words = command(name, arguments.out, data=arguments.data, plan=arguments.plan)
+    while not (code := run(words)) and not arguments.plan and not is_finished(folder):
+        wait_for(folder)
+    if not arguments.plan:
+        keep(folder, archive)
+    return code
+
+
+def keep(folder: Path, archive: Path) -> None:
+    if (folder / "study.json").is_file():
+        print(f"{archive}: {pack(folder, archive)} finished cells")
 
 
 def is_finished(folder: Path) -> bool:
     """Not while another command plays the last of its cells, which a confirmation needs."""
     return not read_study(folder).pending()
+
+
+def wait_for(folder: Path) -> None:
+    for _ in range(LOOKS):
+        time.sleep(WAIT_S)
+        if is_finished(folder):
+            return
 
 
 def agents_of(name: str) -> list[str]:
@@ -193,9 +224,13 @@ def agents_of(name: str) -> list[str]:
 def run(words: list[str]) -> int:
     """Until it has ended by itself, also after Ctrl-C, which a terminal sends to it as well: it saves what it plays."""
     with subprocess.Popen(words) as child:
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
-        return child.wait()
+        interrupts = signal.signal(signal.SIGINT, lambda *_: None)
+        ends = signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
+        try:
+            return child.wait()
+        finally:
+            signal.signal(signal.SIGINT, interrupts)
+            signal.signal(signal.SIGTERM, ends)
 
 
 def command(name: str, out: Path, *, data: Path | None = None, plan: bool = False) -> list[str]:

@@ -1,5 +1,6 @@
 """What docs/studies/why-empg.md says of `ablation=controls` beforehand, and whether it was seen: the table
-`python -m scripts.why.tables controls-predictions`, written before the first control was played.
+`python -m scripts.why.tables controls-predictions`, first written before any control was played, and amended before any
+result of one was looked at (the page says how).
 
 A prediction is a difference of means of success, paired by seed, and what it must be: `more` or `less` than 0, or
 `equal`: its 95 % t interval holds 0 and lies within 6 points of it. Of the four primary ones the exact sign-flip test,
@@ -107,7 +108,7 @@ def table(values: Values, seeds: int) -> str:
                 str(len(differences)),
                 f"{100 * statistics.fmean(differences):+.1f} ± {50 * (high - low):.1f}".replace("-", "−"),
                 "" if p is None else f"{p:.3f}",
-                verdict(prediction.relation, low, high, p) if done == seeds else "",
+                verdict(prediction.relation, low, high, p) if done == len(differences) == seeds else "",
             ]
         )
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -37,6 +37,8 @@ def main() -> int:
     if arguments.what == "pack":
         cells = pack(arguments.source, arguments.target)
         print(f"{arguments.target}: {cells} finished cells, {arguments.target.stat().st_size:,} bytes")
+    elif not arguments.source.is_file():
+        parser.error(f"there is no record {arguments.source}")
     else:
         print(f"{arguments.target}: {unpack(arguments.source, arguments.target)} files")
     return 0

@@ -38,7 +38,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into the page")
     arguments = parser.parse_args()
     for name in arguments.names:
-        print(table(arguments.records, name))
+        try:
+            print(table(arguments.records, name))
+        except FileNotFoundError as error:
+            parser.error(f"there is no record {error.filename}: python -m scripts.why.play makes those of studies")
     if arguments.write:
         arguments.page.write_text(filled(arguments.page.read_text(), arguments.records))
 

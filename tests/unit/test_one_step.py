@@ -48,6 +48,18 @@ def test_shares_of_an_explanation_by_hand() -> None:
     assert all(row["joint"] == 0 for row in one_step.explanations(steps, np.full(400, 2.0)))
 
 
+def test_a_centring_changes_nothing_that_could_be_explained() -> None:
+    """In float32 its constant varies by rounding; a change of a hundred thousandth of the credit is one."""
+    credit = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    centred = (credit - credit.mean()).double().numpy()
+    base = credit.double().numpy()
+    assert np.ptp(centred - base) > 0
+    assert not one_step.beyond(centred, base).any()
+    moved = base.copy()
+    moved[0] += 1e-5 * np.abs(base).max()
+    assert one_step.beyond(moved, base)[0] > 0
+
+
 def test_one_batch_under_several_credits() -> None:
     variants = {"grpo": ["algo=grpo"], "same": ["algo=empg", "algo.credit.k=0", "algo.credit.zeta=0",
                 "algo.credit.center=false"], "empg": ["algo=empg"]}  # fmt: skip

@@ -10,7 +10,10 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import yaml
 
+from empg_cli.config import load
+from empg_cli.config.location import conf_dir
 from scripts.why import figures, one_step_table, recompute, records, tables
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +144,12 @@ def test_what_the_page_says_of_penalties() -> None:
     step, episode = ([fmean(column) for column in zip(*found[kind], strict=True)] for kind in (True, False))
     shown = [f"{100 * number:.0f}" for number in (step[0], episode[0], step[1], episode[1])]
     shown += [f"{number:.0f}" for number in (step[2], episode[2])]
-    assert shown == ["45", "61", "27", "50", "41", "32"] and [len(found[True]), len(found[False])] == [80, 90]
+    assert [len(found[True]), len(found[False])] == [80, 90]
+    said = (
+        "over the later half of training {} % of its actions are refused against {} % under `penalty=episode`, "
+        "and it wins {} % of the games in {} turns against {} % in {}; 80 and 90 runs"
+    )
+    assert said.format(*(shown[at] for at in (0, 1, 2, 4, 3, 5))) in " ".join((ROOT / tables.PAGE).read_text().split())
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / tables.RECORDS).glob("*.tar.xz")), ids=lambda path: path.name)
@@ -172,39 +180,51 @@ def test_the_forest_has_the_rows_from_top_to_bottom_and_lines_at_base_and_refere
     assert lines == [45, 50]
 
 
-def one_step_rows() -> list[dict[str, str]]:
-    """Two batches of each class of steps; arm `a` is 2 and 4 above the base in entropy, so 3 ± 12.706."""
-    values = {"center": (1.0, 5.0), "a": (3.0, 9.0)}
+def one_step_rows(**last: float) -> list[dict[str, str]]:
+    """Two batches of each class of steps, entropies in 0.001 nats; `last` changes an arm's second."""
+    values = {"grpo": (0.0, 0.0), "center": (1.0, 5.0), "scaling": (3.0, 9.0)}
     return [
         {
             "variant": name, "batch": str(batch), "episode": episode, "action": action,
             "d_entropy": str(value / 1000), "d_logprob": str(-value / 1000 if action == "refused" else 0.0),
         }
         for name, own in values.items()
-        for batch, value in enumerate(own)
+        for batch, value in enumerate((own[0], last.get(name, own[1])))
         for episode, action in one_step_table.CLASSES
     ]  # fmt: skip
 
 
 def test_one_step_is_beyond_the_base_and_paired_by_batch() -> None:
+    """`scaling` is 2 and 4 above `center`: 3 ± 12.706; `center` 1 and 5 above GRPO: 3 ± 25.412."""
     axes = figures.one_step(one_step_rows()).axes[0]
-    assert [float(bars[0].get_xdata()[0]) for bars in axes.containers] == pytest.approx([3, 3])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["scaling − center", "center − grpo"]
+    assert [float(bars[0].get_xdata()[0]) for bars in axes.containers] == pytest.approx([3, 3, 3, 3])
     assert one_step_table.one_step_table(one_step_rows()).splitlines() == [
-        "| arm | entropy: all steps | entropy: repeated, lost | log-prob: valid, won | log-prob: valid, lost "
+        "| arm | beyond | entropy: all steps | entropy: repeated, lost | log-prob: valid, won | log-prob: valid, lost "
         "| log-prob: refused, lost | log-prob: repeated, lost |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| `a` | +3.00 ± 12.71 | +3.00 ± 12.71 | +0.00 ± 0.00 | +0.00 ± 0.00 | −3.00 ± 12.71 | +0.00 ± 0.00 |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `center` | `grpo` | +3.00 ± 25.41 | +3.00 ± 25.41 | +0.00 ± 0.00 | +0.00 ± 0.00 | −3.00 ± 25.41 "
+        "| +0.00 ± 0.00 |",
+        "| `scaling` | `center` | +3.00 ± 12.71 | +3.00 ± 12.71 | +0.00 ± 0.00 | +0.00 ± 0.00 | −3.00 ± 12.71 "
+        "| +0.00 ± 0.00 |",
     ]
-    nearer = [
-        row | {"d_entropy": "0.0075"} if (row["variant"], row["batch"]) == ("a", "1") else row
-        for row in one_step_rows()
-    ]  # 2 and 2.5: 2.25 ± 3.18; and 2 and 2.1 leave out 0
-    assert "| +2.25 ± 3.18 |" in one_step_table.one_step_table(nearer)
-    nearest = [
-        row | {"d_entropy": "0.0071"} if (row["variant"], row["batch"]) == ("a", "1") else row
-        for row in one_step_rows()
-    ]
-    assert "| **+2.05 ± 0.64** |" in one_step_table.one_step_table(nearest)
+    # 2 and 2.5: 2.25 ± 3.18; 2 and 2.1 leave out 0
+    assert "| +2.25 ± 3.18 |" in one_step_table.one_step_table(one_step_rows(scaling=7.5))
+    assert "| **+2.05 ± 0.64** |" in one_step_table.one_step_table(one_step_rows(scaling=7.1))
+
+
+def test_an_arm_of_the_controls_and_its_base_have_the_same_centring_and_statistics() -> None:
+    """But for `center` and `grpo-step-statistics`, which are there for that one difference."""
+    variants = yaml.safe_load((conf_dir() / "ablation" / "controls.yaml").read_text())["variants"]
+    made = {name: load(["experiment=demo", *words]).algo for name, words in variants.items()}
+    for name in variants:
+        if (base := one_step_table.base_of(name)) is None or name in ("center", "grpo-step-statistics"):
+            continue
+        mine, other = made[name], made[base]
+        assert mine.advantage.statistics == other.advantage.statistics, name
+        if mine.advantage.statistics == "trajectory":  # else there is no mean to take out
+            assert getattr(mine.credit, "center", False) == getattr(other.credit, "center", False), name
+    assert one_step_table.base_of("center") == one_step_table.base_of("grpo-step-statistics") == "grpo"
 
 
 def test_what_explains_a_change_is_in_percent_and_over_batches() -> None:

@@ -112,8 +112,23 @@ def test_nothing_is_decided_before_the_last_seed() -> None:
     lines = predictions.table(values, 7).splitlines()
     assert lines[-1] == "Not finished: 6 of 7 seeds. Nothing is decided before."
     assert {line.split(" | ")[-1] for line in lines[2:-2]} == {" |"}
+    values["positive"] = dict.fromkeys(range(7), 0.5)
+    values["grpo"] = {0: 0.4, 1: 0.6}  # an arm of no primary comparison that is not done
+    (line,) = [line for line in predictions.table(values, 7).splitlines() if line.startswith("| `center` − `grpo`")]
+    assert line.endswith("| equal | 2 | +0.0 ± 127.1 |  |  |")
     del values["positive"]
     assert predictions.table(values, 7).splitlines()[-1].startswith("Not finished: 0 of 7 seeds.")
+
+
+SAID: dict[predictions.Relation, str] = {
+    "more": "more than `{}`", "less": "less than `{}`", "equal": "as much as `{}`",
+}  # fmt: skip
+
+
+def rows_of_the_page(page: str) -> dict[str, str]:
+    """Arm -> its row in the table of what follows from the algebra."""
+    rows = page.partition("| arm of `ablation=controls` |")[2].partition("\n\n")[0].splitlines()
+    return {arm: row for row in rows for arm in re.findall(r"`([\w.-]+)`", row.split(" | ")[0])}
 
 
 def test_predictions_are_of_arms_that_there_are_and_as_the_page_tells_them() -> None:
@@ -127,14 +142,15 @@ def test_predictions_are_of_arms_that_there_are_and_as_the_page_tells_them() -> 
         "3. `first-token` is less than `scaling`", "4. `positive` is less than `center`",
     ):  # fmt: skip
         assert sentence in page
-    primary = [prediction for prediction in PREDICTIONS if prediction.is_primary]
-    assert [(found.plus[0], found.relation, found.minus[0]) for found in primary] == [
-        ("bias-only", "more", "center"), ("center-first", "less", "scaling"), ("first-token", "less", "scaling"),
-        ("positive", "less", "center"),
-    ]  # fmt: skip
-    first_column = re.findall(r"^\| (`[^|]+) \|", page.partition("| arm of `ablation=controls` |")[2], re.MULTILINE)
-    told = {arm for cell in first_column for arm in re.findall(r"`([\w.-]+)`", cell)}
-    assert {prediction.plus[0] for prediction in PREDICTIONS} <= told
+    assert [prediction for prediction in PREDICTIONS if prediction.is_primary] == list(PREDICTIONS[:4])
+    told = rows_of_the_page(page)
+    for prediction in PREDICTIONS:
+        if prediction is not predictions.STEP_STATISTICS:
+            said = SAID[prediction.relation].format(*prediction.minus)
+            line = told[prediction.plus[0]]
+            assert said in line or f"{prediction.plus[0]}` is {said}" in page, (prediction.name, line)
+    assert "its gain on `grpo-step-statistics` is less than that of `scaling` on `grpo`" in page
+    assert predictions.STEP_STATISTICS.relation == "less"
 
 
 def test_tables_make_it_from_a_record() -> None:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from empg_cli.config.location import conf_dir
+from empg_cli.errors import UserError
 from empg_cli.model.loading import packaged_agent
 from empg_cli.reports.ablation_tables import write_tables
 from empg_cli.runs.study import Study, read_study
 from empg_cli.stats.paired import sign_flip_test
 from empg_cli.studies.comparison import compare
 from empg_cli.studies.plan import make_study
-from scripts.why import agents, play, recompute, records, shapley
+from scripts.why import agents, main_arms, play, recompute, records, shapley, tables
 from tests.unit.test_ablation_tables import make as made_study
 
 # --- shares of a gain ------------------------------------------------------------------------------------
@@ -388,9 +390,102 @@ def test_the_next_study_waits_for_the_cells_that_another_command_plays(
 
     monkeypatch.setattr(play, "run", run)
     monkeypatch.setattr(play, "WAIT_S", 0.0)
+    monkeypatch.setattr(play, "LOOKS", 1)
     monkeypatch.setattr(sys, "argv", ["play", "fair", "fair-confirmed"])
     assert play.main() == 1
     assert called == ["fair", "fair", "fair-confirmed"]
+
+
+def test_what_waits_for_others_is_stopped_like_anything_else(tmp_path: Path) -> None:
+    """The handlers of a study that runs are gone when it has ended."""
+    script = (
+        "import sys; from pathlib import Path; from scripts.why import play\n"
+        "play.is_finished = lambda folder: False\n"
+        "play.run([sys.executable, '-c', 'pass'])\n"
+        "Path('up').touch()\n"
+        "play.wait_for(Path('.'))\n"
+    )
+    root = str(Path(play.__file__).parents[2])
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": root},
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        end = time.monotonic() + 60
+        while not (tmp_path / "up").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        waiting.send_signal(signum)
+        assert waiting.wait(timeout=15) in (-signum, 128 + signum)
+        (tmp_path / "up").unlink()
+
+
+def test_others_are_waited_for_until_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([False, False, True])
+    monkeypatch.setattr(play, "is_finished", lambda folder: next(looks))
+    monkeypatch.setattr(play, "WAIT_S", 0.0)
+    play.wait_for(Path())
+    assert next(looks, "all looked at") == "all looked at"
+
+
+def test_without_names_what_lacks_something_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    called: list[str] = []
+    monkeypatch.setattr(play, "run", lambda words: called.append(words[4]) or 0)
+    monkeypatch.setattr(play, "STUDIES", {name: play.STUDIES[name] for name in ("larger", "fair-official", "fair")})
+    monkeypatch.setattr(sys, "argv", ["play", "--plan"])
+    assert play.main() == 0
+    assert len(called) == 1
+    said = capsys.readouterr().out
+    assert "larger: left out, as studies/agents/larger is not there: python -m scripts.why.agents" in said
+    assert "fair-official: left out, as it needs the official games" in said
+
+
+def test_the_main_comparisons_are_on_seeds_that_no_other_study_has_played() -> None:
+    asked = {
+        name: [yaml.safe_load(word[6:]) for word in play.command(name, Path("out")) if word.startswith("seeds=")]
+        for name in play.STUDIES
+    }
+    main = {name: found for name, found in asked.items() if name.startswith("main-")}
+    assert main and all(found == [list(range(25, 45))] for found in main.values())
+    assert asked["fair-1250-confirmed"] == [list(range(5, 25))]
+    others = [seeds for name, found in asked.items() if name not in main for seeds in found]
+    highest = [max(seeds) if isinstance(seeds, list) else 4 + seeds for seeds in others]
+    assert max(highest) == 24  # `seeds=20` beside ablation.confirms are 5 to 24
+
+
+def test_a_clone_that_does_not_know_a_commit_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "EARLIER", {"1250": "0000000"})
+    with pytest.raises(UserError, match="git does not know commit 0000000 here: git fetch --unshallow"):
+        agents.lay_out(tmp_path, ["1250"])
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "answer"),
+    [
+        (tables.main, ["controls-of-nobody"], "there is no record docs/studies/records/controls-of-nobody.tar.xz"),
+        (main_arms.main, ["nowhere", "webshop"], "study.json is not there"),
+        (records.main, ["unpack", "nowhere.tar.xz", "out"], "there is no record nowhere.tar.xz"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(
+    main: Callable[[], object],
+    words: list[str],
+    answer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["script", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert answer in capsys.readouterr().err
 
 
 def test_a_study_that_is_asked_to_end_ends_by_itself(tmp_path: Path) -> None:
