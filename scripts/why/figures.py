@@ -92,7 +92,7 @@ def one_step(rows: list[Row]) -> Any:
         [place + 0.12 for place in range(len(variants))],
         [f"{name} − {base}" for name, base in reversed(variants.items())],
     )
-    axes.set_xlabel("change of step entropy beyond that of the arm's base, 0.001 nats a token")
+    axes.set_xlabel("entropy beyond the base's, 0.001 nats a token")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
