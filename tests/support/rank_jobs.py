@@ -139,6 +139,9 @@ def resumed(ranks: Ranks, folder: Path) -> dict[str, Tensor]:
     return state_of(Learner(cfg, policy, optimizer, None, TokenBudget(1), ranks))
 
 
+SMALL_WORLD = ("benchmark.world.scale=0.1", "benchmark.world.train_questions=40", "benchmark.world.test_questions=2")
+
+
 def run_words(benchmark: str) -> list[str]:
     """A run of one update of the agent that ships for a benchmark."""
     return [
@@ -150,6 +153,7 @@ def run_words(benchmark: str) -> list[str]:
         "benchmark.eval_tasks=4",
         "logger.wandb.mode=disabled",
         "logger.console=quiet",
+        *(SMALL_WORLD if benchmark == "deepsearch" else ()),
     ]
 
 

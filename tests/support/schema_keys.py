@@ -5,17 +5,20 @@ PYTHONPATH=src python tests/support/schema_keys.py > tests/fixtures/keys-of-form
 
 from __future__ import annotations
 
+from functools import cache
+
 from empg_cli.config.keys import known_keys, readers
 from empg_cli.config.schema import TrainConfig
 
 
-def schema_keys() -> list[str]:
+@cache
+def schema_keys() -> tuple[str, ...]:
     """`trainer.lr`, and `algo.credit.zeta if algo.credit.kind=empg`."""
     found = []
     for key in known_keys(TrainConfig):
         choices = [f"{key} if {choice}" for choice in readers(TrainConfig, key)]
         found += choices or [key]
-    return found
+    return tuple(found)
 
 
 if __name__ == "__main__":
