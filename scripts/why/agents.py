@@ -1,7 +1,7 @@
 """Lay out the tiny ALFWorld agents of the studies that are not the shipped one.
 
 python -m scripts.why.agents studies/agents 1250 1000    # out of git's history, at once
-python -m scripts.why.agents studies/agents larger       # made anew: half an hour of CPU
+python -m scripts.why.agents studies/agents larger       # made anew: the shipped one took ten minutes
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from empg_cli.stats.intervals import Estimate, t_interval
 from scripts.why.records import Row
 
-UNCENTRED = (
+BESIDE_GRPO = (
     "center",
     "grpo-step-statistics",
     "grpo-entropy-0.03",
@@ -23,15 +23,16 @@ UNCENTRED = (
     "empg-uncentred",
     "bonus-uncentred",
 )
-STEP_STATISTICS = ("scaling-step-statistics", "step-statistics-shift-down")
+BESIDE_STEP_STATISTICS = ("scaling-step-statistics", "step-statistics-shift-down")
 
 
 def base_of(variant: str) -> str | None:
-    """What an arm differs from in nothing but what it is there for; None of GRPO. Of `UNCENTRED` and of those with
-    `STEP_STATISTICS`, whose mean is 0, that is without a centring; of all others it is the centring alone."""
+    """The arm beside it that lacks what it is there for; a mean of 0, with step statistics, needs no centring."""
     if variant == "grpo":
         return None
-    return "grpo" if variant in UNCENTRED else "grpo-step-statistics" if variant in STEP_STATISTICS else "center"
+    return (
+        "grpo" if variant in BESIDE_GRPO else "grpo-step-statistics" if variant in BESIDE_STEP_STATISTICS else "center"
+    )
 
 
 CLASSES = {
