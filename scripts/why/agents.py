@@ -41,10 +41,10 @@ def main() -> None:
     known = [*EARLIER, *MADE]
     if unknown := [name for name in arguments.names if name not in known]:
         parser.error(f"no agent is called {', '.join(unknown)}: there are {', '.join(known)}")
-    for name in arguments.names:
-        if name in MADE:
-            make(arguments.out, name)
     try:
+        for name in arguments.names:
+            if name in MADE:
+                make(arguments.out, name)
         lay_out(arguments.out, arguments.names)
     except UserError as error:
         parser.error(str(error))
@@ -73,10 +73,17 @@ def lay_out(out: Path, names: Iterable[str]) -> None:
 
 
 def make(out: Path, name: str) -> None:
+    """Trains the agent `name` into `out`/NAME; one that is there stays.
+
+    Raises:
+        UserError: the script that does it ended with an error, which it has printed.
+    """
     if not is_made(out / name):
         script = str(ROOT / "scripts" / "make_tiny_agent.py")
         stop = ["--benchmark", "alfworld", "--stop-at", "0.30"]
-        subprocess.run([sys.executable, script, *stop, "--out", str(out / name), *MADE[name]], check=True)
+        command = [sys.executable, script, *stop, "--out", str(out / name), *MADE[name]]
+        if subprocess.run(command, check=False).returncode:
+            raise UserError(f"the agent {name} was not made: scripts/make_tiny_agent.py says why, above")
 
 
 def is_made(folder: Path) -> bool:

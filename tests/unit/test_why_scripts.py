@@ -314,7 +314,12 @@ def test_what_makes_an_agent_anew_is_the_command_of_the_shipped_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(agents.subprocess, "run", lambda words, check: called.append(words[2:]))
+
+    def run(words: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        called.append(words[2:])
+        return subprocess.CompletedProcess(words, returncode=0)
+
+    monkeypatch.setattr(agents.subprocess, "run", run)
     agents.make(tmp_path, "window")
     agents.make(tmp_path, "larger")
     stop = ["--benchmark", "alfworld", "--stop-at", "0.30", "--out"]
@@ -326,6 +331,17 @@ def test_what_makes_an_agent_anew_is_the_command_of_the_shipped_one(
     (tmp_path / "window" / "record.json").touch()
     agents.make(tmp_path, "window")
     assert len(called) == 2  # it is there
+
+
+def test_an_agent_that_cannot_be_made_ends_in_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(agents, "ROOT", tmp_path)  # where no script is
+    monkeypatch.setattr(sys, "argv", ["agents", str(tmp_path / "out"), "larger"])
+    with pytest.raises(SystemExit, match="2"):
+        agents.main()
+    told = capsys.readouterr().err
+    assert "the agent larger was not made" in told and "Traceback" not in told
 
 
 def test_a_study_of_an_agent_that_is_not_made_says_how_to_make_it(
