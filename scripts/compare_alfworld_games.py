@@ -102,8 +102,12 @@ def generated_games(split: str, seed: int = 0, limit: int | None = None) -> Iter
 
 def official_games(games: OfficialGames, split: str) -> Iterator[Game]:
     for game in games.games[split]:
-        folder = game.name.split("/")[1]
-        yield game.kind, int(folder.rsplit("-", 1)[1]), game.compile()
+        yield game.kind, room_of(game.name), game.compile()
+
+
+def room_of(name: str) -> int:
+    """Of an official game: the last number of its task's folder."""
+    return int(name.split("/")[1].rsplit("-", 1)[1])
 
 
 def summary(split: str, summarized: dict[str, Any], train: dict[str, Any]) -> dict[str, Any]:
