@@ -52,8 +52,8 @@ def own_home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def parsed_once() -> None:
     """Hydra parses a file of conf/ once a process: thousands of tests compose the same files, 5 ms each."""
-    from empg_cli.config.yaml_files import guard_hydra
     from empg_cli.config.location import conf_dir
+    from empg_cli.config.yaml_files import guard_hydra
 
     guard_hydra(conf_dir())  # which looks at a file before Hydra does; what is kept here has passed it
     from hydra.core.plugins import Plugins

@@ -3,6 +3,7 @@
     python -m scripts.why.tables controls          # prints the table of one study
     python -m scripts.why.tables fair-settings     # of a tuning: the arms beside each other, setting by setting
     python -m scripts.why.tables controls-predictions
+    python -m scripts.why.tables main-across       # the main comparisons of all benchmarks together
     python -m scripts.why.tables --write           # all into the page, between <!-- table NAME --> and <!-- end -->
 
 Numbers are those of `ablation.csv`, which `scripts/why/recompute.py` computes anew from the runs. A test compares the
@@ -22,6 +23,7 @@ from typing import Any
 
 from empg_cli.stats.intervals import t_interval
 from scripts.why import predictions
+from scripts.why.across_table import across_table
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.records import Row, curves, member, rows_of, values_of
 
@@ -62,6 +64,8 @@ def table(records: Path, name: str) -> str:
     if name.endswith("-predictions"):
         archive = records / f"{name.removesuffix('-predictions')}.tar.xz"
         return predictions.table(values_of(archive), len(json.loads(member(archive, "study.json"))["seeds"]))
+    if name == "main-across":
+        return across_table(records)
     if name.endswith("-settings"):
         return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
     rows = rows_of(records / f"{name}.tar.xz")
