@@ -5,7 +5,8 @@
 Nothing is chosen here by hand. `grpo` is the best of GRPO's settings with at most the shipped entropy bonus,
 `grpo-entropy` the best of the others, and the better of the two is the base; `empg` is the best of EMPG's settings,
 `permuted` that one with its weights dealt out at random. What nobody has tuned takes over the settings of what it is
-nearest to: DAPO, HGPO and GraphGPO those of the base, DAPO with EMPG those of `empg`.
+nearest to: DAPO, HGPO and GraphGPO those of the base, DAPO with EMPG those of `empg`. On Deep Search the two parts of
+EMPG are played apart too, for what its paper says of known and unknown questions.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from empg_cli.studies.comparison import compare
 from empg_cli.studies.tuning import winners
 
 SHIPPED_BONUS = 0.001
+GRAPHGPO = {
+    "webshop": ["algo.advantage.decay=0.2"],  # its paper's, on this benchmark
+    "deepsearch": ["algo.advantage.goal=1.0"],  # benchmark.success_reward
+}
 Arms = dict[str, list[str]]
 
 
@@ -32,19 +37,28 @@ def main() -> None:
     parser.add_argument("benchmark")
     arguments = parser.parse_args()
     try:
-        arms, base = main_arms(arguments.tuning)
+        arms, base = main_arms(arguments.tuning, arguments.benchmark)
     except UserError as error:
         parser.error(str(error))
     sys.stdout.write(as_yaml(arguments.benchmark, arms, base))
 
 
-def main_arms(folder: Path) -> tuple[Arms, str]:
+def main_arms(folder: Path, benchmark: str) -> tuple[Arms, str]:
     """Variant -> overrides, and the base. Raises ConfigError, as `winners` does, where arms have not had the same
     budget."""
     study, best = winners(folder)
     plain = best_of(study, "grpo", lambda bonus: bonus <= SHIPPED_BONUS)
     entropy = best_of(study, "grpo", lambda bonus: bonus > SHIPPED_BONUS)
     empg, grpo = (list(best[arm].overrides[1:]) for arm in ("empg", "grpo"))
+    return arms_of(plain, entropy, grpo, empg, benchmark), "grpo" if grpo == plain else "grpo-entropy"
+
+
+def arms_of(plain: list[str], entropy: list[str], grpo: list[str], empg: list[str], benchmark: str) -> Arms:
+    """
+    Args:
+        plain: GRPO's best words without a higher entropy bonus, `entropy` those with one, `grpo` the better of the two.
+        empg: EMPG's best words.
+    """
     without_statistics = [word for word in grpo if not word.startswith("algo.advantage.statistics=")]
     arms = {
         "grpo": ["algo=grpo", *plain],
@@ -54,9 +68,13 @@ def main_arms(folder: Path) -> tuple[Arms, str]:
         "dapo": ["algo=dapo_kl", *grpo],
         "dapo-empg": ["algo=dapo_empg", *empg],
         "hgpo": ["algo=hgpo", *without_statistics],
-        "graphgpo": ["algo=graphgpo", *grpo],
+        "graphgpo": ["algo=graphgpo", *grpo, *GRAPHGPO.get(benchmark, [])],
     }
-    return arms, "grpo" if grpo == plain else "grpo-entropy"
+    if benchmark == "deepsearch":
+        without_zeta = [word for word in empg if not word.startswith("algo.credit.zeta=")]
+        arms["scaling"] = ["algo=empg", *without_zeta, "algo.credit.zeta=0.0"]
+        arms["bonus"] = ["algo=empg", *empg, "algo.credit.k=0.0"]
+    return arms
 
 
 def best_of(study: Study, arm: str, has: Callable[[float], bool]) -> list[str]:

@@ -4,7 +4,8 @@ result of one was looked at (the page says how).
 
 A prediction is a difference of means of success, paired by seed, and what it must be: `more` or `less` than 0, or
 `equal`: its 95 % t interval holds 0 and lies within 6 points of it. Of the four primary ones the exact sign-flip test,
-corrected together (Holm), must say it too. Nothing is said before all primary ones have all the seeds of the plan.
+corrected together (Holm), must say it too. Nothing is said before all primary ones have all the seeds of the plan, and
+nothing of the mechanism where there is no gain that it could explain.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ MARGIN = 0.06
 """Success; as much as."""
 LEAST_GAIN = 0.02
 """What `bias-only` must be able to gain on `center`, or the mechanism is refuted."""
+LEAST_PART = 0.25
+"""The part of the gain that `first-token` and `center-first` must be able to lack, or the mechanism is refuted."""
 LEVEL = 0.05
 Relation = Literal["more", "less", "equal"]
 Values = Mapping[str, Mapping[int, float]]
@@ -58,12 +61,15 @@ def one(arm: str, relation: Relation, other: str, *, primary: bool = False) -> P
     return Prediction((arm,), (other,), relation, primary)
 
 
+GAIN = one("scaling", "more", "center")
+"""What there is to explain."""
 STEP_STATISTICS = Prediction(("scaling-step-statistics", "grpo"), ("grpo-step-statistics", "scaling"), "less")
 PREDICTIONS = (
     one("bias-only", "more", "center", primary=True),
     one("center-first", "less", "scaling", primary=True),
     one("first-token", "less", "scaling", primary=True),
     one("positive", "less", "center", primary=True),
+    GAIN,
     one("first-token-bias-only", "equal", "center"),
     one("inverted-bias-only", "less", "center"),
     one("shift-up", "less", "scaling"),
@@ -83,38 +89,50 @@ PREDICTIONS = (
     one("grpo-entropy-0.03", "more", "grpo"),
 )
 """In the order of the page."""
+PRIMARY = tuple(prediction for prediction in PREDICTIONS if prediction.is_primary)
 
 
-def table(values: Values, seeds: int) -> str:
-    """Every prediction with its difference in points, and after it whether the mechanism is refuted.
+def table(values: Values, seeds: int, *, split: Sequence[int] = (), decides: bool = True) -> str:
+    """Every prediction with its difference in points, and after it what is decided of the mechanism.
 
     Args:
         seeds: of the plan.
+        decides: not of success in training, which only tells whether it is the evaluation alone that gains.
+        split: those whose arms were played on more than one platform: the primary ones are told without them too.
     """
-    found = {prediction: prediction.differences(values) for prediction in PREDICTIONS}
-    primary = [prediction for prediction in PREDICTIONS if prediction.is_primary]
-    done = min(len(found[prediction]) for prediction in primary)
-    adjusted = dict(zip(primary, holm([p_value(found[prediction]) for prediction in primary]), strict=True))
+    found = measured(values)
+    adjusted = adjusted_p(found)
+    done = min(len(found[prediction]) for prediction in PRIMARY)
+    is_finished = done >= seeds
     lines = [["difference", "must be", "seeds", "points", "p (Holm)", "seen"], ["---", "---", *["---:"] * 3, "---"]]
-    for prediction, differences in found.items():
-        if len(differences) < 2:
+    for prediction, own in found.items():
+        if len(own) < 2:
             continue
-        low, high = interval(differences)
         p = adjusted.get(prediction)
-        lines.append(
-            [
-                f"{primary.index(prediction) + 1}. {prediction.name}" if prediction.is_primary else prediction.name,
-                prediction.relation,
-                str(len(differences)),
-                f"{100 * statistics.fmean(differences):+.1f} ± {50 * (high - low):.1f}".replace("-", "−"),
-                "" if p is None else f"{p:.3f}",
-                verdict(prediction.relation, low, high, p) if done == len(differences) == seeds else "",
-            ]
-        )
+        seen = verdict(prediction.relation, *interval(own), p) if is_finished and len(own) == seeds else ""
+        number = f"{PRIMARY.index(prediction) + 1}. " if prediction.is_primary else ""
+        told = "" if p is None else f"{p:.3f}"
+        lines.append([f"{number}{prediction.name}", prediction.relation, str(len(own)), points(own), told, seen])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    if done < seeds:
+    if not is_finished:
         return f"{text}\n\nNot finished: {done} of {seeds} seeds. Nothing is decided before."
-    return f"{text}\n\n{refutation({prediction.name: interval(found[prediction]) for prediction in primary})}"
+    if decides:
+        text += f"\n\n{decided(found, adjusted)}"
+    if not split:
+        return text
+    text += " " if decides else "\n\n"
+    whole = measured({arm: {seed: runs[seed] for seed in runs if seed not in split} for arm, runs in values.items()})
+    told = "; ".join(f"{number}. {points(whole[prediction])}" for number, prediction in enumerate(PRIMARY, 1))
+    return f"{text}Without seeds {', '.join(map(str, split))}, played on more than one platform: {told}."
+
+
+def measured(values: Values) -> dict[Prediction, list[float]]:
+    return {prediction: prediction.differences(values) for prediction in PREDICTIONS}
+
+
+def adjusted_p(found: Mapping[Prediction, Sequence[float]]) -> dict[Prediction, float]:
+    """Of the primary ones, after Holm."""
+    return dict(zip(PRIMARY, holm([p_value(found[prediction]) for prediction in PRIMARY]), strict=True))
 
 
 def p_value(differences: Sequence[float]) -> float:
@@ -127,37 +145,48 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     return found.low, found.high
 
 
+def points(differences: Sequence[float]) -> str:
+    """Mean in points, and half of its 95 % t interval."""
+    low, high = interval(differences)
+    return f"{round(100 * statistics.fmean(differences), 1) + 0.0:+.1f} ± {50 * (high - low):.1f}".replace("-", "−")
+
+
 def verdict(relation: Relation, low: float, high: float, p: float | None = None) -> str:
     """`yes`, `no`, or `open`.
 
     Args:
         p: of a primary comparison, corrected; without it the interval decides alone.
     """
-    holds_0 = low <= 0 <= high
     if relation == "equal":
-        return "yes" if is_as_much(low, high) else "open" if holds_0 else "no"
+        return "yes" if is_as_much(low, high) else "open" if low <= 0 <= high else "no"
     if relation == "less":
         low, high = -high, -low
     if low > 0:
         return "yes" if p is None or p < LEVEL else "open"
-    return "no" if high < 0 or is_as_much(low, high) else "open"
+    return "no" if high < 0 else "open"
 
 
 def is_as_much(low: float, high: float) -> bool:
     return -MARGIN < low <= 0 <= high < MARGIN
 
 
-def refutation(primary: Mapping[str, tuple[float, float]]) -> str:
-    """Which of the conditions that refute the mechanism hold.
-
-    Args:
-        primary: name -> the 95 % interval.
-    """
-    reasons = [
-        f"{name} holds 0 and lies within {100 * MARGIN:g} points of it"
-        for name in ("`first-token` − `scaling`", "`center-first` − `scaling`")
-        if is_as_much(*primary[name])
-    ]
-    if primary[name := "`bias-only` − `center`"][1] < LEAST_GAIN:
-        reasons.append(f"{name} ends below {100 * LEAST_GAIN:g} points")
-    return f"The mechanism is refuted: {'; '.join(reasons)}." if reasons else "Nothing here refutes the mechanism."
+def decided(found: Mapping[Prediction, Sequence[float]], adjusted: Mapping[Prediction, float]) -> str:
+    """What follows for the mechanism from all seeds."""
+    low, _ = interval(found[GAIN])
+    if low <= 0:
+        return f"No gain is seen that there were to explain ({GAIN.name}): nothing is decided of the mechanism."
+    gain = statistics.fmean(found[GAIN])
+    reasons = []
+    for prediction in PRIMARY:
+        low, high = interval(found[prediction])
+        if prediction.plus[0] in ("first-token", "center-first") and -low < LEAST_PART * gain:
+            most = 100 * max(-low, 0.0)
+            reasons.append(f"{prediction.name}: at most {most:.1f} of the gain's {100 * gain:.1f} points are lost")
+        if prediction.plus[0] == "bias-only" and high < LEAST_GAIN:
+            reasons.append(f"{prediction.name} ends below {100 * LEAST_GAIN:g} points")
+    if reasons:
+        return f"The mechanism is refuted: {'; '.join(reasons)}."
+    seen = [verdict(one.relation, *interval(found[one]), adjusted[one]) for one in PRIMARY].count("yes")
+    if seen == len(PRIMARY):
+        return "The mechanism is supported: all four primary predictions are seen."
+    return f"The mechanism is neither refuted nor supported: {seen} of four primary predictions are seen."

@@ -105,5 +105,24 @@ def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, 
                 yield cell["variant"], cell["seed"], [json.loads(line) for line in file.read().decode().splitlines()]
 
 
+def runs_of(archive: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Variant, seed and run.json of every cell that is kept."""
+    study = json.loads(member(archive, "study.json"))
+    with tarfile.open(archive, mode="r:xz") as tar:
+        names = set(tar.getnames())
+        for cell in study["cells"]:
+            name = f"{cell['variant']}-s{cell['seed']}/run.json"
+            if name in names and (file := tar.extractfile(name)) is not None:
+                yield cell["variant"], cell["seed"], json.load(file)
+
+
+def split_seeds(archive: Path) -> list[int]:
+    """Seeds whose arms were played on more than one platform: another CPU rounds otherwise, so they pair less well."""
+    platforms: dict[int, set[str]] = {}
+    for _, seed, run in runs_of(archive):
+        platforms.setdefault(seed, set()).add(run["platform"])
+    return sorted(seed for seed, found in platforms.items() if len(found) > 1)
+
+
 if __name__ == "__main__":
     sys.exit(main())

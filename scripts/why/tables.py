@@ -3,7 +3,7 @@
     python -m scripts.why.tables controls          # prints the table of one study
     python -m scripts.why.tables fair-settings     # of a tuning: the arms beside each other, setting by setting
     python -m scripts.why.tables controls-predictions
-    python -m scripts.why.tables main-across       # the main comparisons of all benchmarks together
+    python -m scripts.why.tables main-primary main-across main-webshop-pairs   # of the main comparisons
     python -m scripts.why.tables --write           # all into the page, between <!-- table NAME --> and <!-- end -->
 
 Numbers are those of `ablation.csv`, which `scripts/why/recompute.py` computes anew from the runs. A test compares the
@@ -23,9 +23,10 @@ from typing import Any
 
 from empg_cli.stats.intervals import t_interval
 from scripts.why import predictions
-from scripts.why.across_table import across_table
+from scripts.why.main_tables import ACROSS, across_table, pairs_table, primary_table
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
-from scripts.why.records import Row, curves, member, rows_of, values_of
+from scripts.why.recompute import NotComparable
+from scripts.why.records import Row, curves, member, rows_of, split_seeds, values_of
 
 RECORDS = Path("docs/studies/records")
 PAGE = Path("docs/studies/why-empg.md")
@@ -44,6 +45,8 @@ def main() -> None:
             print(table(arguments.records, name))
         except FileNotFoundError as error:
             parser.error(f"there is no record {error.filename}: python -m scripts.why.play makes those of studies")
+        except NotComparable as error:
+            parser.error(str(error))
     if arguments.write:
         arguments.page.write_text(filled(arguments.page.read_text(), arguments.records))
 
@@ -59,13 +62,16 @@ def table(records: Path, name: str) -> str:
         return explained_table(found) if name.endswith("-explained") else one_step_table(found)
     if name.endswith("-temperatures"):
         return temperatures_table(records / f"{name}.csv")
+    if name.endswith(("-predictions", "-predictions-training")):
+        return predictions_table(records, name)
     if name.endswith("-training"):
         return training_table(records / f"{name.removesuffix('-training')}.tar.xz")
-    if name.endswith("-predictions"):
-        archive = records / f"{name.removesuffix('-predictions')}.tar.xz"
-        return predictions.table(values_of(archive), len(json.loads(member(archive, "study.json"))["seeds"]))
-    if name == "main-across":
-        return across_table(records)
+    if name in ACROSS:
+        return across_table(records, name)
+    if name == "main-primary":
+        return primary_table(records)
+    if name.endswith("-pairs"):
+        return pairs_table(records, name.removesuffix("-pairs"))
     if name.endswith("-settings"):
         return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
     rows = rows_of(records / f"{name}.tar.xz")
@@ -73,6 +79,15 @@ def table(records: Path, name: str) -> str:
     head = ["arm", "seeds", "success, %", f"minus `{base}`", "p (Holm)", "KL", "entropy", "valid, %"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *(cells(row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def predictions_table(records: Path, name: str) -> str:
+    """Of the controls: of the last evaluation, or of training, which is sampled at temperature 1."""
+    of, _, training = name.partition("-predictions")
+    archive = records / f"{of}.tar.xz"
+    study = json.loads(member(archive, "study.json"))
+    values = late_success(archive, study) if training else values_of(archive)
+    return predictions.table(values, len(study["seeds"]), split=split_seeds(archive), decides=not training)
 
 
 def settings_table(archive: Path) -> str:
@@ -139,23 +154,25 @@ LATE = 7
 
 
 def training_table(archive: Path) -> str:
-    """Success of training episodes from update `LATE` on, at the temperature of training, and the entropy at the first
-    update; differences are to the study's base, paired by seed."""
+    """Success of training episodes from update `LATE` on, at the temperature of training, the entropy at the first
+    update, and how many episodes a run has played; differences are to the study's base, paired by seed."""
     study = json.loads(member(archive, "study.json"))
     success = late_success(archive, study)
     entropy: dict[str, list[float]] = {}
+    episodes: dict[str, list[float]] = {}
     for variant, _, rows in curves(archive, study):
         entropy.setdefault(variant, []).append(rows[0]["actor/entropy"])
+        episodes.setdefault(variant, []).append(max(row.get("env/episodes", 0) for row in rows))
     base = success[study["base"]]
-    lines = [
-        ["arm", "seeds", f"success in training, updates {LATE} on, %", f"minus `{study['base']}`", "entropy at first"]
-    ]
-    lines.append(["---", *["---:"] * 4])
+    head = ["arm", "seeds", f"success in training, updates {LATE} on, %", f"minus `{study['base']}`"]
+    lines = [[*head, "entropy at first", "episodes a run"], ["---", *["---:"] * 5]]
     for variant, values in success.items():
         gaps = list(_paired(values, base).values())
         mean = f"{100 * statistics.fmean(values.values()):.1f}"
         gap = "–" if variant == study["base"] else _interval(gaps)
-        lines.append([f"`{variant}`", str(len(values)), mean, gap, f"{statistics.fmean(entropy[variant]):.2f}"])
+        played = f"{statistics.fmean(episodes[variant]):,.0f}"
+        sure = f"{statistics.fmean(entropy[variant]):.2f}"
+        lines.append([f"`{variant}`", str(len(values)), mean, gap, sure, played])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

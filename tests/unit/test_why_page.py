@@ -14,7 +14,7 @@ import yaml
 
 from empg_cli.config import load
 from empg_cli.config.location import conf_dir
-from scripts.why import across_table, figures, one_step_table, recompute, records, tables
+from scripts.why import figures, one_step_table, recompute, records, tables
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = (
@@ -93,14 +93,15 @@ def test_success_in_training_is_of_the_later_half(tmp_path: Path) -> None:
     for name, late in (("grpo", (0.3, 0.3)), ("empg", (0.4, 0.6))):
         rows = [{"update": update, "episode/success_rate": 0.9, "actor/entropy": update / 4} for update in range(1, 7)]
         rows += [
-            {"update": 6 + n, "episode/success_rate": value, "actor/entropy": 9} for n, value in enumerate(late, 1)
+            {"update": 6 + n, "episode/success_rate": value, "actor/entropy": 9, "env/episodes": 40 + 15 * n}
+            for n, value in enumerate(late, 1)
         ]
         rows.append({"update": 8, "eval/success_rate": 0.0})
         files[f"{name}-s3/metrics.jsonl"] = "\n".join(map(json.dumps, rows)) + "\n"
     pack(tmp_path / "one.tar.xz", files)
     assert tables.table(tmp_path, "one-training").splitlines()[2:] == [
-        "| `grpo` | 1 | 30.0 | – | 0.25 |",
-        "| `empg` | 1 | 50.0 | +20.0 | 0.25 |",
+        "| `grpo` | 1 | 30.0 | – | 0.25 | 70 |",
+        "| `empg` | 1 | 50.0 | +20.0 | 0.25 | 70 |",
     ]
 
 
@@ -116,42 +117,6 @@ def test_success_at_each_temperature_is_paired_by_seed(tmp_path: Path) -> None:
         "| 0 | 60.0 | 80.0 | +10.0 | 1 |",
         "| 1 | 40.0 | 40.0 | +0.0 ± 127.1 | 2 |",
     ]
-
-
-def test_the_main_comparisons_together_are_beside_the_base_of_each(tmp_path: Path) -> None:
-    """Constant within a study, so the bootstrap has nothing to draw. Of six values the IQM leaves out the lowest and
-    the highest: empg (.3 + .5 + .5 + .9) / 4 = .55; bases .2 .2 .6 .6 .8 .8, so (.2 + .6 + .6 + .8) / 4 = .55. Mean of
-    +.1, -.1 and +.1 in each seed: +.033; of grpo, where it is the base, 0: (0 - .2 + 0) / 3."""
-    levels = {
-        "main-alfworld-1250": ("grpo", {"grpo": 0.2, "grpo-entropy": 0.1, "empg": 0.3, "dapo": 0.2}),
-        "main-webshop": ("grpo-entropy", {"grpo": 0.4, "grpo-entropy": 0.6, "empg": 0.5, "dapo": 0.6}),
-        "main-deepsearch": ("grpo", {"grpo": 0.8, "grpo-entropy": 0.8, "empg": 0.9}),
-    }
-    for study, (base, values) in levels.items():
-        runs = "".join(f"{name},{seed},{value}\n" for name, value in values.items() for seed in (25, 26))
-        pack(
-            tmp_path / f"{study}.tar.xz",
-            {"runs.csv": f"variant,seed,value\n{runs}", "study.json": json.dumps({"base": base})},
-        )
-    head, _, *rows = tables.table(tmp_path, "main-across").splitlines()
-    assert head.startswith("| arm | IQM, % | IQM − the bases' | mean − the bases' | in main-alfworld-1250 | in main-w")
-    assert rows == [
-        "| `grpo` | 45.0 [45.0, 45.0] | −10.0 [−10.0, −10.0] | −6.7 [−6.7, −6.7] | base | −20.0 | base |",
-        "| `grpo-entropy` | 52.5 [52.5, 52.5] | −2.5 [−2.5, −2.5] | −3.3 [−3.3, −3.3] | −10.0 | base | +0.0 |",
-        "| `empg` | 55.0 [55.0, 55.0] | +0.0 [+0.0, +0.0] | +3.3 [+3.3, +3.3] | +10.0 | −10.0 | +10.0 |",
-    ]
-
-
-def test_a_seed_that_some_study_lacks_is_in_no_mean_over_benchmarks(tmp_path: Path) -> None:
-    """Seeds 1 and 2 are in both: (.1 + .3) / 2 and (.1 + .5) / 2, half-width 12.706 * .05; .9 of seed 3 is not."""
-    for study, values in (("one", (0.1, 0.1, 0.9)), ("two", (0.3, 0.5))):
-        runs = "".join(f"grpo,{seed},0\nempg,{seed},{value}\n" for seed, value in enumerate(values, 1))
-        pack(
-            tmp_path / f"{study}.tar.xz", {"runs.csv": f"variant,seed,value\n{runs}", "study.json": '{"base": "grpo"}'}
-        )
-    grpo, empg = across_table.across_table(tmp_path, ("one", "two")).splitlines()[2:]
-    assert grpo == "| `grpo` | 0.0 [0.0, 0.0] | – | – | base | base |"
-    assert empg.split(" | ")[3:] == ["+25.0 [−38.5, +88.5]", "+36.7", "+40.0 |"]
 
 
 def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from empg_cli.config import load
+from empg_cli.config.ablation import Tuning
 from empg_cli.config.location import conf_dir
 from empg_cli.errors import UserError
 from empg_cli.model.loading import packaged_agent
@@ -29,6 +31,7 @@ from empg_cli.runs.study import Study, read_study
 from empg_cli.stats.paired import sign_flip_test
 from empg_cli.studies.comparison import compare
 from empg_cli.studies.plan import make_study
+from empg_cli.studies.tuning import drawn
 from scripts.why import agents, main_arms, play, recompute, records, shapley, tables
 from tests.unit.test_ablation_tables import make as made_study
 
@@ -265,6 +268,11 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
 # --- playing ---------------------------------------------------------------------------------------------
 
 
+def without_arms(name: str) -> str | None:
+    is_main = name.startswith("main-")
+    return play.lacks(name, Path("studies"), None) if is_main and not play.arms_of(name[5:]).is_file() else None
+
+
 @pytest.mark.parametrize(
     ("name", "cells", "updates"),
     [
@@ -272,6 +280,8 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
         ("controls", 25 * 20, 12),
         ("fair-webshop", 2 * 9 * 3, 15),
         ("fair-deepsearch", 2 * 9 * 3, 16),
+        ("main-webshop", 8 * 20, 15),
+        ("main-deepsearch", 10 * 20, 16),
         ("table5", 5 * 10, 12),
         ("main-alfworld", 8 * 20, 12),
         ("main-alfworld-1250", 8 * 20, 12),
@@ -284,6 +294,8 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_the_studies_are_valid_commands(
     name: str, cells: int, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if why := without_arms(name):
+        pytest.skip(why)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "studies" / "agents").mkdir(parents=True)
     for agent in play.agents_of(name):
@@ -292,6 +304,41 @@ def test_the_studies_are_valid_commands(
     assert study.folder == Path("studies") / name
     assert len(study.cells) == cells
     assert {facts["updates"] for facts in study.facts.values()} == {updates}
+
+
+def test_a_small_tuning_has_each_rate_with_and_without_a_higher_bonus() -> None:
+    (space,) = [word.partition("=")[2] for word in play.command("fair-webshop", Path("out")) if ".space=" in word]
+    whole = yaml.safe_load((conf_dir() / "ablation" / "fair.yaml").read_text())["tuning"]["space"]
+    found = drawn(Tuning(draws=8, seed=0, space=whole | yaml.safe_load(space)))
+    rates = {draw[0] for draw in found}
+    assert len(rates) == 4 and {draw[3] for draw in found} == {"algo.advantage.penalty=episode"}
+    for higher in (True, False):
+        assert {draw[0] for draw in found if (float(draw[1].partition("=")[2]) > 0.001) == higher} == rates
+    default = load(["experiment=webshop"]).algo
+    assert f"algo.loss.entropy_coef={default.loss.entropy_coef}" == "algo.loss.entropy_coef=0.001"
+    assert "ablation.tuning.seed=0" in play.command("fair-webshop", Path("out"))
+
+
+def test_no_test_question_chooses_settings_on_deep_search() -> None:
+    tuning, main = (play.command(name, Path("out")) for name in ("fair-deepsearch", "main-deepsearch"))
+    assert "benchmark.split=train" in tuning
+    assert not [word for word in main if word.startswith(("benchmark.split=", "benchmark.eval_tasks="))]
+    assert load(["experiment=deepsearch"]).benchmark.split == "test"
+
+
+def test_a_main_comparison_whose_arms_are_not_known_says_how_to_find_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = play.lacks("main-webshop", Path("studies"), None)
+    assert told and told.endswith(
+        "python -m scripts.why.main_arms studies/fair-webshop webshop > conf/ablation/main_webshop.yaml"
+    )
+    (tmp_path / "conf" / "ablation").mkdir(parents=True)
+    (tmp_path / "conf" / "ablation" / "main_alfworld_1250.yaml").touch()
+    assert "conf/ablation/main_alfworld.yaml" in str(play.lacks("main-alfworld", Path("studies"), None))
+    monkeypatch.setattr(play, "lay_out", lambda out, names: None)
+    assert play.lacks("main-alfworld-1250", Path("studies"), None) is None
 
 
 def test_earlier_agents_are_laid_out_as_they_were_shipped(tmp_path: Path) -> None:
