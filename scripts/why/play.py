@@ -117,8 +117,7 @@ STUDIES = {
         *DEEPSEARCH,
         *SMALL_TUNING,
         "ablation.variants.empg=['algo=empg','algo.credit.zeta=0.1']",  # the paper's value for this benchmark
-        "benchmark.split=train",  # test questions, of which there is one set alone, choose nothing
-        "benchmark.eval_tasks=600",
+        "benchmark.world.seed=1",  # of each world there is one set of test questions: those of world 0 choose nothing
     ],
     "main-webshop": [*WEBSHOP, "ablation=main_webshop", "seeds={fresher}"],
     "main-deepsearch": [*DEEPSEARCH, "ablation=main_deepsearch", "seeds={fresher}"],

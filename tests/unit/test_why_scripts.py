@@ -321,9 +321,9 @@ def test_a_small_tuning_has_each_rate_with_and_without_a_higher_bonus() -> None:
 
 def test_no_test_question_chooses_settings_on_deep_search() -> None:
     tuning, main = (play.command(name, Path("out")) for name in ("fair-deepsearch", "main-deepsearch"))
-    assert "benchmark.split=train" in tuning
-    assert not [word for word in main if word.startswith(("benchmark.split=", "benchmark.eval_tasks="))]
-    assert load(["experiment=deepsearch"]).benchmark.split == "test"
+    assert "benchmark.world.seed=1" in tuning
+    assert not [word for word in main if word.startswith("benchmark.")]
+    assert load(["experiment=deepsearch"]).benchmark.world.seed == 0
 
 
 def test_a_main_comparison_whose_arms_are_not_known_says_how_to_find_them(
