@@ -4,6 +4,7 @@
     python -m scripts.why.tables fair-settings     # of a tuning: the arms beside each other, setting by setting
     python -m scripts.why.tables controls-predictions
     python -m scripts.why.tables main-primary main-across main-webshop-pairs   # of the main comparisons
+    python -m scripts.why.tables studies           # what was played, and how long it took
     python -m scripts.why.tables --write           # all into the page, between <!-- table NAME --> and <!-- end -->
 
 Numbers are those of `ablation.csv`, which `scripts/why/recompute.py` computes anew from the runs. A test compares the
@@ -27,6 +28,7 @@ from scripts.why.main_tables import ACROSS, across_table, pairs_table, primary_t
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.recompute import NotComparable
 from scripts.why.records import Row, curves, member, rows_of, split_seeds, values_of
+from scripts.why.studies_table import studies_table
 
 RECORDS = Path("docs/studies/records")
 PAGE = Path("docs/studies/why-empg.md")
@@ -66,6 +68,8 @@ def table(records: Path, name: str) -> str:
         return predictions_table(records, name)
     if name.endswith("-training"):
         return training_table(records / f"{name.removesuffix('-training')}.tar.xz")
+    if name == "studies":
+        return studies_table(records)
     if name in ACROSS:
         return across_table(records, name)
     if name == "main-primary":

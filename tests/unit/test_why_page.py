@@ -119,6 +119,21 @@ def test_success_at_each_temperature_is_paired_by_seed(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_played_and_how_long_it_took(tmp_path: Path) -> None:
+    """Two of three runs are done: 1,000 + 800 + 900 seconds are .75 hours; records of no study are not told."""
+    cells = [{"variant": "grpo", "seed": seed} for seed in (0, 1, 4)]
+    files = {"study.json": json.dumps({"cells": cells, "seeds": [4, 0, 1]})}
+    for seed, commit, seconds in ((0, "abcdef123", (1000, 800)), (1, "0123456789", (900,))):
+        files[f"grpo-s{seed}/run.json"] = json.dumps({"commit": commit})
+        rows = [{"update": 1, "timing_s/rollout": second, "perf/time_per_step": 9} for second in seconds]
+        files[f"grpo-s{seed}/metrics.jsonl"] = "\n".join(map(json.dumps, rows)) + "\n"
+    pack(tmp_path / "window.tar.xz", files)
+    pack(tmp_path / "nobody.tar.xz", files)
+    assert tables.table(tmp_path, "studies").splitlines()[2:] == [
+        "| `window` | 2 of 3 | 0 to 1, 4 | 0123456, abcdef1 | 0.8 |"
+    ]
+
+
 def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
     archive(tmp_path / "one.tar.xz", BASE)
     page = "before\n<!-- table one -->\nold\n<!-- end -->\nafter\n"
