@@ -18,6 +18,7 @@ import lzma
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,29 @@ def rows_of(archive: Path, name: str = "ablation.csv") -> list[Row]:
 
 
 def member(archive: Path, name: str) -> str:
+    """
+    Raises:
+        FileNotFoundError: there is no such archive.
+        KeyError: it has no such file.
+    """
+    found = archive.stat()
+    return _contents(archive, found.st_mtime_ns, found.st_size)[name].decode()
+
+
+@lru_cache(maxsize=2)
+def _contents(archive: Path, mtime_ns: int, size: int) -> dict[str, bytes]:
+    """All files of an archive, which is one stream: to find one in it takes as long as to read all."""
     with tarfile.open(archive, mode="r:xz") as tar:
-        file = tar.extractfile(name)
-        assert file is not None
-        return file.read().decode()
+        return {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry)) is not None}
+
+
+def of_cells(archive: Path, study: Mapping[str, Any], name: str) -> Iterator[tuple[str, int, str]]:
+    """Variant, seed and the file `name` of every cell that is kept."""
+    found = archive.stat()
+    contents = _contents(archive, found.st_mtime_ns, found.st_size)
+    for cell in study["cells"]:
+        if text := contents.get(f"{cell['variant']}-s{cell['seed']}/{name}"):
+            yield cell["variant"], cell["seed"], text.decode()
 
 
 def values_of(archive: Path) -> dict[str, dict[int, float]]:
@@ -97,23 +117,14 @@ def values_of(archive: Path) -> dict[str, dict[int, float]]:
 
 def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
     """Variant, seed and the rows of metrics.jsonl of every cell that is kept."""
-    with tarfile.open(archive, mode="r:xz") as tar:
-        names = set(tar.getnames())
-        for cell in study["cells"]:
-            name = f"{cell['variant']}-s{cell['seed']}/metrics.jsonl"
-            if name in names and (file := tar.extractfile(name)) is not None:
-                yield cell["variant"], cell["seed"], [json.loads(line) for line in file.read().decode().splitlines()]
+    for variant, seed, text in of_cells(archive, study, "metrics.jsonl"):
+        yield variant, seed, [json.loads(line) for line in text.splitlines()]
 
 
 def runs_of(archive: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Variant, seed and run.json of every cell that is kept."""
-    study = json.loads(member(archive, "study.json"))
-    with tarfile.open(archive, mode="r:xz") as tar:
-        names = set(tar.getnames())
-        for cell in study["cells"]:
-            name = f"{cell['variant']}-s{cell['seed']}/run.json"
-            if name in names and (file := tar.extractfile(name)) is not None:
-                yield cell["variant"], cell["seed"], json.load(file)
+    for variant, seed, text in of_cells(archive, json.loads(member(archive, "study.json")), "run.json"):
+        yield variant, seed, json.loads(text)
 
 
 def split_seeds(archive: Path) -> list[int]:
