@@ -7,7 +7,6 @@ mean in which every benchmark counts alike. Where benchmarks differ much in leve
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from empg_cli.stats.paired import holm, sign_flip_test
 from scripts.why.predictions import one as difference_of
 from scripts.why.predictions import points
 from scripts.why.recompute import NotComparable
-from scripts.why.records import curves, member, runs_of, values_of
+from scripts.why.records import curves, runs_of, study_of, values_of
 
 ACROSS = {
     "main-across": ("main-alfworld", "main-webshop", "main-deepsearch"),
@@ -68,10 +67,6 @@ def finished(records: Path, name: str) -> Main:
         raise NotComparable(f"{archive}: {absent} of {len(cells)} cells are not done; nothing is said before")
     (code,) = {run["code"] for _, _, run in runs_of(archive)}  # `empg ablate` plays no cells of other code
     return Main(name, values, study["base"], code)
-
-
-def study_of(archive: Path) -> dict[str, Any]:
-    return dict(json.loads(member(archive, "study.json")))
 
 
 def across_table(records: Path, name: str) -> str:

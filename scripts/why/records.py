@@ -91,6 +91,11 @@ def member(archive: Path, name: str) -> str:
     return _contents(archive, found.st_mtime_ns, found.st_size)[name].decode()
 
 
+def study_of(archive: Path) -> dict[str, Any]:
+    """study.json."""
+    return dict(json.loads(member(archive, "study.json")))
+
+
 @lru_cache(maxsize=2)
 def _contents(archive: Path, mtime_ns: int, size: int) -> dict[str, bytes]:
     """All files of an archive, which is one stream: to find one in it takes as long as to read all."""
@@ -123,7 +128,7 @@ def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, 
 
 def runs_of(archive: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Variant, seed and run.json of every cell that is kept."""
-    for variant, seed, text in of_cells(archive, json.loads(member(archive, "study.json")), "run.json"):
+    for variant, seed, text in of_cells(archive, study_of(archive), "run.json"):
         yield variant, seed, json.loads(text)
 
 

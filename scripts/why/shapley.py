@@ -5,6 +5,7 @@ The share of a part is the mean, over the orders in which the parts are added to
 add up to EMPG minus GRPO, seed by seed; the interval is a t interval over the seeds of which all eight cells are done.
 
     python -m scripts.why.shapley STUDY
+    python -m scripts.why.tables controls-shapley     # the same from a finished record, in points
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from empg_cli.stats.intervals import t_interval
+from scripts.why.predictions import Values, points
 from scripts.why.recompute import NotComparable, done_values, read_study
 
+UNUSED = 10
+"""The first seed that did not choose the agent of the controls: `agent-1250` had 0 to 9."""
 PARTS = ("scale", "center", "bonus")
 IN_CONTROLS = {
     "none": "grpo",
@@ -59,9 +64,8 @@ def shares_of(folder: Path) -> tuple[str, list[dict[str, float]], list[int]]:
         NotComparable: a cell has no run that is done, no seed has all, or they were made by different code.
     """
     study = read_study(folder)
-    values = done_values(folder, study)
-    if study.get("name") == "controls":
-        values = {cell: values[name] for cell, name in IN_CONTROLS.items() if name in values}
+    found = done_values(folder, study)
+    values: Mapping[str, Mapping[int, float]] = of_controls(found) if study.get("name") == "controls" else found
     cells = [cell_of(parts) for parts in subsets()]
     if absent := [name for name in cells if name not in values]:
         raise NotComparable(f"{folder} has no run that is done of {', '.join(absent)}: shares need all eight cells")
@@ -70,6 +74,31 @@ def shares_of(folder: Path) -> tuple[str, list[dict[str, float]], list[int]]:
         raise NotComparable(f"{folder} has no seed of which all eight cells are done")
     shares = [shapley({name: values[name][seed] for name in cells}) for seed in seeds]
     return study["metric"], shares, [seed for seed in study["seeds"] if seed not in seeds]
+
+
+def of_controls(values: Values) -> dict[str, Mapping[int, float]]:
+    """The eight cells under the names that `ablation=mechanism` has for them; those that are there."""
+    return {cell: values[name] for cell, name in IN_CONTROLS.items() if name in values}
+
+
+def shares_table(values: Values, study: Mapping[str, Any]) -> str:
+    """Markdown, in points: of all seeds of `ablation=controls`, and of those before and from `UNUSED` on apart.
+
+    Raises:
+        NotComparable: some seed has not all eight cells.
+    """
+    found = of_controls(values)
+    seeds = sorted(study["seeds"])
+    if absent := [seed for seed in seeds if any(seed not in found.get(cell_of(parts), {}) for parts in subsets())]:
+        raise NotComparable(f"{len(absent)} of {len(seeds)} seeds have not all eight cells; nothing is said before")
+    shares = {seed: shapley({cell: runs[seed] for cell, runs in found.items()}) for seed in seeds}
+    groups = [seeds, [seed for seed in seeds if seed < UNUSED], [seed for seed in seeds if seed >= UNUSED]]
+    titles = ["all seeds", f"seeds below {UNUSED}", f"seeds from {UNUSED} on"]
+    lines = [["part", *titles], ["---", *["---:"] * 3]]
+    for part in (*PARTS, "all"):
+        of_part = {seed: sum(one.values()) if part == "all" else one[part] for seed, one in shares.items()}
+        lines.append([part, *(points([of_part[seed] for seed in group]) if group else "–" for group in groups)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def subsets() -> list[tuple[str, ...]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.why.play import STUDIES
-from scripts.why.records import curves, member, runs_of
+from scripts.why.records import curves, runs_of, study_of
 
 
 def studies_table(records: Path) -> str:
@@ -20,7 +19,7 @@ def studies_table(records: Path) -> str:
 
 
 def _cells(name: str, archive: Path) -> list[str]:
-    study = json.loads(member(archive, "study.json"))
+    study = study_of(archive)
     played = list(curves(archive, study))
     planned = len(study["cells"])
     runs = str(planned) if len(played) == planned else f"{len(played)} of {planned}"

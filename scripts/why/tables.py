@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import re
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from scripts.why import predictions
 from scripts.why.main_tables import ACROSS, across_table, pairs_table, primary_table
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.recompute import NotComparable
-from scripts.why.records import Row, curves, member, rows_of, split_seeds, values_of
+from scripts.why.records import Row, curves, rows_of, split_seeds, study_of, values_of
+from scripts.why.shapley import shares_table
 from scripts.why.studies_table import studies_table
 
 RECORDS = Path("docs/studies/records")
@@ -59,25 +60,25 @@ def filled(page: str, records: Path) -> str:
 
 
 def table(records: Path, name: str) -> str:
+    """
+    Args:
+        name: of a table over several studies, of a study, or of both a study and one of `KINDS`.
+
+    Raises:
+        FileNotFoundError: there is no record of it.
+        NotComparable: what is said of finished studies alone is asked of another one.
+    """
+    if name in OVER_STUDIES:
+        return OVER_STUDIES[name](records)
+    for kind, made in KINDS.items():
+        if name.endswith(f"-{kind}"):
+            return made(records, name.removesuffix(f"-{kind}"))
     if name.startswith("one-step-"):
-        found = rows_of_csv(records / f"{name}.csv.xz")
-        return explained_table(found) if name.endswith("-explained") else one_step_table(found)
-    if name.endswith("-temperatures"):
-        return temperatures_table(records / f"{name}.csv")
-    if name.endswith(("-predictions", "-predictions-training")):
-        return predictions_table(records, name)
-    if name.endswith("-training"):
-        return training_table(records / f"{name.removesuffix('-training')}.tar.xz")
-    if name == "studies":
-        return studies_table(records)
-    if name in ACROSS:
-        return across_table(records, name)
-    if name == "main-primary":
-        return primary_table(records)
-    if name.endswith("-pairs"):
-        return pairs_table(records, name.removesuffix("-pairs"))
-    if name.endswith("-settings"):
-        return settings_table(records / f"{name.removesuffix('-settings')}.tar.xz")
+        return one_step_table(rows_of_csv(records / f"{name}.csv.xz"))
+    return arms_table(records, name)
+
+
+def arms_table(records: Path, name: str) -> str:
     rows = rows_of(records / f"{name}.tar.xz")
     base = next(row["variant"] for row in rows if not row["difference"])
     head = ["arm", "seeds", "success, %", f"minus `{base}`", "p (Holm)", "KL", "entropy", "valid, %"]
@@ -85,23 +86,23 @@ def table(records: Path, name: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def predictions_table(records: Path, name: str) -> str:
+def predictions_table(records: Path, name: str, *, training: bool = False) -> str:
     """Of the controls: of the last evaluation, or of training, which is sampled at temperature 1."""
-    of, _, training = name.partition("-predictions")
-    archive = records / f"{of}.tar.xz"
-    study = json.loads(member(archive, "study.json"))
+    archive = records / f"{name}.tar.xz"
+    study = study_of(archive)
     values = late_success(archive, study) if training else values_of(archive)
     return predictions.table(values, len(study["seeds"]), split=split_seeds(archive), decides=not training)
 
 
-def settings_table(archive: Path) -> str:
+def settings_table(records: Path, name: str) -> str:
     """Of a tuning of GRPO and EMPG: each setting, the difference paired by seed, and last its mean over all settings.
 
     Raises:
         StatisticsError: a setting has no seed that both have played.
     """
+    archive = records / f"{name}.tar.xz"
     runs = values_of(archive)
-    study = json.loads(member(archive, "study.json"))
+    study = study_of(archive)
     numbers = [name.removeprefix("grpo-") for name in study["arms"] if name.startswith("grpo-")]
     training = late_success(archive, study)
     lines = [["setting", "GRPO, %", "EMPG, %", "EMPG − GRPO", "in training"], ["---", *["---:"] * 4]]
@@ -132,9 +133,9 @@ def _everywhere(gaps: Collection[Mapping[int, float]]) -> str:
     return _interval([statistics.fmean(found[seed] for found in gaps) for seed in seeds])
 
 
-def temperatures_table(path: Path) -> str:
+def temperatures_table(records: Path, name: str) -> str:
     """Of what scripts/why/temperatures.py wrote: success at each temperature, and differences to the first variant."""
-    with path.open() as file:
+    with (records / f"{name}-temperatures.csv").open() as file:
         rows = list(csv.DictReader(file))
     found: dict[float, dict[str, dict[int, float]]] = {}
     for row in rows:
@@ -157,10 +158,11 @@ LATE = 7
 """The first update of the later half of twelve."""
 
 
-def training_table(archive: Path) -> str:
+def training_table(records: Path, name: str) -> str:
     """Success of training episodes from update `LATE` on, at the temperature of training, the entropy at the first
     update, and how many episodes a run has played; differences are to the study's base, paired by seed."""
-    study = json.loads(member(archive, "study.json"))
+    archive = records / f"{name}.tar.xz"
+    study = study_of(archive)
     success = late_success(archive, study)
     entropy: dict[str, list[float]] = {}
     episodes: dict[str, list[float]] = {}
@@ -233,6 +235,26 @@ def _p(text: str) -> str:
     if not text:
         return "–"
     return "< 0.001" if float(text) < 0.001 else f"{float(text):.3f}"
+
+
+KINDS: dict[str, Callable[[Path, str], str]] = {
+    "temperatures": temperatures_table,
+    "predictions-training": partial(predictions_table, training=True),
+    "predictions": predictions_table,
+    "training": training_table,
+    "settings": settings_table,
+    "shapley": lambda records, name: shares_table(
+        values_of(records / f"{name}.tar.xz"), study_of(records / f"{name}.tar.xz")
+    ),
+    "pairs": pairs_table,
+    "explained": lambda records, name: explained_table(rows_of_csv(records / f"{name}-explained.csv.xz")),
+}
+"""How a table's name ends -> what makes it, given what the name begins with."""
+OVER_STUDIES: dict[str, Callable[[Path], str]] = {
+    "studies": studies_table,
+    "main-primary": primary_table,
+    **{name: partial(across_table, name=name) for name in ACROSS},
+}
 
 
 if __name__ == "__main__":

@@ -104,6 +104,26 @@ def test_the_controls_have_the_same_cells_under_other_names(
     assert "| all | +7.0000 |" in capsys.readouterr().out
 
 
+def test_shares_of_a_record_are_in_points_and_apart_for_seeds_that_chose_the_agent() -> None:
+    """`scale` alone is .1 at seeds 8 and 9, .2 and .4 at 10 and 11, whatever else: .1 ± 0, .3 ± 12.706 * .1, and of
+    all four .2 ± 3.182 * .1414 / 2."""
+    gain = {8: 0.1, 9: 0.1, 10: 0.2, 11: 0.4}
+    values = {
+        name: {seed: gain[seed] * ("scale" in cell) for seed in gain} for cell, name in shapley.IN_CONTROLS.items()
+    }
+    assert shapley.shares_table(values, {"seeds": list(gain)}).splitlines() == [
+        "| part | all seeds | seeds below 10 | seeds from 10 on |",
+        "| --- | ---: | ---: | ---: |",
+        "| scale | +20.0 ± 22.5 | +10.0 ± 0.0 | +30.0 ± 127.1 |",
+        "| center | +0.0 ± 0.0 | +0.0 ± 0.0 | +0.0 ± 0.0 |",
+        "| bonus | +0.0 ± 0.0 | +0.0 ± 0.0 | +0.0 ± 0.0 |",
+        "| all | +20.0 ± 22.5 | +10.0 ± 0.0 | +30.0 ± 127.1 |",
+    ]
+    del values["scaling"][11]
+    with pytest.raises(recompute.NotComparable, match="1 of 4 seeds have not all eight cells"):
+        shapley.shares_table(values, {"seeds": list(gain)})
+
+
 def test_shares_are_over_seeds_of_which_all_cells_are_done(mechanism: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (mechanism / "scale-s2" / "summary.json").write_text(json.dumps({"exit_code": 1}))
     shapley.main()
