@@ -12,7 +12,7 @@ from empg_cli.config.location import conf_dir
 from scripts.why import power, predictions, tables
 from scripts.why.predictions import PREDICTIONS, one, verdict
 
-PAGE = Path(__file__).parents[2] / "docs" / "studies" / "why-empg.md"
+PAGE = Path(__file__).parents[3] / "docs" / "studies" / "why-empg.md"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from scripts.why import main_tables, records, tables
 from scripts.why.recompute import NotComparable
-from tests.unit.test_why_page import pack
+from tests.unit.why.test_why_page import pack
 
 LEVELS: dict[str, tuple[str, dict[str, float]]] = {
     "main-alfworld": ("grpo", {"grpo": 0.2, "grpo-entropy": 0.1, "empg": 0.3, "dapo": 0.2}),

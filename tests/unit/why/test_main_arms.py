@@ -15,7 +15,7 @@ from scripts.why.tables import RECORDS
 from tests.unit.test_tuning import draws, finished, in_a_folder_of_its_own, made, measured, tuned
 
 __all__ = ["finished", "in_a_folder_of_its_own", "tuned"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TUNED = {"alfworld": "fair", "alfworld_1250": "fair-1250", "webshop": "fair-webshop", "deepsearch": "fair-deepsearch"}
 
 

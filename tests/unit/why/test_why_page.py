@@ -16,7 +16,7 @@ from empg_cli.config import load
 from empg_cli.config.location import conf_dir
 from scripts.why import figures, one_step_table, recompute, records, tables
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COLUMNS = (
     "variant", "seeds", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_holm", "bold",
     "kl_loss", "entropy", "valid_actions",
