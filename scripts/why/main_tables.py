@@ -18,7 +18,7 @@ from empg_cli.stats.paired import holm, sign_flip_test
 from scripts.why.predictions import one as difference_of
 from scripts.why.predictions import points
 from scripts.why.recompute import NotComparable
-from scripts.why.records import curves, runs_of, study_of, values_of
+from scripts.why.records import curves, markdown, runs_of, study_of, values_of
 
 ACROSS = {
     "main-across": ("main-alfworld", "main-webshop", "main-deepsearch"),
@@ -88,7 +88,7 @@ def across_table(records: Path, name: str) -> str:
     for arm in found[0].values:
         if all(arm in study.values for study in found):
             lines.append([f"`{arm}`", *_cells(arm, found)])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def _cells(arm: str, found: Sequence[Main]) -> list[str]:
@@ -112,7 +112,7 @@ def primary_table(records: Path) -> str:
     for study, one, p, corrected in zip(found, gaps, raw, holm(raw), strict=True):
         base = f"`{study.base}`"
         lines.append([f"`{study.name}`", base, str(len(one)), points(one), f"{p:.3f}", f"{corrected:.3f}"])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def pairs_table(records: Path, name: str) -> str:
@@ -132,7 +132,7 @@ def pairs_table(records: Path, name: str) -> str:
         gaps = [prediction.differences(values) for values in found if values]
         if len(gaps[0]) > 1:
             lines.append([prediction.name, str(len(gaps[0])), *(points(own) for own in gaps)])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def last_values(archive: Path, study: Mapping[str, Any], metric: str) -> dict[str, dict[int, float]]:
@@ -152,7 +152,3 @@ def _bounds(found: Estimate, form: str = "+.1f") -> str:
     """In points; a bootstrap's interval need not have its value in the middle."""
     value, low, high = (f"{round(100 * number, 1) + 0.0:{form}}" for number in (found.value, found.low, found.high))
     return f"{value} [{low}, {high}]".replace("-", "−")
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from empg_cli.stats.intervals import Estimate, t_interval
-from scripts.why.records import Row
+from scripts.why.records import Row, markdown
 
 BESIDE_GRPO = (
     "center",
@@ -73,7 +73,7 @@ def one_step_table(rows: Sequence[Row]) -> str:
         if base := base_of(variant):
             found = [differences(rows, variant, base, steps, key) for steps, key, _ in columns]
             lines.append([f"`{variant}`", f"`{base}`", *map(_said, found)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def explained_table(rows: Sequence[Row]) -> str:
@@ -87,7 +87,7 @@ def explained_table(rows: Sequence[Row]) -> str:
             shares = [statistics.fmean(float(row["share"]) for row in own if row["by"] == part) for part in PARTS]
             line += [f"{100 * share:.0f}" for share in (*shares, statistics.fmean(float(row["joint"]) for row in own))]
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def _said(found: Estimate) -> str:

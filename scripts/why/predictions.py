@@ -18,6 +18,7 @@ from typing import Literal
 
 from empg_cli.stats.intervals import t_interval
 from empg_cli.stats.paired import holm, sign_flip_test
+from scripts.why.records import markdown
 
 MARGIN = 0.06
 """Success; as much as."""
@@ -113,7 +114,7 @@ def table(values: Values, seeds: int, *, split: Sequence[int] = (), decides: boo
         number = f"{PRIMARY.index(prediction) + 1}. " if prediction.is_primary else ""
         told = "" if p is None else f"{p:.3f}"
         lines.append([f"{number}{prediction.name}", prediction.relation, str(len(own)), points(own), told, seen])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = markdown(lines)
     if not is_finished:
         return f"{text}\n\nNot finished: {done} of {seeds} seeds. Nothing is decided before."
     if decides:

@@ -17,7 +17,7 @@ import json
 import lzma
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,11 @@ def split_seeds(archive: Path) -> list[int]:
     for _, seed, run in runs_of(archive):
         platforms.setdefault(seed, set()).add(run["platform"])
     return sorted(seed for seed, found in platforms.items() if len(found) > 1)
+
+
+def markdown(lines: Iterable[Sequence[str]]) -> str:
+    """A table of cells, its second line the rule below the head."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

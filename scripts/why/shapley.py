@@ -21,6 +21,7 @@ from typing import Any
 from empg_cli.stats.intervals import t_interval
 from scripts.why.predictions import Values, points
 from scripts.why.recompute import NotComparable, done_values, read_study
+from scripts.why.records import markdown
 
 UNUSED = 10
 """The first seed that did not choose the agent of the controls: `agent-1250` had 0 to 9."""
@@ -98,7 +99,7 @@ def shares_table(values: Values, study: Mapping[str, Any]) -> str:
     for part in (*PARTS, "all"):
         of_part = {seed: sum(one.values()) if part == "all" else one[part] for seed, one in shares.items()}
         lines.append([part, *(points([of_part[seed] for seed in group]) if group else "–" for group in groups)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def subsets() -> list[tuple[str, ...]]:

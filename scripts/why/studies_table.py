@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.why.play import STUDIES
-from scripts.why.records import curves, runs_of, study_of
+from scripts.why.records import curves, markdown, runs_of, study_of
 
 
 def studies_table(records: Path) -> str:
     """Markdown, a line for each study that has a record, in the order in which they are played."""
     lines = [["study", "runs", "seeds", "commit", "core hours"], ["---", "---:", "---:", "---", "---:"]]
     lines += [_cells(name, path) for name in STUDIES if (path := records / f"{name}.tar.xz").is_file()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def _cells(name: str, archive: Path) -> list[str]:

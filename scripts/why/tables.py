@@ -22,12 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from empg_cli.stats.intervals import t_interval
 from scripts.why import predictions
 from scripts.why.main_tables import ACROSS, across_table, pairs_table, primary_table
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.recompute import NotComparable
-from scripts.why.records import Row, curves, rows_of, split_seeds, study_of, values_of
+from scripts.why.records import Row, curves, markdown, rows_of, split_seeds, study_of, values_of
 from scripts.why.shapley import shares_table
 from scripts.why.studies_table import studies_table
 
@@ -43,15 +42,15 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--write", action="store_true", help="into the page")
     arguments = parser.parse_args()
-    for name in arguments.names:
-        try:
+    try:
+        for name in arguments.names:
             print(table(arguments.records, name))
-        except FileNotFoundError as error:
-            parser.error(f"there is no record {error.filename}: python -m scripts.why.play makes those of studies")
-        except NotComparable as error:
-            parser.error(str(error))
-    if arguments.write:
-        arguments.page.write_text(filled(arguments.page.read_text(), arguments.records))
+        if arguments.write:
+            arguments.page.write_text(filled(arguments.page.read_text(), arguments.records))
+    except FileNotFoundError as error:
+        parser.error(f"there is no record {error.filename}: python -m scripts.why.play makes those of studies")
+    except NotComparable as error:
+        parser.error(str(error))
 
 
 def filled(page: str, records: Path) -> str:
@@ -79,11 +78,12 @@ def table(records: Path, name: str) -> str:
 
 
 def arms_table(records: Path, name: str) -> str:
+    """Of one study: every arm, and its difference to the base, paired by seed."""
     rows = rows_of(records / f"{name}.tar.xz")
     base = next(row["variant"] for row in rows if not row["difference"])
     head = ["arm", "seeds", "success, %", f"minus `{base}`", "p (Holm)", "KL", "entropy", "valid, %"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *(cells(row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def predictions_table(records: Path, name: str, *, training: bool = False) -> str:
@@ -120,7 +120,7 @@ def settings_table(records: Path, name: str) -> str:
     if len(kept) < len(numbers):
         found = [_everywhere([of[number] for number in kept]) for of in (gaps, trained)]
         lines.append(["… over those with penalty episode", "", "", *found])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def _paired(values: Mapping[int, float], base: Mapping[int, float]) -> dict[int, float]:
@@ -151,7 +151,7 @@ def temperatures_table(records: Path, name: str) -> str:
             gaps = list(_paired(values[name], values[base]).values())
             line += [f"{100 * statistics.fmean(values[name].values()):.1f}", _interval(gaps), str(len(gaps))]
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 LATE = 7
@@ -179,7 +179,7 @@ def training_table(records: Path, name: str) -> str:
         played = f"{statistics.fmean(episodes[variant]):,.0f}"
         sure = f"{statistics.fmean(entropy[variant]):.2f}"
         lines.append([f"`{variant}`", str(len(values)), mean, gap, sure, played])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def late_success(archive: Path, study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
@@ -202,12 +202,10 @@ def _short(word: str) -> str:
 
 
 def _interval(values: Sequence[float]) -> str:
-    """Mean in points, and half of its 95 % t interval."""
-    text = f"{round(100 * statistics.fmean(values), 1) + 0.0:+.1f}".replace("-", "−")  # no minus zero
-    if len(values) < 2:
-        return text
-    found = t_interval(values)
-    return f"{text} ± {50 * (found.high - found.low):.1f}"
+    """Mean in points, and half of its 95 % t interval where there is one."""
+    if len(values) > 1:
+        return predictions.points(values)
+    return f"{round(100 * values[0], 1) + 0.0:+.1f}".replace("-", "−")  # no minus zero
 
 
 def cells(row: Row) -> Sequence[str]:
