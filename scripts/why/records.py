@@ -17,6 +17,7 @@ import json
 import lzma
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -66,12 +67,16 @@ def pack(study: Path, archive: Path) -> int:
 
 
 def unpack(archive: Path, study: Path) -> int:
-    """Files that are there already stay as they are. Returns the number of files that were written."""
+    """Files that are there already stay as they are. Returns the number of files that were written. Two may unpack at
+    once, as `play` on two terminals does: no file is seen half written."""
     written = 0
-    with tarfile.open(archive, mode="r:xz") as tar:
+    study.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive, mode="r:xz") as tar, tempfile.TemporaryDirectory(dir=study.parent) as scratch:
         for entry in tar:
-            if not (study / entry.name).exists():
-                tar.extract(entry, study, filter="data")
+            if not (target := study / entry.name).exists():
+                tar.extract(entry, scratch, filter="data")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Path(scratch, entry.name).replace(target)
                 written += 1
     return written
 

@@ -8,6 +8,8 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,19 @@ def test_a_study_that_was_packed_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").write_text("newer")
     assert records.unpack(archive, tmp_path / "again") == 0
     assert (tmp_path / "again" / "grpo-s0" / "metrics.jsonl").read_text() == "newer"
+
+
+def test_two_may_unpack_at_once(tmp_path: Path) -> None:
+    """Both begin where nothing is there, as `play` on two terminals: neither fails, and every file is whole."""
+    archive, text = tmp_path / "study.tar.xz", "x" * 100_000
+    names = [f"arm-s{seed}/metrics.jsonl" for seed in range(40)]
+    with tarfile.open(archive, mode="w:xz") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    with ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(lambda _: records.unpack(archive, tmp_path / "new" / "study"), range(4)))
+    assert sum(written) >= len(names)
+    assert all((tmp_path / "new" / "study" / name).read_text() == text for name in names)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["study"], "nothing else is left"

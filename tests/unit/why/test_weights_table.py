@@ -1,0 +1,77 @@
+"""What arms of the controls did beside success (scripts/why/weights_table.py), on a record made for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.why import tables, weights_table
+from scripts.why.recompute import NotComparable
+from tests.unit.why.test_why_page import pack
+
+ARMS: dict[str, tuple[tuple[float, float], float, tuple[float, float, float] | None]] = {
+    "grpo": ((0.5, 0.5), 0.2, None),
+    "scaling": ((0.6, 0.8), 0.4, (0.9, 1.2, 0.25)),
+    "center": ((0.5, 0.5), 0.3, (1.0, 1.0, 0.0)),
+    "center-first": ((0.5, 0.6), 0.3, (0.8, 1.1, 0.2)),
+    "bias-only": ((0.5, 0.7), 0.35, (0.7, 1.2, 0.1)),
+}
+"""Success at seeds 0 and 1, entropy at seed 0 (0.1 more at seed 1), and p10 and p90 of g and the credit moved."""
+
+
+def row(update: int, entropy: float, weights: tuple[float, float, float] | None) -> dict[str, Any]:
+    found = {"update": update, "actor/entropy": entropy, "episode/success_rate": entropy}
+    if weights:
+        found["empg/weight/p10"], found["empg/weight/p90"], found["empg/advantage_shift_relative"] = weights
+    return found
+
+
+def record(path: Path, absent: str = "") -> None:
+    cells = [{"variant": name, "seed": seed} for name in ARMS for seed in (0, 1)]
+    files = {"study.json": json.dumps({"base": "scaling", "cells": cells}), "runs.csv": "variant,seed,value\n"}
+    for name, (success, entropy, weights) in ARMS.items():
+        for seed in (0, 1):
+            if (folder := f"{name}-s{seed}") == absent:
+                continue
+            files["runs.csv"] += f"{name},{seed},{success[seed]}\n"
+            own = entropy + 0.1 * seed
+            early = row(6, 9.0, weights and (0.0, 9.0, 9.0))
+            late = [row(update, value, weights) for update, value in ((7, own - 0.05), (8, own + 0.05))]
+            rows = [early, *late, {"update": 8, "eval/success_rate": success[seed]}]
+            files[f"{folder}/metrics.jsonl"] = "\n".join(map(json.dumps, rows)) + "\n"
+            files[f"{folder}/run.json"] = json.dumps({"code": "a", "platform": "cpu"})
+    pack(path, files)
+
+
+def test_a_line_is_of_the_later_half_and_a_gap_is_paired(tmp_path: Path) -> None:
+    """Entropy of scaling is .4 and .5, so .45; each arm's is below by the same at both seeds, so the interval is 0
+    wide. p90 - p10 of scaling is .3. Rows of update 6 (9.0 everywhere) and of the evaluation count nowhere."""
+    record(tmp_path / "controls.tar.xz")
+    told = tables.table(tmp_path, "controls-weights").splitlines()
+    assert told[2:7] == [
+        "| `grpo` | 0.25 | −0.200 ± 0.000 | – | – |",
+        "| `scaling` | 0.45 | – | 0.30 | 0.25 |",
+        "| `center` | 0.35 | −0.100 ± 0.000 | 0.00 | 0.00 |",
+        "| `center-first` | 0.35 | −0.100 ± 0.000 | 0.30 | 0.20 |",
+        "| `bias-only` | 0.40 | −0.050 ± 0.000 | 0.50 | 0.10 |",
+    ]
+    # success .6 + .5 - .5 - .5 = .1 and .8 + .5 - .6 - .7 = 0; t of one degree of freedom: 12.706 × .1 / 2 = .635
+    assert told[-1] == (
+        "`scaling` − `center-first` − (`bias-only` − `center`): +5.0 ± 63.5 points of success, "
+        "+5.0 ± 0.0 points in training, +0.050 ± 0.000 nats of entropy."
+    )
+
+
+def test_nothing_is_said_of_an_unfinished_study(tmp_path: Path) -> None:
+    record(tmp_path / "controls.tar.xz", absent="bias-only-s1")
+    with pytest.raises(NotComparable, match="1 of 10 cells are not done"):
+        tables.table(tmp_path, "controls-weights")
+
+
+def test_the_first_update_that_counts_is_that_of_the_other_tables(tmp_path: Path) -> None:
+    record(tmp_path / "controls.tar.xz")
+    assert "| `scaling` | 0.45 |" in weights_table.weights_table(tmp_path, "controls", 7)
+    assert "| `scaling` | 0.50 |" in weights_table.weights_table(tmp_path, "controls", 8)
