@@ -29,8 +29,8 @@ DOCS_ENV := build/docs-env
 LOWEST := build/lowest/bin/python
 # Training, evaluation, report, W&B's file read back, the shipped models, config, search engine, HTTP.
 LOWEST_TESTS := tests/e2e/test_wandb_train.py tests/e2e/test_cli_report.py tests/e2e/test_eval_endpoint.py \
-	tests/e2e/test_cli_help.py tests/unit/test_config_composition.py tests/unit/test_policy_loading.py \
-	tests/parity/test_torch_engine.py tests/unit/deepsearch/test_deepsearch_env.py
+	tests/e2e/test_cli_help.py tests/unit/config/test_config_composition.py tests/unit/model/test_policy_loading.py \
+	tests/parity/test_torch_engine.py tests/unit/benchmarks/deepsearch/test_deepsearch_env.py
 BENCHES := credit envs webshop_catalogue startup rollout update memory plan end_to_end ranks
 # Have a place in docs/performance.md too, but need weights, another engine, a GPU, or a commit to compare with.
 OTHER_BENCHES := models gpu against

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_UNIT = ("unit/test_ahead.py",)
+_UNIT = ("unit/rollout/test_ahead.py",)
 _PLAYER = "src/empg_cli/rollout/ahead.py"
 _SOURCE = "src/empg_cli/rollout/ahead_source.py"
 _FRESHNESS = "src/empg_cli/rollout/freshness.py"
@@ -208,6 +208,6 @@ AHEAD = (
         "    if not _pulse.looks:\n        beat()\n    _pulse.waits = True",
         "    beat()\n    _pulse.waits = True",
         "ranks that ask each other how far they are never seem to hang",
-        ("unit/test_watchdog.py",),
+        ("unit/observe/test_watchdog.py",),
     ),
 )

@@ -8,7 +8,7 @@ _EMPG = ("golden/test_empg_golden.py", "parity/test_empg_transcription.py")
 _ADVANTAGES = ("golden/test_advantages_golden.py",)
 _LOSSES = ("golden/test_losses_golden.py", "property/test_loss_properties.py")
 _GIGPO = ("golden/test_gigpo_golden.py",)
-_ASSEMBLE = ("unit/test_assemble.py",)
+_ASSEMBLE = ("unit/algorithms/test_assemble.py",)
 _PENALTY = ("parity/test_step_penalty.py",)
 
 ALGORITHMS = (

@@ -93,6 +93,6 @@ CONTROLS = (
         "[step.well_formed and step.admissible for step in steps]",
         "[step.well_formed for step in steps]",
         "control=valid_only does not see what the environment refuses",
-        ("unit/test_batching.py",),
+        ("unit/algorithms/test_batching.py",),
     ),
 )

@@ -7,8 +7,8 @@ from scripts.mutants.mutant import Mutant
 _STATISTICS = ("golden/test_statistics_golden.py", "golden/test_statistics_scipy.py")
 _PAIRED = ("golden/test_paired_golden.py",)
 _PASS_AT_K = ("golden/test_pass_at_k_golden.py",)
-_CLUSTERED = ("unit/test_clustered.py",)
-_REPEATS = ("unit/test_repeated_evaluation.py",)
+_CLUSTERED = ("unit/stats/test_clustered.py",)
+_REPEATS = ("unit/evaluation/test_repeated_evaluation.py",)
 
 EVALUATION = (
     Mutant(
@@ -97,7 +97,7 @@ EVALUATION = (
         "(t_quantile(upper, n - 1) + t_quantile(power, n - 1))",
         "t_quantile(upper, n - 1)",
         "half of the planned studies miss their effect",
-        ("unit/test_ablation_plan.py",),
+        ("unit/studies/test_ablation_plan.py",),
     ),
     Mutant(
         "gains-and-losses-exchanged",
@@ -153,7 +153,7 @@ EVALUATION = (
         "trajectories = [trajectory for trajectory in played if trajectory.is_scored]",
         "trajectories = list(played)",
         "an environment that failed lowers the success rate",
-        ("unit/test_masking.py", "golden/test_masking_golden.py"),
+        ("unit/agents/test_masking.py", "golden/test_masking_golden.py"),
     ),
     Mutant(
         "samples-draw-alike",
@@ -161,7 +161,7 @@ EVALUATION = (
         "(_STREAM, seed, start, sample) if sample else (_STREAM, seed, start)",
         "(_STREAM, seed, start)",
         "pass@k counts one attempt k times",
-        ("unit/test_evaluate.py",),
+        ("unit/evaluation/test_evaluate.py",),
     ),
     Mutant(
         "last-tasks-evaluated",
@@ -169,7 +169,7 @@ EVALUATION = (
         "tasks[: settings.eval_tasks]",
         "tasks[-settings.eval_tasks :]",
         "eval_tasks takes the end of the split",
-        ("unit/test_evaluate.py",),
+        ("unit/evaluation/test_evaluate.py",),
     ),
     Mutant(
         "greedy-played-by-every-seed",

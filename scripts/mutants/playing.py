@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_AGENTS = ("unit/test_agents.py", "unit/test_webshop_agents.py")
-_SCHEDULE = ("unit/test_continuous_batching.py",)
-_ROLLOUT = ("unit/test_collect.py", "unit/test_rollout_failures.py", "parity/test_torch_engine.py")
+_AGENTS = ("unit/agents/test_agents.py", "unit/agents/test_webshop_agents.py")
+_SCHEDULE = ("unit/rollout/test_continuous_batching.py",)
+_ROLLOUT = ("unit/rollout/test_collect.py", "unit/rollout/test_rollout_failures.py", "parity/test_torch_engine.py")
 
 PLAYING = (
     Mutant(
@@ -79,7 +79,7 @@ PLAYING = (
         "[*stream, trajectory.group - first_group, trajectory.index]",
         "[*stream, trajectory.group - first_group]",
         "all attempts at a task draw the same numbers",
-        ("unit/test_sampling.py",),
+        ("unit/rollout/test_sampling.py",),
     ),
     Mutant(
         "turns-in-step",
@@ -119,7 +119,7 @@ PLAYING = (
         "2 * len(self._waiting) < self._episodes",
         "False",
         "environments that wait for a network make a call each",
-        ("unit/test_stepping.py",),
+        ("unit/benchmarks/test_stepping.py",),
     ),
     Mutant(
         "network-steps-of-all",
@@ -127,7 +127,7 @@ PLAYING = (
         "2 * len(self._waiting) < self._episodes",
         "len(self._waiting) < self._episodes",
         "a network step waits for the slowest episode",
-        ("unit/test_stepping.py",),
+        ("unit/benchmarks/test_stepping.py",),
     ),
     Mutant(
         "sampling-at-temperature-one",

@@ -104,7 +104,7 @@ STEP_CREDIT = (
         "is_won_N[table.trajectory_S]",
         "is_won_N.roll(1)[table.trajectory_S]",
         "GraphGPO takes another episode's success",
-        ("unit/test_assemble.py",),
+        ("unit/algorithms/test_assemble.py",),
     ),
     Mutant(
         "values-without-discount",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_SAMPLING = ("property/test_dynamic_sampling_properties.py", "unit/test_sampling.py")
-_CHECKPOINT = ("unit/test_checkpoint.py",)
+_SAMPLING = ("property/test_dynamic_sampling_properties.py", "unit/rollout/test_sampling.py")
+_CHECKPOINT = ("unit/learner/test_checkpoint.py",)
 _LOOP = ("unit/test_loop.py",)
-_WARM_START = ("unit/test_warm_start.py",)
+_WARM_START = ("unit/learner/test_warm_start.py",)
 
 TRAINING = (
     Mutant(
@@ -80,7 +80,7 @@ TRAINING = (
         "scored[trajectory.group] >= 2",
         "scored[trajectory.group] >= 1",
         "an episode without anything to compare it with trains",
-        ("golden/test_masking_golden.py", "property/test_masking_properties.py", "unit/test_masking.py"),
+        ("golden/test_masking_golden.py", "property/test_masking_properties.py", "unit/agents/test_masking.py"),
     ),
     Mutant(
         "masked-episodes-kept-by-the-loop",
@@ -88,7 +88,7 @@ TRAINING = (
         "trajectories = trainable(trajectories)",
         "trajectories = list(trajectories)",
         "episodes that nobody could judge train",
-        ("unit/test_masking.py", *_LOOP),
+        ("unit/agents/test_masking.py", *_LOOP),
     ),
     Mutant(
         "recompute-keeps-the-samplers-entropies",
@@ -136,7 +136,7 @@ TRAINING = (
         "if model.gradient_checkpointing:",
         "if not model.gradient_checkpointing:",
         "model.gradient_checkpointing=true costs the memory that it should save",
-        ("unit/test_policy_loading.py", "unit/test_gradient_checkpointing.py"),
+        ("unit/model/test_policy_loading.py", "unit/learner/test_gradient_checkpointing.py"),
     ),
     Mutant(
         "flipped-bit-trusted",
@@ -200,7 +200,7 @@ TRAINING = (
         "if shown.source not in apart]",
         "if shown.source]",
         "the loss of what is held out is that of what was learned by heart",
-        ("unit/test_demonstration_files.py",),
+        ("unit/learner/test_demonstration_files.py",),
     ),
     Mutant(
         "prompts-of-conversations-train",
@@ -208,7 +208,7 @@ TRAINING = (
         "weight = prompt_weight if piece.message is None else",
         "weight = 1.0 if piece.message is None else",
         "the policy imitates the user",
-        ("unit/test_demonstration_files.py",),
+        ("unit/learner/test_demonstration_files.py",),
     ),
     Mutant(
         "demonstrated-mistakes-train",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from scripts.mutants.mutant import Mutant
 
-_BATCHING = ("unit/test_batching.py",)
-_UPDATE = ("unit/test_update.py", "property/test_update_invariants.py")
+_BATCHING = ("unit/algorithms/test_batching.py",)
+_UPDATE = ("unit/learner/test_update.py", "property/test_update_invariants.py")
 _PACKED = ("property/test_packed_rows.py", "parity/test_packed_passes.py")
-_OPTIM = ("unit/test_optim.py",)
+_OPTIM = ("unit/learner/test_optim.py",)
 
 UPDATING = (
     Mutant(

@@ -76,7 +76,7 @@ def test_generated_games_play_the_official_tasks(official: OfficialGames) -> Non
 
 @pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "valid_seen", "valid_unseen"])
 def test_every_walkthrough_wins_and_the_stored_summary_is_theirs(official: OfficialGames, split: str) -> None:
-    """The summary is what tests/unit/test_alfworld_generator.py holds the generated games against."""
+    """The summary is what tests/unit/benchmarks/test_alfworld_generator.py holds the generated games against."""
     stored = json.loads((Path(__file__).parents[1] / "golden" / "alfworld_official.json").read_text())[split]
     found = summarize(won_without_a_refusal(official, split))
     assert found["games"] == len(official.games[split])

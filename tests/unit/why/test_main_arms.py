@@ -12,7 +12,7 @@ from empg_cli.runs.study import Study
 from scripts.why.main_arms import arms_of, as_yaml, main_arms
 from scripts.why.records import unpack
 from scripts.why.tables import RECORDS
-from tests.unit.test_tuning import draws, finished, in_a_folder_of_its_own, made, measured, tuned
+from tests.unit.studies.test_tuning import draws, finished, in_a_folder_of_its_own, made, measured, tuned
 
 __all__ = ["finished", "in_a_folder_of_its_own", "tuned"]
 ROOT = Path(__file__).parents[3]

@@ -24,7 +24,7 @@ from empg_cli.runs.study import read_study
 from empg_cli.studies.plan import make_study
 from empg_cli.studies.tuning import drawn
 from scripts.why import agents, main_arms, play, records, tables
-from tests.unit.test_ablation_tables import make as made_study
+from tests.unit.reports.test_ablation_tables import make as made_study
 
 
 def without_arms(name: str) -> str | None:

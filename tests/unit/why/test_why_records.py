@@ -21,7 +21,7 @@ from empg_cli.runs.study import Study, read_study
 from empg_cli.stats.paired import sign_flip_test
 from empg_cli.studies.comparison import compare
 from scripts.why import recompute, records
-from tests.unit.test_ablation_tables import make as made_study
+from tests.unit.reports.test_ablation_tables import make as made_study
 
 # --- numbers anew ----------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 from scripts.bench.common import growth_exponent, shown
 from scripts.bench.write_docs import PAGE, markdown, with_part
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_every_bench_of_the_makefile_is_a_script_with_a_place_in_the_page() -> None:

@@ -20,8 +20,8 @@ from empg_cli.benchmarks.alfworld.tables import KINDS, SPLITS, homes, interleave
 from empg_cli.types import Task
 from scripts.compare_alfworld_games import generated_games, summarize, table, total_variation
 
-SRC = Path(__file__).parents[2] / "src"
-OFFICIAL = json.loads((Path(__file__).parents[1] / "golden" / "alfworld_official.json").read_text())
+SRC = Path(__file__).parents[3] / "src"
+OFFICIAL = json.loads((Path(__file__).parents[2] / "golden" / "alfworld_official.json").read_text())
 """What `scripts/compare_alfworld_games.py --official ... --write` counted in the official games."""
 
 SIZES = {"train": 3553, "valid_seen": 140, "valid_unseen": 134}

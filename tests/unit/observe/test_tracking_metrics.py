@@ -10,7 +10,7 @@ import pytest
 from empg_cli.observe.catalogue import FAMILIES, METRICS, definition_of, undefined
 from empg_cli.observe.metrics_page import with_tables
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_docs_are_current():

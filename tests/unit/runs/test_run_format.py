@@ -27,7 +27,7 @@ from empg_cli.runs.run_file import read_run_file, update_run_file
 from tests.support.schema_keys import schema_keys
 from tests.support.tiny import tiny_config
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 OLD_RUN = FIXTURES / "run-032f7dc"
 NO_LORA = {"rank": 0, "alpha": 32.0, "targets": None}
 ALONE = {"launch": "none"}

@@ -10,7 +10,7 @@ from scripts.mutants import MUTANTS
 from scripts.mutants.mutant import Misplaced, Mutant
 from scripts.mutants.run import judge
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -11,7 +11,7 @@ import pytest
 
 from empg_cli.config import load
 
-SCRIPTS = sorted((Path(__file__).parents[2] / "scripts" / "slurm").glob("*.sbatch"))
+SCRIPTS = sorted((Path(__file__).parents[3] / "scripts" / "slurm").glob("*.sbatch"))
 
 
 def command_of(script: Path) -> list[str]:

@@ -18,7 +18,7 @@ from empg_cli.algorithms.table import StepTable, merge_tables, step_table
 from empg_cli.config.algo import Algo
 from empg_cli.types import Batch
 
-CONF = Path(__file__).parents[2] / "conf" / "algo"
+CONF = Path(__file__).parents[3] / "conf" / "algo"
 PRESETS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 

@@ -218,7 +218,7 @@ def test_warnings_of_a_table_stand_above_it_on_a_page_too(tmp_path: Path) -> Non
     from empg_cli.runs.reading import open_runs
 
     run = tmp_path / "run"
-    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "run-032f7dc", run)
+    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "run-032f7dc", run)
     table = Table("numbers", ("variant", "value"), ((TableCell("a"), TableCell("0.123")),), (), ("MIXED <code>.",))
     write_page(open_runs([run]), tmp_path / "page.html", tables=[table])
     text = (tmp_path / "page.html").read_text()

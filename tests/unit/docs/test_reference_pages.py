@@ -21,7 +21,7 @@ from empg_cli.config.schema import EvalConfig, TrainConfig
 from empg_cli.observe.observer import _identity
 from empg_cli.runs.folder import OpenFolder
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| (.*) \|$", CONFIGURATION, re.MULTILINE)
 

@@ -70,7 +70,7 @@ def test_a_rollout_in_which_everything_fails_is_a_stop(preset: str) -> None:
         sample([f"algo={preset}"], BREAK, BREAK, BREAK, BREAK)
 
 
-PRESETS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "algo").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in (Path(__file__).parents[3] / "conf" / "algo").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

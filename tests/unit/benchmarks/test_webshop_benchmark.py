@@ -17,7 +17,7 @@ from empg_cli.benchmarks.webshop.benchmark import WebShopBenchmark
 from empg_cli.config.schema import Benchmark
 from empg_cli.types import Task
 
-CONF = Path(__file__).parents[2] / "conf" / "benchmark" / "webshop.yaml"
+CONF = Path(__file__).parents[3] / "conf" / "benchmark" / "webshop.yaml"
 
 
 def settings(**changes: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_wrong_settings_are_named() -> None:
 
 
 def test_a_benchmark_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "adding-a-benchmark.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "adding-a-benchmark.md").read_text(encoding="utf-8")
     (tmp_path / "lamps_for_gym.py").write_text(page.partition("# lamps.py\n")[2].partition("```")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     env = TextEnv("lamps", target="lamps_for_gym:Lamps", width=3, split="valid")

@@ -27,7 +27,7 @@ from empg_cli.runs.run_file import read_run_file
 from empg_cli.runs.study import StudyError, read_study
 from empg_cli.runs.trajectories import drop_trajectories
 
-OLD_RUN = Path(__file__).resolve().parents[1] / "fixtures" / "run-032f7dc"
+OLD_RUN = Path(__file__).resolve().parents[2] / "fixtures" / "run-032f7dc"
 CUT = b'{"update": 1, "tot'
 DEEP = b"[" * 100_000
 

@@ -10,7 +10,7 @@ import pytest
 from empg_cli.benchmarks.base import Observation
 from empg_cli.benchmarks.webshop.goals import NO_CEILING
 from empg_cli.benchmarks.webshop.reading import Wish, read_page, read_wish, wanted
-from tests.unit.test_webshop_agents import ITEM, RESULTS, make
+from tests.unit.agents.test_webshop_agents import ITEM, RESULTS, make
 
 
 @pytest.mark.parametrize(

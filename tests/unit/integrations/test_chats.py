@@ -167,7 +167,7 @@ def test_without_the_package_the_command_is_said() -> None:
 
 
 def test_a_benchmark_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "adding-a-benchmark.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "adding-a-benchmark.md").read_text(encoding="utf-8")
     (tmp_path / "lamps_for_chats.py").write_text(page.partition("# lamps.py\n")[2].partition("```")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     chats = Chats("lamps", target="lamps_for_chats:Lamps", width=2)

@@ -12,7 +12,7 @@ import yaml
 
 from empg_cli.config.algo import Algo, ClipLoss, EmpgCredit, NoOverlong
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def preset_table():
