@@ -29,7 +29,7 @@ from scripts.why.recompute import NotComparable
 from scripts.why.records import Row, curves, markdown, rows_of, split_seeds, study_of, values_of
 from scripts.why.shapley import shares_table
 from scripts.why.studies_table import studies_table
-from scripts.why.weights_table import weights_table
+from scripts.why.weights_table import described_table, weights_table
 
 RECORDS = Path("docs/studies/records")
 PAGE = Path("docs/studies/why-empg.md")
@@ -246,6 +246,7 @@ KINDS: dict[str, Callable[[Path, str], str]] = {
         values_of(records / f"{name}.tar.xz"), study_of(records / f"{name}.tar.xz")
     ),
     "weights": partial(weights_table, first=LATE),
+    "described": partial(described_table, first=LATE),
     "pairs": pairs_table,
     "explained": lambda records, name: explained_table(rows_of_csv(records / f"{name}-explained.csv.xz")),
 }

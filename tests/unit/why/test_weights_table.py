@@ -23,7 +23,7 @@ ARMS: dict[str, tuple[tuple[float, float], float, tuple[float, float, float] | N
 
 
 def row(update: int, entropy: float, weights: tuple[float, float, float] | None) -> dict[str, Any]:
-    found = {"update": update, "actor/entropy": entropy, "episode/success_rate": entropy}
+    found = {"update": update, "actor/entropy": entropy, "episode/success_rate": entropy, "episode/refused_frac": 0.5}
     if weights:
         found["empg/weight/p10"], found["empg/weight/p90"], found["empg/advantage_shift_relative"] = weights
     return found
@@ -50,25 +50,31 @@ def test_a_line_is_of_the_later_half_and_a_gap_is_paired(tmp_path: Path) -> None
     """Entropy of scaling is .4 and .5, so .45; each arm's is below by the same at both seeds, so the interval is 0
     wide. p90 - p10 of scaling is .3. Rows of update 6 (9.0 everywhere) and of the evaluation count nowhere."""
     record(tmp_path / "controls.tar.xz")
-    told = tables.table(tmp_path, "controls-weights").splitlines()
-    assert told[2:7] == [
+    assert tables.table(tmp_path, "controls-weights").splitlines()[2:] == [
         "| `grpo` | 0.25 | −0.200 ± 0.000 | – | – |",
         "| `scaling` | 0.45 | – | 0.30 | 0.25 |",
         "| `center` | 0.35 | −0.100 ± 0.000 | 0.00 | 0.00 |",
         "| `center-first` | 0.35 | −0.100 ± 0.000 | 0.30 | 0.20 |",
         "| `bias-only` | 0.40 | −0.050 ± 0.000 | 0.50 | 0.10 |",
     ]
-    # success .6 + .5 - .5 - .5 = .1 and .8 + .5 - .6 - .7 = 0; t of one degree of freedom: 12.706 × .1 / 2 = .635
-    assert told[-1] == (
-        "`scaling` − `center-first` − (`bias-only` − `center`): +5.0 ± 63.5 points of success, "
-        "+5.0 ± 0.0 points in training, +0.050 ± 0.000 nats of entropy."
-    )
+
+
+def test_differences_are_paired_and_those_of_the_later_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Success .6 + .5 - .5 - .5 = .1 and .8 + .5 - .6 - .7 = 0; t of one degree of freedom: 12.706 × .1 / 2 = .635."""
+    monkeypatch.setattr(weights_table, "DESCRIBED", weights_table.DESCRIBED[:2])
+    record(tmp_path / "controls.tar.xz")
+    assert tables.table(tmp_path, "controls-described").splitlines()[2:] == [
+        "| `scaling` − `center-first` − (`bias-only` − `center`) "
+        "| +5.0 ± 63.5 | +5.0 ± 0.0 | +0.050 ± 0.000 | +0.0 ± 0.0 |",
+        "| `center-first` − `center` | +5.0 ± 63.5 | +0.0 ± 0.0 | +0.000 ± 0.000 | +0.0 ± 0.0 |",
+    ]
 
 
 def test_nothing_is_said_of_an_unfinished_study(tmp_path: Path) -> None:
     record(tmp_path / "controls.tar.xz", absent="bias-only-s1")
-    with pytest.raises(NotComparable, match="1 of 10 cells are not done"):
-        tables.table(tmp_path, "controls-weights")
+    for name in ("controls-weights", "controls-described"):
+        with pytest.raises(NotComparable, match="1 of 10 cells are not done"):
+            tables.table(tmp_path, name)
 
 
 def test_the_first_update_that_counts_is_that_of_the_other_tables(tmp_path: Path) -> None:
