@@ -16,7 +16,7 @@ from typing import Any
 from empg_cli.stats.intervals import Estimate, iqm_difference, iqm_interval, t_interval
 from empg_cli.stats.paired import holm, sign_flip_test
 from scripts.why.predictions import one as difference_of
-from scripts.why.predictions import points
+from scripts.why.predictions import p_text, points
 from scripts.why.recompute import NotComparable
 from scripts.why.records import curves, markdown, runs_of, study_of, values_of
 
@@ -111,7 +111,7 @@ def primary_table(records: Path) -> str:
     lines = [["study", "base", "seeds", "`empg` − base", "p", "p (Holm)"], ["---", "---", *["---:"] * 4]]
     for study, one, p, corrected in zip(found, gaps, raw, holm(raw), strict=True):
         base = f"`{study.base}`"
-        lines.append([f"`{study.name}`", base, str(len(one)), points(one), f"{p:.3f}", f"{corrected:.3f}"])
+        lines.append([f"`{study.name}`", base, str(len(one)), points(one), p_text(p), p_text(corrected)])
     return markdown(lines)
 
 

@@ -112,7 +112,7 @@ def table(values: Values, seeds: int, *, split: Sequence[int] = (), decides: boo
         p = adjusted.get(prediction)
         seen = verdict(prediction.relation, *interval(own), p) if is_finished and len(own) == seeds else ""
         number = f"{PRIMARY.index(prediction) + 1}. " if prediction.is_primary else ""
-        told = "" if p is None else f"{p:.3f}"
+        told = "" if p is None else p_text(p)
         lines.append([f"{number}{prediction.name}", prediction.relation, str(len(own)), points(own), told, seen])
     text = markdown(lines)
     if not is_finished:
@@ -124,7 +124,8 @@ def table(values: Values, seeds: int, *, split: Sequence[int] = (), decides: boo
     text += " " if decides else "\n\n"
     whole = measured({arm: {seed: runs[seed] for seed in runs if seed not in split} for arm, runs in values.items()})
     told = "; ".join(f"{number}. {points(whole[prediction])}" for number, prediction in enumerate(PRIMARY, 1))
-    return f"{text}Without seeds {', '.join(map(str, split))}, played on more than one platform: {told}."
+    which = f"seed{'s' if len(split) > 1 else ''} {', '.join(map(str, split))}"
+    return f"{text}Without {which}, played on more than one platform: {told}."
 
 
 def measured(values: Values) -> dict[Prediction, list[float]]:
@@ -150,6 +151,10 @@ def points(differences: Sequence[float]) -> str:
     """Mean in points, and half of its 95 % t interval."""
     low, high = interval(differences)
     return f"{round(100 * statistics.fmean(differences), 1) + 0.0:+.1f} ± {50 * (high - low):.1f}".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def verdict(relation: Relation, low: float, high: float, p: float | None = None) -> str:

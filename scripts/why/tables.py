@@ -231,9 +231,7 @@ def _points(row: Row, mean: str, low: str, high: str, sign: str = "") -> str:
 
 
 def _p(text: str) -> str:
-    if not text:
-        return "–"
-    return "< 0.001" if float(text) < 0.001 else f"{float(text):.3f}"
+    return predictions.p_text(float(text)) if text else "–"
 
 
 KINDS: dict[str, Callable[[Path, str], str]] = {

@@ -12,20 +12,20 @@ from scripts.why import tables, weights_table
 from scripts.why.recompute import NotComparable
 from tests.unit.why.test_why_page import pack
 
-ARMS: dict[str, tuple[tuple[float, float], float, tuple[float, float, float] | None]] = {
+ARMS: dict[str, tuple[tuple[float, float], float, tuple[float, float] | None]] = {
     "grpo": ((0.5, 0.5), 0.2, None),
-    "scaling": ((0.6, 0.8), 0.4, (0.9, 1.2, 0.25)),
-    "center": ((0.5, 0.5), 0.3, (1.0, 1.0, 0.0)),
-    "center-first": ((0.5, 0.6), 0.3, (0.8, 1.1, 0.2)),
-    "bias-only": ((0.5, 0.7), 0.35, (0.7, 1.2, 0.1)),
+    "scaling": ((0.6, 0.8), 0.4, (0.9, 1.2)),
+    "center": ((0.5, 0.5), 0.3, (1.0, 1.0)),
+    "center-first": ((0.5, 0.6), 0.3, (0.8, 1.1)),
+    "bias-only": ((0.5, 0.7), 0.35, (0.7, 1.2)),
 }
-"""Success at seeds 0 and 1, entropy at seed 0 (0.1 more at seed 1), and p10 and p90 of g and the credit moved."""
+"""Success at seeds 0 and 1, entropy at seed 0 (0.1 more at seed 1), and p10 and p90 of g."""
 
 
-def row(update: int, entropy: float, weights: tuple[float, float, float] | None) -> dict[str, Any]:
+def row(update: int, entropy: float, weights: tuple[float, float] | None) -> dict[str, Any]:
     found = {"update": update, "actor/entropy": entropy, "episode/success_rate": entropy, "episode/refused_frac": 0.5}
     if weights:
-        found["empg/weight/p10"], found["empg/weight/p90"], found["empg/advantage_shift_relative"] = weights
+        found["empg/weight/p10"], found["empg/weight/p90"] = weights
     return found
 
 
@@ -38,7 +38,7 @@ def record(path: Path, absent: str = "") -> None:
                 continue
             files["runs.csv"] += f"{name},{seed},{success[seed]}\n"
             own = entropy + 0.1 * seed
-            early = row(6, 9.0, weights and (0.0, 9.0, 9.0))
+            early = row(6, 9.0, weights and (0.5, 0.5 + weights[1] / 2))
             late = [row(update, value, weights) for update, value in ((7, own - 0.05), (8, own + 0.05))]
             rows = [early, *late, {"update": 8, "eval/success_rate": success[seed]}]
             files[f"{folder}/metrics.jsonl"] = "\n".join(map(json.dumps, rows)) + "\n"
@@ -48,25 +48,27 @@ def record(path: Path, absent: str = "") -> None:
 
 def test_a_line_is_of_the_later_half_and_a_gap_is_paired(tmp_path: Path) -> None:
     """Entropy of scaling is .4 and .5, so .45; each arm's is below by the same at both seeds, so the interval is 0
-    wide. p90 - p10 of scaling is .3. Rows of update 6 (9.0 everywhere) and of the evaluation count nowhere."""
+    wide. p90 - p10 of scaling is .3, and in the first row 1.2 / 2 = .6. That row (update 6, 9.0 nats) counts for
+    nothing else, and the row of the evaluation for nothing."""
     record(tmp_path / "controls.tar.xz")
     assert tables.table(tmp_path, "controls-weights").splitlines()[2:] == [
-        "| `grpo` | 0.25 | −0.200 ± 0.000 | – | – |",
-        "| `scaling` | 0.45 | – | 0.30 | 0.25 |",
-        "| `center` | 0.35 | −0.100 ± 0.000 | 0.00 | 0.00 |",
-        "| `center-first` | 0.35 | −0.100 ± 0.000 | 0.30 | 0.20 |",
-        "| `bias-only` | 0.40 | −0.050 ± 0.000 | 0.50 | 0.10 |",
+        "| `grpo` | 0.25 | −0.200 ± 0.000 | 50 | – | – |",
+        "| `scaling` | 0.45 | – | 50 | 0.60 | 0.30 |",
+        "| `center` | 0.35 | −0.100 ± 0.000 | 50 | 0.50 | 0.00 |",
+        "| `center-first` | 0.35 | −0.100 ± 0.000 | 50 | 0.55 | 0.30 |",
+        "| `bias-only` | 0.40 | −0.050 ± 0.000 | 50 | 0.60 | 0.50 |",
     ]
 
 
 def test_differences_are_paired_and_those_of_the_later_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Success .6 + .5 - .5 - .5 = .1 and .8 + .5 - .6 - .7 = 0; t of one degree of freedom: 12.706 × .1 / 2 = .635."""
-    monkeypatch.setattr(weights_table, "DESCRIBED", weights_table.DESCRIBED[:2])
+    monkeypatch.setattr(weights_table, "UNUSED", 0)
+    monkeypatch.setattr(weights_table, "DESCRIBED", weights_table.DESCRIBED[2:4])
     record(tmp_path / "controls.tar.xz")
     assert tables.table(tmp_path, "controls-described").splitlines()[2:] == [
         "| `scaling` − `center-first` − (`bias-only` − `center`) "
-        "| +5.0 ± 63.5 | +5.0 ± 0.0 | +0.050 ± 0.000 | +0.0 ± 0.0 |",
-        "| `center-first` − `center` | +5.0 ± 63.5 | +0.0 ± 0.0 | +0.000 ± 0.000 | +0.0 ± 0.0 |",
+        "| +5.0 ± 63.5 | +5.0 ± 63.5 | +5.0 ± 0.0 | +0.050 ± 0.000 | +0.0 ± 0.0 |",
+        "| `center-first` − `center` | +5.0 ± 63.5 | +5.0 ± 63.5 | +0.0 ± 0.0 | +0.000 ± 0.000 | +0.0 ± 0.0 |",
     ]
 
 

@@ -134,7 +134,7 @@ def test_the_table() -> None:
     assert predictions.table(values, 7, decides=False).splitlines() == lines[:-2]
     # without seed 6, of .66: mean .125, sd .0187, t 2.571, half 2.571 * .0187 / sqrt 6 = .0196
     *_, last = predictions.table(values, 7, split=[6]).splitlines()
-    assert last.startswith(f"{lines[-1]} Without seeds 6, played on more than one platform: 1. +12.5 ± 2.0; 2. +0.0")
+    assert last.startswith(f"{lines[-1]} Without seed 6, played on more than one platform: 1. +12.5 ± 2.0; 2. +0.0")
 
 
 def test_nothing_is_decided_before_the_last_seed() -> None:
