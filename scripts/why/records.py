@@ -131,6 +131,11 @@ def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, 
         yield variant, seed, [json.loads(line) for line in text.splitlines()]
 
 
+def later_half(rows: Sequence[Mapping[str, Any]]) -> int:
+    """The first update of a run's later half, of its metrics.jsonl: 7 of 12, 8 of 15."""
+    return int(max(row["update"] for row in rows)) // 2 + 1
+
+
 def runs_of(archive: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Variant, seed and run.json of every cell that is kept."""
     for variant, seed, text in of_cells(archive, study_of(archive), "run.json"):

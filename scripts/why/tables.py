@@ -26,7 +26,7 @@ from scripts.why import predictions
 from scripts.why.main_tables import ACROSS, across_table, pairs_table, primary_table
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.recompute import NotComparable
-from scripts.why.records import Row, curves, markdown, rows_of, split_seeds, study_of, values_of
+from scripts.why.records import Row, curves, later_half, markdown, rows_of, split_seeds, study_of, values_of
 from scripts.why.shapley import shares_table
 from scripts.why.studies_table import studies_table
 from scripts.why.weights_table import described_table, weights_table
@@ -155,23 +155,21 @@ def temperatures_table(records: Path, name: str) -> str:
     return markdown(lines)
 
 
-LATE = 7
-"""The first update of the later half of twelve."""
-
-
 def training_table(records: Path, name: str) -> str:
-    """Success of training episodes from update `LATE` on, at the temperature of training, the entropy at the first
-    update, and how many episodes a run has played; differences are to the study's base, paired by seed."""
+    """Success of training episodes in the later half, at the temperature of training, the entropy at the first update,
+    and how many episodes a run has played; differences are to the study's base, paired by seed."""
     archive = records / f"{name}.tar.xz"
     study = study_of(archive)
     success = late_success(archive, study)
     entropy: dict[str, list[float]] = {}
     episodes: dict[str, list[float]] = {}
+    first = 0
     for variant, _, rows in curves(archive, study):
+        first = later_half(rows)
         entropy.setdefault(variant, []).append(rows[0]["actor/entropy"])
         episodes.setdefault(variant, []).append(max(row.get("env/episodes", 0) for row in rows))
     base = success[study["base"]]
-    head = ["arm", "seeds", f"success in training, updates {LATE} on, %", f"minus `{study['base']}`"]
+    head = ["arm", "seeds", f"success in training, updates {first} on, %", f"minus `{study['base']}`"]
     lines = [[*head, "entropy at first", "episodes a run"], ["---", *["---:"] * 5]]
     for variant, values in success.items():
         gaps = list(_paired(values, base).values())
@@ -184,11 +182,11 @@ def training_table(records: Path, name: str) -> str:
 
 
 def late_success(archive: Path, study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
-    """Variant -> seed -> mean success of training episodes from update `LATE` on."""
+    """Variant -> seed -> mean success of training episodes in the later half of the updates."""
     success: dict[str, dict[int, float]] = {}
     for variant, seed, rows in curves(archive, study):
-        late = [row["episode/success_rate"] for row in rows if row["update"] >= LATE and "episode/success_rate" in row]
-        success.setdefault(variant, {})[seed] = statistics.fmean(late)
+        late = [row for row in rows if row["update"] >= later_half(rows) and "episode/success_rate" in row]
+        success.setdefault(variant, {})[seed] = statistics.fmean(row["episode/success_rate"] for row in late)
     return success
 
 
@@ -243,8 +241,8 @@ KINDS: dict[str, Callable[[Path, str], str]] = {
     "shapley": lambda records, name: shares_table(
         values_of(records / f"{name}.tar.xz"), study_of(records / f"{name}.tar.xz")
     ),
-    "weights": partial(weights_table, first=LATE),
-    "described": partial(described_table, first=LATE),
+    "weights": weights_table,
+    "described": described_table,
     "pairs": pairs_table,
     "explained": lambda records, name: explained_table(rows_of_csv(records / f"{name}-explained.csv.xz")),
 }

@@ -12,7 +12,7 @@ from typing import Any
 from empg_cli.stats.intervals import t_interval
 from scripts.why.main_tables import finished
 from scripts.why.predictions import Prediction, Values, one, points
-from scripts.why.records import curves, markdown, study_of
+from scripts.why.records import curves, later_half, markdown, study_of
 from scripts.why.shapley import UNUSED
 
 WHOLE = "scaling"
@@ -42,17 +42,17 @@ LATE = {
 }
 
 
-def weights_table(records: Path, name: str, first: int) -> str:
+def weights_table(records: Path, name: str) -> str:
     """Markdown, a line for each arm, means over seeds. Entropy (nats a token) and refused actions are means over the
-    updates from `first` on. The spread of the weights is their 90th percentile less their 10th: of the first update,
-    when all arms have the same policy, and of the updates from `first` on.
+    later half of the updates. The spread of the weights is their 90th percentile less their 10th: of the first update,
+    when all arms have the same policy, and of the later half.
 
     Raises:
         NotComparable: the study is not finished.
     """
-    _, found = values_from(records, name, first)
+    _, found = values_from(records, name)
     entropy = found["entropy"]
-    head = ["arm", "entropy", f"minus `{WHOLE}`", "actions refused, %", "spread of g, update 1", f"updates {first} on"]
+    head = ["arm", "entropy", f"minus `{WHOLE}`", "actions refused, %", "spread of g, update 1", "later half"]
     lines = [head, ["---", *["---:"] * 5]]
     for variant in entropy:
         gap = "–" if variant == WHOLE else nats(one(variant, "equal", WHOLE).differences(entropy))
@@ -62,14 +62,14 @@ def weights_table(records: Path, name: str, first: int) -> str:
     return markdown(lines)
 
 
-def described_table(records: Path, name: str, first: int) -> str:
+def described_table(records: Path, name: str) -> str:
     """Markdown, a line for each of `DESCRIBED`, paired by seed: success at the end, of all seeds and of those that did
-    not choose the agent; all others are means over the updates from `first` on.
+    not choose the agent; all others are means over the later half of the updates.
 
     Raises:
         NotComparable: the study is not finished.
     """
-    success, found = values_from(records, name, first)
+    success, found = values_from(records, name)
     fresh = {arm: {seed: value for seed, value in runs.items() if seed >= UNUSED} for arm, runs in success.items()}
     columns = (
         ("success", success, points),
@@ -84,20 +84,20 @@ def described_table(records: Path, name: str, first: int) -> str:
     return markdown(lines)
 
 
-def values_from(records: Path, name: str, first: int) -> tuple[Values, dict[str, dict[str, dict[int, float]]]]:
+def values_from(records: Path, name: str) -> tuple[Values, dict[str, dict[str, dict[int, float]]]]:
     """Variant -> seed -> success at the end, and for each that `of_run` has the same."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     success, archive = finished(records, name).values, records / f"{name}.tar.xz"
     for variant, seed, rows in curves(archive, study_of(archive)):
-        for what, value in of_run(rows, first).items():
+        for what, value in of_run(rows).items():
             found.setdefault(what, {}).setdefault(variant, {})[seed] = value
     return success, found
 
 
-def of_run(rows: Sequence[Mapping[str, Any]], first: int) -> dict[str, float]:
-    """`LATE` as means over the updates from `first` on; where there are weights, their spread then and at the first."""
+def of_run(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`LATE` as means over the later half of the updates; of weights their spread then and at the first update."""
     updates = [row for row in rows if "actor/entropy" in row]
-    late = [row for row in updates if row["update"] >= first]
+    late = [row for row in updates if row["update"] >= later_half(rows)]
     found = {what: statistics.fmean(row[key] for row in late) for what, key in LATE.items()}
     if "empg/weight/p90" in updates[0]:
         found["spread at first"] = _spread(updates[0])

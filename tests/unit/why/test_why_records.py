@@ -183,3 +183,9 @@ def test_two_may_unpack_at_once(tmp_path: Path) -> None:
     assert sum(written) >= len(names)
     assert all((tmp_path / "new" / "study" / name).read_text() == text for name in names)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["study"], "nothing else is left"
+
+
+def test_the_later_half_of_a_run() -> None:
+    """7 to 12 of 12, 8 to 15 of 15; the last row may be an evaluation's, which has the last update's number."""
+    for updates, first in ((12, 7), (15, 8), (16, 9), (1, 1)):
+        assert records.later_half([{"update": update} for update in [*range(updates + 1), updates]]) == first
