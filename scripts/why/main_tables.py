@@ -127,8 +127,9 @@ def pairs_table(records: Path, name: str) -> str:
     found = [last_values(archive, study, metric) for metric in METRICS]
     titles = [title for title, values in zip(("success", "ID", "OOD"), found, strict=True) if values]
     lines = [["difference", "seeds", *titles], ["---", *["---:"] * (1 + len(titles))]]
-    for arm, other in (("empg", "base"), *PAIRS):
-        prediction = difference_of(arm, "more", base if other == "base" else other)
+    pairs = [(arm, base if other == "base" else other) for arm, other in (("empg", "base"), *PAIRS)]
+    for arm, other in dict.fromkeys(pairs):  # where a baseline is the base, two are one
+        prediction = difference_of(arm, "more", other)
         gaps = [prediction.differences(values) for values in found if values]
         if len(gaps[0]) > 1:
             lines.append([prediction.name, str(len(gaps[0])), *(points(own) for own in gaps)])
