@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from scripts.why import predictions
+from scripts.why.controls_tables import described_table, weights_table
 from scripts.why.main_tables import ACROSS, across_table, pairs_table, primary_table
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.recompute import NotComparable
 from scripts.why.records import Row, curves, later_half, markdown, rows_of, split_seeds, study_of, values_of
 from scripts.why.shapley import shares_table
 from scripts.why.studies_table import studies_table
-from scripts.why.weights_table import described_table, weights_table
 
 RECORDS = Path("docs/studies/records")
 PAGE = Path("docs/studies/why-empg.md")
@@ -185,7 +185,8 @@ def late_success(archive: Path, study: Mapping[str, Any]) -> dict[str, dict[int,
     """Variant -> seed -> mean success of training episodes in the later half of the updates."""
     success: dict[str, dict[int, float]] = {}
     for variant, seed, rows in curves(archive, study):
-        late = [row for row in rows if row["update"] >= later_half(rows) and "episode/success_rate" in row]
+        first = later_half(rows)
+        late = [row for row in rows if row["update"] >= first and "episode/success_rate" in row]
         success.setdefault(variant, {})[seed] = statistics.fmean(row["episode/success_rate"] for row in late)
     return success
 

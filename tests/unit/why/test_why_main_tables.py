@@ -150,3 +150,11 @@ def test_seeds_that_were_played_on_two_platforms_are_known(tmp_path: Path) -> No
     files = {f"{folder}/run.json": json.dumps({"platform": name}) for folder, name in platforms.items()}
     pack(tmp_path / "two.tar.xz", files | {"study.json": json.dumps({"cells": cells})})
     assert records.split_seeds(tmp_path / "two.tar.xz") == [1]
+
+
+def test_a_base_that_is_a_baseline_is_compared_once(three: Path) -> None:
+    """On WebShop `empg` − base is `empg` − `grpo-entropy`: .5 - .6."""
+    lines = tables.table(three, "main-webshop-pairs").splitlines()
+    assert [line for line in lines if "`empg` − `grpo-entropy`" in line] == [
+        "| `empg` − `grpo-entropy` | 2 | −10.0 ± 0.0 |"
+    ]

@@ -1,4 +1,4 @@
-"""What arms of the controls did beside success (scripts/why/weights_table.py), on a record made for it."""
+"""What arms of the controls did beside success (scripts/why/controls_tables.py), on a record made for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scripts.why import tables, weights_table
+from scripts.why import controls_tables, tables
 from scripts.why.recompute import NotComparable
 from tests.unit.why.test_why_page import pack
 
@@ -62,8 +62,8 @@ def test_a_line_is_of_the_later_half_and_a_gap_is_paired(tmp_path: Path) -> None
 
 def test_differences_are_paired_and_those_of_the_later_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Success .6 + .5 - .5 - .5 = .1 and .8 + .5 - .6 - .7 = 0; t of one degree of freedom: 12.706 × .1 / 2 = .635."""
-    monkeypatch.setattr(weights_table, "UNUSED", 0)
-    monkeypatch.setattr(weights_table, "DESCRIBED", weights_table.DESCRIBED[2:4])
+    monkeypatch.setattr(controls_tables, "UNUSED", 0)
+    monkeypatch.setattr(controls_tables, "DESCRIBED", controls_tables.DESCRIBED[2:4])
     record(tmp_path / "controls.tar.xz")
     assert tables.table(tmp_path, "controls-described").splitlines()[2:] == [
         "| `scaling` − `center-first` − (`bias-only` − `center`) "

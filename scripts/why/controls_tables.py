@@ -97,7 +97,8 @@ def values_from(records: Path, name: str) -> tuple[Values, dict[str, dict[str, d
 def of_run(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """`LATE` as means over the later half of the updates; of weights their spread then and at the first update."""
     updates = [row for row in rows if "actor/entropy" in row]
-    late = [row for row in updates if row["update"] >= later_half(rows)]
+    first = later_half(rows)
+    late = [row for row in updates if row["update"] >= first]
     found = {what: statistics.fmean(row[key] for row in late) for what, key in LATE.items()}
     if "empg/weight/p90" in updates[0]:
         found["spread at first"] = _spread(updates[0])
