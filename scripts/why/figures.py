@@ -1,4 +1,4 @@
-"""The figures of docs/studies/why-empg.md, from the records of its studies.
+"""The figures of docs/studies/why-empg*.md, from the records of its studies.
 
 python -m scripts.why.figures
 """

@@ -1,14 +1,14 @@
-"""The tables of docs/studies/why-empg.md, from the records of its studies.
+"""The tables of docs/studies/why-empg*.md, from the records of its studies.
 
     python -m scripts.why.tables controls          # prints the table of one study
     python -m scripts.why.tables fair-settings     # of a tuning: the arms beside each other, setting by setting
     python -m scripts.why.tables controls-predictions
     python -m scripts.why.tables main-primary main-across main-webshop-pairs   # of the main comparisons
     python -m scripts.why.tables studies           # what was played, and how long it took
-    python -m scripts.why.tables --write           # all into the page, between <!-- table NAME --> and <!-- end -->
+    python -m scripts.why.tables --write           # all into the pages, between <!-- table NAME --> and <!-- end -->
 
 Numbers are those of `ablation.csv`, which `scripts/why/recompute.py` computes anew from the runs. A test compares the
-page with what this prints.
+pages with what this prints.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from scripts.why.records import Row, curves, later_half, markdown, rows_of, spli
 from scripts.why.shapley import shares_table
 from scripts.why.studies_table import studies_table
 
-RECORDS = Path("docs/studies/records")
-PAGE = Path("docs/studies/why-empg.md")
+STUDIES = Path("docs/studies")
+RECORDS = STUDIES / "records"
+PAGES = "why-empg*.md"
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -40,18 +41,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--write", action="store_true", help="into the page")
+    parser.add_argument("--pages", type=Path, default=STUDIES, metavar="FOLDER")
+    parser.add_argument("--write", action="store_true", help="into the pages")
     arguments = parser.parse_args()
     try:
         for name in arguments.names:
             print(table(arguments.records, name))
         if arguments.write:
-            arguments.page.write_text(filled(arguments.page.read_text(), arguments.records))
+            write(arguments.pages, arguments.records)
     except FileNotFoundError as error:
         parser.error(f"there is no record {error.filename}: python -m scripts.why.play makes those of studies")
     except NotComparable as error:
         parser.error(str(error))
+
+
+def write(folder: Path, records: Path) -> None:
+    """Every table of every page anew; a page without its records leaves all pages as they were."""
+    found = {page: filled(page.read_text(), records) for page in folder.glob(PAGES)}
+    for page, text in found.items():
+        page.write_text(text)
 
 
 def filled(page: str, records: Path) -> str:

@@ -1,4 +1,4 @@
-"""Tables and figures of docs/studies/why-empg.md (scripts/why), and the page against its records."""
+"""Tables and figures of docs/studies/why-empg*.md (scripts/why), and the pages against their records."""
 
 from __future__ import annotations
 
@@ -144,9 +144,27 @@ def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:
     assert tables.filled(found, tmp_path) == found
 
 
-def test_the_page_has_the_tables_of_its_records() -> None:
-    page = (ROOT / tables.PAGE).read_text()
-    assert tables.filled(page, ROOT / tables.RECORDS) == page
+def test_a_page_that_cannot_be_filled_leaves_all_as_they_were(tmp_path: Path) -> None:
+    archive(tmp_path / "one.tar.xz", BASE)
+    old = "<!-- table one -->\nold\n<!-- end -->\n"
+    first, second = (tmp_path / name for name in ("why-empg.md", "why-empg-more.md"))
+    for page, text in ((first, old), (second, old.replace("one", "none")), (tmp_path / "other.md", old)):
+        page.write_text(text)
+    with pytest.raises(FileNotFoundError):
+        tables.write(tmp_path, tmp_path)
+    assert (first.read_text(), second.read_text()) == (old, old.replace("one", "none"))
+    second.write_text(old)
+    tables.write(tmp_path, tmp_path)
+    assert first.read_text() == second.read_text() == tables.filled(old, tmp_path) != old
+    assert (tmp_path / "other.md").read_text() == old
+
+
+PAGES = sorted((ROOT / tables.STUDIES).glob(tables.PAGES))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_the_tables_of_its_records(page: Path) -> None:
+    assert tables.filled(page.read_text(), ROOT / tables.RECORDS) == page.read_text()
 
 
 def test_what_the_page_says_of_penalties() -> None:
@@ -167,7 +185,7 @@ def test_what_the_page_says_of_penalties() -> None:
         "over the later half of training {} % of its actions are refused against {} % under `penalty=episode`, "
         "and it wins {} % of the games in {} turns against {} % in {}; 80 and 90 runs"
     )
-    assert said.format(*(shown[at] for at in (0, 1, 2, 4, 3, 5))) in " ".join((ROOT / tables.PAGE).read_text().split())
+    assert said.format(*(shown[at] for at in (0, 1, 2, 4, 3, 5))) in " ".join((ROOT / tables.STUDIES / "why-empg-tuning.md").read_text().split())
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / tables.RECORDS).glob("*.tar.xz")), ids=lambda path: path.name)
