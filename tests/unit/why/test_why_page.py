@@ -185,7 +185,8 @@ def test_what_the_page_says_of_penalties() -> None:
         "over the later half of training {} % of its actions are refused against {} % under `penalty=episode`, "
         "and it wins {} % of the games in {} turns against {} % in {}; 80 and 90 runs"
     )
-    assert said.format(*(shown[at] for at in (0, 1, 2, 4, 3, 5))) in " ".join((ROOT / tables.STUDIES / "why-empg-tuning.md").read_text().split())
+    page = (ROOT / tables.STUDIES / "why-empg-tuning.md").read_text()
+    assert said.format(*(shown[at] for at in (0, 1, 2, 4, 3, 5))) in " ".join(page.split())
 
 
 @pytest.mark.parametrize("record", sorted((ROOT / tables.RECORDS).glob("*.tar.xz")), ids=lambda path: path.name)
