@@ -56,6 +56,35 @@ def test_a_mistake_ends_in_one_message_and_leaves_nothing(empg: Empg, words: lis
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--detect", "0.05"], "--detect: is read by --plan only"),
+        (["--sd", "0"], "--sd: is read by --plan only"),
+        (["--out", "tables"], "--out: is read by --across only"),
+        (["--across", "a", "b", "--plan", "--jobs", "3"], "--plan, --jobs: is not read by --across"),
+        (["--across", "a", "b", "--detect", "1", "--sd", "0"], "--detect, --sd: is not read by --across"),
+        (["--across", "a", "b", "--config-dir", ".", "--cfg", "job"], "--cfg, --config-dir: is not read by --across"),
+        (
+            ["--plan", "--detect", "5"],
+            "--detect: is more than a share can differ (got 5)",
+        ),
+        (["--plan", "--detect", "inf"], "--detect: is no number to plan with (got inf)"),
+        (["--plan", "--sd", "inf"], "--sd: is no number to plan with (got inf)"),
+        (["--plan", "--sd", "1.5"], "--sd: is more than a share can differ"),
+    ],
+)
+def test_a_flag_of_ablate_that_would_do_nothing_is_a_mistake(empg: Empg, words: list[str], answer: str) -> None:
+    result = empg("ablate", *words, code=2)
+    assert answer in " ".join(result.stderr.split())
+    assert result.stdout == ""
+    assert list(Path().iterdir()) == []
+
+
+def test_a_number_above_one_may_be_a_difference_of_other_metrics(empg: Empg) -> None:
+    empg("ablate", "--plan", "--detect", "5", "ablation.metric=eval/length/mean", "seeds=2")
+
+
 def test_eval_answers_in_the_same_way(empg: Empg) -> None:
     result = empg("eval", "policy=experto", "run=/no/such/run", code=2)
     assert "no such folder" in result.stderr

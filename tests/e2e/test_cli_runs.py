@@ -199,6 +199,16 @@ def test_resume_from_a_given_checkpoint(empg: Empg, finished_run: Path, fake_loo
     assert (fake_loop[0].resume, fake_loop[0].run_dir) == (str(checkpoint), str(finished_run))
 
 
+def test_resume_takes_a_group_from_a_folder_of_ones_own(
+    empg: Empg, finished_run: Path, fake_loop: list[TrainConfig]
+) -> None:
+    Path("mine/logger").mkdir(parents=True)
+    Path("mine/logger/quiet.yaml").write_text("defaults: [default]\ntrackers: []\n")
+    empg("train", "--resume", finished_run, "--config-dir", "mine", "logger=quiet")
+    assert fake_loop[0].logger.trackers == []
+    assert "logger: has no option 'quiet'" in empg("train", "--resume", finished_run, "logger=quiet", code=2).stderr
+
+
 def test_resume_takes_a_whole_group_from_conf_when_it_is_chosen(
     empg: Empg, finished_run: Path, fake_loop: list[TrainConfig]
 ) -> None:

@@ -105,3 +105,13 @@ def test_an_empty_folder_and_a_path_are_fine(empg: Empg) -> None:
     empg("init", "games/My_Game")
     assert Path("games/My_Game/my_game.py").is_file()
     assert not [path for path in Path("games").iterdir() if path.name.startswith(".tmp")]
+
+
+def test_the_folder_one_stands_in_is_fine_too(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my-game").mkdir()
+    monkeypatch.chdir("my-game")
+    here = Path().stat().st_ino
+    assert "made" in empg("init", ".").stdout
+    assert Path("my_game.py").is_file() and Path("conf/benchmark/my_game.yaml").is_file()
+    assert Path().stat().st_ino == Path().absolute().stat().st_ino == here
+    assert [path.name for path in Path("..").iterdir()] == ["my-game"]

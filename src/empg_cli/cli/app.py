@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -116,8 +117,15 @@ def ablate(
         bool, typer.Option("--plan", help="Only print the cells, the time they take and the seeds that are needed.")
     ] = False,
     detect: Annotated[
-        float, typer.Option("--detect", min=1e-6, metavar="D", help="With --plan: the difference you want to see.")
-    ] = 0.03,
+        float | None,
+        typer.Option(
+            "--detect",
+            min=1e-6,
+            metavar="D",
+            show_default="0.03",
+            help="With --plan: the difference you want to see, in the metric's unit: 0.03 are 3 points of success.",
+        ),
+    ] = None,
     sd: Annotated[
         float | None,
         typer.Option("--sd", min=0.0, metavar="SD", help="With --plan: standard deviation of the paired difference."),
@@ -136,11 +144,21 @@ def ablate(
         from empg_cli.cli.commands import ablate as command
 
         if across:
+            own = {"--plan": plan, "--jobs": jobs != 1, "--detect": detect, "--sd": sd is not None}
+            _refuse_idle(own | flags.given(), "is not read by --across, which plays nothing")
             command.across(overrides or [], out)
             return
-        if out is not None:
-            raise typer.BadParameter("is read by --across only; a study writes into run_dir", param_hint="--out")
-        command.run(overrides or [], flags, jobs=jobs, wish=(detect, sd) if plan else None)
+        _refuse_idle({"--out": out is not None}, "is read by --across only; a study writes into run_dir")
+        if not plan:
+            _refuse_idle({"--detect": detect, "--sd": sd is not None}, "is read by --plan only, which plays nothing")
+        wish = (0.03 if detect is None else detect, sd) if plan else None
+        command.run(overrides or [], flags, jobs=jobs, wish=wish)
+
+
+def _refuse_idle(given: Mapping[str, object], why: str) -> None:
+    """A flag that would do nothing is a mistake; `--detect` without `--plan` would start hours of training."""
+    if idle := [flag for flag, value in given.items() if value]:
+        raise typer.BadParameter(why, param_hint=", ".join(idle))
 
 
 @app.command(

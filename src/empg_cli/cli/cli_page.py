@@ -150,6 +150,8 @@ def _spelt(word: Word) -> str:
 def _default(word: Word) -> str:
     if word.is_required:
         return "must be given"
+    if isinstance(said := word.declared.show_default, str):
+        return f"`{said}`"
     if word.default in (None, "") or word.default is False:
         return ""
     return f"`{str(word.default).lower() if word.is_flag else word.default}`"

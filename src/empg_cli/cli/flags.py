@@ -154,6 +154,10 @@ class HydraFlags:
     def only_shows(self) -> bool:
         return bool(self.cfg or self.info or self.hydra_help)
 
+    def given(self) -> dict[str, bool]:
+        """Flag -> whether it is another than by default."""
+        return {f"--{one.name.replace('_', '-')}": getattr(self, one.name) != one.default for one in fields(self)}
+
     def words(self) -> list[str]:
         """For Hydra's command line; the primary config has a way of its own."""
         valued = {

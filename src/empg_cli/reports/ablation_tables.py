@@ -14,7 +14,7 @@ from empg_cli.invocation import command
 from empg_cli.observe.terminal import write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, csv_text, latex, markdown, p_text, print_table
 from empg_cli.stats.intervals import no_spread
-from empg_cli.stats.paired import pairs_for_p, sign_flip_floor
+from empg_cli.stats.paired import PairedDifference, pairs_for_p
 from empg_cli.studies.comparison import BESIDE, SURE, Comparison, RunValue, VariantRow
 
 
@@ -80,12 +80,12 @@ def runs_csv(comparison: Comparison) -> str:
     """A line per run: its value, those on the way there, and what else may differ between variants."""
     columns = (
         "variant", "seed", "value", "wilson_low", "wilson_high", "tasks", "update", "folder",
-        "first_update", "first_value", "middle_update", "middle_value", *BESIDE,
+        "first_update", "first_value", "middle_update", "middle_value", "episodes", *BESIDE,
     )  # fmt: skip
     lines = [
         [
             *(row.variant, run.seed, run.value, *(run.wilson or ("", "")), run.tasks or "", run.update, run.folder),
-            *(*run.first, *run.middle, *(run.beside.get(name, "") for name in BESIDE)),
+            *(*run.first, *run.middle, _or_empty(run.episodes), *(run.beside.get(name, "") for name in BESIDE)),
         ]
         for row in comparison.rows
         for run in row.runs
@@ -160,7 +160,7 @@ def _run_cells(variant: str, run: RunValue, scale: float) -> tuple[Cell, ...]:
 
 
 def _notes(comparison: Comparison) -> tuple[str, ...]:
-    floors = sorted({(row.difference.n, row.difference.test) for row in comparison.rows if row.difference})
+    tested = [row.difference for row in comparison.rows if row.difference]
     tests = sum(row.difference is not None for row in comparison.rows)
     done = sum(len(row.runs) for row in comparison.rows)
     notes = [
@@ -168,14 +168,13 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         f"bold: p (Holm) is below {SURE} and that interval leaves out 0. "
         "The value is that of a run's last evaluation, never its best.",
     ]
-    if floors:
-        floor = ", ".join(dict.fromkeys(f"{sign_flip_floor(n):.4g} with {n} pairs" for n, _ in floors))
-        kind = "exact" if all(test.is_exact for _, test in floors) else "100,000 draws"
-        notes.append(f"p: two-sided sign-flip test ({kind}), which cannot go below {floor}; "
+    if tested:
+        floors = dict.fromkeys(map(_floor, sorted(tested, key=lambda one: (one.n, -one.test.floor))))
+        notes.append(f"p: two-sided sign-flip test, which cannot go below {', '.join(floors)}; "
                      f"Holm: over {tests} comparison{'s' if tests > 1 else ''}.")  # fmt: skip
-        if (smallest := tests * sign_flip_floor(max(n for n, _ in floors))) >= SURE:
-            notes.append(f"Nothing can be bold: p (Holm) cannot go below {min(1.0, smallest):.4g} with so few pairs; "
-                         f"with {pairs_for_p(SURE, tests)} it can.")  # fmt: skip
+        if (smallest := tests * min(one.test.floor for one in tested)) >= SURE:
+            notes.append(f"Nothing can be bold: with so few pairs p (Holm) cannot go below {min(1.0, smallest):.4g}; "
+                         f"it can be below {SURE} from {pairs_for_p(SURE, tests)} pairs on.")  # fmt: skip
     if twos := [row.variant for row in comparison.rows if _rests_on_two(row)]:
         notes.append(f"TWO VALUES: an interval over 2 seeds rests on the one distance between them (t = 12.7) and says "
                      f"little: {', '.join(twos)}.")  # fmt: skip
@@ -189,6 +188,11 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         notes.append(_tuned_in(comparison.confirms))
     facts = "; ".join(f"{key}: {value}" for key, value in comparison.facts.items())
     return (*notes, facts + ("" if comparison.facts.get("data") == "official" else " (not the official benchmark)"))
+
+
+def _floor(difference: PairedDifference) -> str:
+    kind = "exact" if difference.test.is_exact else "100,000 draws"
+    return f"{difference.test.floor:.4g} with {difference.n} pairs ({kind})"
 
 
 def _tuned_in(confirms: Mapping[str, Any]) -> str:

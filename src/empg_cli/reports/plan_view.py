@@ -8,9 +8,12 @@ from typing import TextIO
 from empg_cli.observe.terminal import duration, printable, write_line
 from empg_cli.reports.tables import NOTHING, Cell, Table, print_table
 from empg_cli.runs.study import Study
-from empg_cli.stats.paired import pairs_for_p, sign_flip_floor
+from empg_cli.stats.paired import MAX_EXACT_PAIRS, pairs_for_p, sign_flip_floor
 from empg_cli.studies.comparison import SURE
 from empg_cli.studies.forecast import Forecast
+
+DRAWS = 100_000
+"""Of `stats.paired.sign_flip_test`."""
 
 
 def print_plan(study: Study, forecast: Forecast, stream: TextIO | None = None) -> None:
@@ -44,9 +47,15 @@ def _size(study: Study, forecast: Forecast) -> str:
 
 def _time(study: Study, forecast: Forecast) -> str:
     if forecast.seconds is None or forecast.seconds_per_update is None:
-        return "time: unknown, as no run with these settings is at hand; one seed of one variant tells"
+        what = "these settings" if len(forecast.untimed) == len(study.variants) else f"those of {forecast.untimed[0]}"
+        return f"time: unknown, as no run with {what} is at hand; one seed of one variant tells"
     basis = f"measured: {forecast.seconds_per_update:.3g} s an update, the median of {forecast.timed_runs} runs"
     return f"time: about {duration(forecast.seconds)} with {forecast.jobs} at once ({basis})"
+
+
+def _floor(pairs: int) -> float:
+    """The smallest p that a table of so many pairs can show: beyond the exact test it is drawn."""
+    return sign_flip_floor(pairs) if pairs <= MAX_EXACT_PAIRS else max(sign_flip_floor(pairs), 1 / (1 + DRAWS))
 
 
 def _seeds(study: Study, forecast: Forecast) -> Table:
@@ -55,7 +64,7 @@ def _seeds(study: Study, forecast: Forecast) -> Table:
         if need.seeds is None:
             rows.append((Cell(f"{need.sd:.3g}"), Cell("more than 10000"), Cell(NOTHING), Cell(need.source)))
             continue
-        floor = f"{sign_flip_floor(need.seeds):.2g}"
+        floor = f"{_floor(need.seeds):.2g}"
         rows.append((Cell(f"{need.sd:.3g}"), Cell(str(need.seeds)), Cell(floor), Cell(need.source)))
     tests = max(1, len(study.variants) - 1)
     header = ("sd of the paired difference", "seeds needed", "smallest sign-flip p", "sd from")

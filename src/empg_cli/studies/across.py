@@ -12,7 +12,7 @@ from empg_cli.invocation import command
 from empg_cli.runs.mixture import MixedStudy
 from empg_cli.runs.study import read_study
 from empg_cli.stats.intervals import Estimate, iqm_difference, iqm_interval
-from empg_cli.studies.comparison import Comparison, VariantRow, compare
+from empg_cli.studies.comparison import Comparison, VariantRow, compare, is_up_to_one
 
 SHARED = ("code", "packages")
 """What all studies of one table must have been made by."""
@@ -56,7 +56,11 @@ def compare_across(folders: Sequence[Path], *, mixed: Literal["refuse", "mark"] 
         MixedStudy: there are such, and `mixed` is refuse.
         NotTogether: fewer than two studies, other metrics or bases, a metric that is not a share, or no common variant.
     """
-    if len(dict.fromkeys(folder.resolve() for folder in folders)) < 2:
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    folders = list(once.values())
+    if len(folders) < 2:
         raise NotTogether(f"give two studies or more: {command('ablate', '--across', 'STUDY', 'STUDY')}")
     found: list[Comparison] = []
     for folder in folders:
@@ -74,7 +78,7 @@ def compare_across(folders: Sequence[Path], *, mixed: Literal["refuse", "mark"] 
         what = "the runs of these studies are not made of the same, so no table compares them"
         raise MixedStudy(f"{what}:\n{told}\n  add ablation.mixed=mark to do so all the same; the table then says it")
     first = found[0]
-    if first.unit != "share" and not first.unit.endswith("0..1"):
+    if not is_up_to_one(first.unit):
         raise NotTogether(f"{first.metric} has no common scale over benchmarks; an IQM needs a share or a score")
     by_variant = [{row.variant: row for row in one.rows} for one in found]
     common = [name for name in by_variant[0] if all(name in rows for rows in by_variant)]

@@ -189,6 +189,11 @@ def run_value(run_dir: Path, metric: str, *, seed: int) -> RunValue | None:
     )
 
 
+def is_up_to_one(unit: str) -> bool:
+    """Of a metric that every benchmark counts from 0 to 1."""
+    return unit == "share" or unit.endswith("0..1")
+
+
 def _episodes(runs: Mapping[str, Sequence[RunValue]]) -> dict[str, float]:
     """Variant -> mean over its runs; without variants one of whose runs does not tell."""
     counts = {name: [run.episodes for run in values] for name, values in runs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import math
 import statistics
@@ -16,6 +17,7 @@ from empg_cli.errors import UserError
 from empg_cli.runs.config_file import is_run, saved_values
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.study import Study
+from empg_cli.stats.intervals import are_equal
 from empg_cli.stats.paired import pairs_needed
 
 RUN_FOLDERS = ("runs/*/*", "multirun/*/*", "ablations/*/*")
@@ -52,7 +54,9 @@ class Forecast:
     """Median over the runs below, evaluations and checkpoints included; None when no run with these settings exists."""
     timed_runs: int
     seconds: float | None
-    """For the pending cells, spread over the jobs."""
+    """For the pending cells, spread over the jobs; None where a variant has not been timed."""
+    untimed: tuple[str, ...]
+    """Variants with pending cells that no run at hand has cost as much as."""
     jobs: int
     seeds_needed: tuple[SeedsNeeded, ...]
 
@@ -60,17 +64,17 @@ class Forecast:
 def forecast(study: Study, wish: Wish, *, jobs: int = 1) -> Forecast:
     timings = list(_timings(study))
     pending = study.pending()
-    seconds = None
-    if timings:
-        paces = {name: _seconds_per_update(study, name, timings) for name in study.variants}
-        total = math.fsum(paces[cell.variant] * int(study.facts[cell.variant]["updates"]) for cell in pending)
-        seconds = total / min(jobs, max(len(pending), 1))
+    left = dict.fromkeys(cell.variant for cell in pending)
+    paces = {name: pace for name in left if (pace := _seconds_per_update(study, name, timings)) is not None}
+    untimed = tuple(name for name in left if name not in paces)
+    cells = [paces[cell.variant] * int(study.facts[cell.variant]["updates"]) for cell in pending if not untimed]
     return Forecast(
         difference=wish.difference,
         pending=len(pending),
         seconds_per_update=statistics.median(timing.seconds for timing in timings) if timings else None,
         timed_runs=len(timings),
-        seconds=seconds,
+        seconds=None if untimed else _until_the_last(cells, jobs),
+        untimed=untimed,
         jobs=jobs,
         seeds_needed=tuple(_seeds_needed(study, wish)),
     )
@@ -94,12 +98,20 @@ class _Timing:
     """Per update."""
 
 
-def _seconds_per_update(study: Study, variant: str, timings: Sequence[_Timing]) -> float:
-    """Median over the runs that are most like the variant: of its cost and algorithm, else of its cost, else all."""
+def _seconds_per_update(study: Study, variant: str, timings: Sequence[_Timing]) -> float | None:
+    """Median over the runs that are most like the variant: of its cost and algorithm, else of its cost, else None."""
     cost, algorithm = study.costs[variant], str(study.facts[variant]["algorithm"])
     of_cost = [timing for timing in timings if timing.cost == cost]
-    alike = [timing for timing in of_cost if timing.algorithm == algorithm]
-    return statistics.median(timing.seconds for timing in alike or of_cost or timings)
+    alike = [timing for timing in of_cost if timing.algorithm == algorithm] or of_cost
+    return statistics.median(timing.seconds for timing in alike) if alike else None
+
+
+def _until_the_last(cells: Sequence[float], jobs: int) -> float:
+    """Seconds until cells of this many seconds are done, when each, in order, is begun by the first job to be free."""
+    busy_until = [0.0] * jobs
+    for seconds in cells:
+        heapq.heapreplace(busy_until, busy_until[0] + seconds)
+    return max(busy_until)
 
 
 def _timings(study: Study) -> Iterator[_Timing]:
@@ -107,7 +119,7 @@ def _timings(study: Study) -> Iterator[_Timing]:
     wanted = set(study.costs.values())
     found = [study.cell_dir(cell) for cell in study.cells]
     others = [folder for pattern in RUN_FOLDERS for folder in Path().glob(pattern)]
-    found += sorted(others, key=lambda folder: (-folder.stat().st_mtime, str(folder)))
+    found += sorted(others, key=lambda folder: (-_changed(folder), str(folder)))
     runs = (folder for folder in dict.fromkeys(map(Path.resolve, found)) if is_run(folder))
     for folder in islice(runs, MAX_RUNS_READ):
         try:
@@ -124,6 +136,14 @@ def _timings(study: Study) -> Iterator[_Timing]:
         seconds = math.fsum(row.get("perf/time_per_step") or 0.0 for row in rows.values())
         if updates and seconds:
             yield _Timing(cost, str(values["algo"]["name"]), seconds / updates)
+
+
+def _changed(path: Path) -> float:
+    """When it was, as a time stamp; 0.0 for what has gone meanwhile: others work here too."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _seeds_needed(study: Study, wish: Wish) -> Iterator[SeedsNeeded]:
@@ -152,7 +172,7 @@ def _pilot_sds(study: Study) -> list[tuple[float, str]]:
     pilots = []
     for row in comparison.rows:
         differences = comparison.differences(row)
-        if len(differences) >= MIN_PILOT_SEEDS:
+        if len(differences) >= MIN_PILOT_SEEDS and not are_equal(differences):  # equal ones do not say how they spread
             source = f"measured: {row.variant} - {comparison.base}, {len(differences)} seeds"
             pilots.append((statistics.stdev(differences), source))
     return pilots

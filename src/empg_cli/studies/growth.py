@@ -15,7 +15,7 @@ from empg_cli.runs.format import lookup
 from empg_cli.runs.mixture import refuse_cell
 from empg_cli.runs.provenance import CODE, code_digest
 from empg_cli.runs.study import PLACES, Cell, Study, differences, is_study, read_study, write_study, writing_into
-from empg_cli.studies.preregistration import preregister
+from empg_cli.studies.preregistration import preregister, without_labels
 
 OTHER = "The folder holds another study: give another run_dir"
 
@@ -47,8 +47,10 @@ def joined(asked: Study) -> Study:
     whole = _union(here, asked) if here else asked
     if problems := [*(_redefined(here, asked) if here else ())] or [*_strangers(whole)]:
         raise ConfigError(OTHER, problems)
-    if here and whole.pending():
-        _refuse_another_question(here, asked)
+    if whole.pending():
+        if here:
+            _refuse_another_question(here, asked)
+        _refuse_another_metric(asked)
     _refuse_unlike(whole, whole.part(asked.variants, asked.seeds))
     return whole
 
@@ -80,19 +82,25 @@ def _redefined(here: Study, asked: Study) -> Iterator[Problem]:
         yield Problem("ablation.name", f"is {here.name} there", asked.name)
     if _source(here) != _source(asked):
         hint = "the winners of one study are compared, and nothing else"
-        yield Problem("ablation.confirms", f"is {_called(here)} there", _called(asked), hint)
+        yield Problem("ablation.confirms", f"is {_called(here)} there", f"{_called(asked)}{_unlike(here, asked)}", hint)
     for variant, settings in asked.settings.items():
         for key, before, now in differences(here.settings.get(variant, settings), settings):
             yield Problem(f"{variant}: {key}", f"is {before} there", str(now))
 
 
 def _source(study: Study) -> Mapping[str, Any] | None:
-    """Where its settings come from, whatever the folder is called today."""
-    return None if study.confirms is None else {key: study.confirms[key] for key in study.confirms if key != "study"}
+    """Where its settings come from."""
+    return study.confirms and without_labels(study.confirms)
 
 
 def _called(study: Study) -> str:
     return "null" if study.confirms is None else str(study.confirms["study"])
+
+
+def _unlike(here: Study, asked: Study) -> str:
+    before, now = _source(here) or {}, _source(asked) or {}
+    keys = ", ".join(key for key in before if key in now and before[key] != now[key])
+    return f" with other {keys}" if keys else ""
 
 
 def _strangers(whole: Study) -> Iterator[Problem]:
@@ -109,6 +117,14 @@ def _refuse_another_question(here: Study, asked: Study) -> None:
     ]
     if problems:
         raise ConfigError(INVALID, problems)
+
+
+def _refuse_another_metric(asked: Study) -> None:
+    """Of a confirmation: what has chosen the winners is what they are compared by. Later there may be other tables."""
+    if asked.confirms and (chosen_by := asked.confirms["metric"]) != asked.metric:
+        what = f"has chosen by {chosen_by}, and {asked.metric} is compared"
+        hint = "the tables of another metric can be made when all cells are done"
+        raise ConfigError(INVALID, [Problem("ablation.confirms", what, _called(asked), hint)])
 
 
 def _refuse_unlike(whole: Study, wanted: Sequence[Cell]) -> None:

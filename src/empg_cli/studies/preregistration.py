@@ -123,7 +123,18 @@ def _changes(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
         "new seeds": [seed for seed in now["seeds"] if seed not in known["seeds"]],
         "dropped seeds": [seed for seed in known["seeds"] if seed not in now["seeds"]],
     }
-    return {key: now[key] for key in QUESTION if now[key] != known[key]} | {k: v for k, v in kinds.items() if v}
+    changed = {key: now[key] for key in QUESTION if _settled(now[key]) != _settled(known[key])}
+    return changed | {kind: change for kind, change in kinds.items() if change}
+
+
+def _settled(value: Any) -> Any:
+    return without_labels(value) if isinstance(value, Mapping) else value
+
+
+def without_labels(confirms: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the settings of a confirmation come from, whatever that folder is called today and its plan says since:
+    tables of another metric there are an amendment, and change no winner."""
+    return {key: value for key, value in confirms.items() if key not in ("study", "plan")}
 
 
 def _merged(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def with_winners(settings: StudySettings) -> tuple[StudySettings, Confirmed | No
     """The variants with the settings that did best, on seeds that tuned nothing, and where they come from.
 
     Raises:
-        ConfigError: as `winners`; or a variant was not tuned there; or the metric is another one.
+        ConfigError: as `winners`; or a variant was not tuned there.
     """
     ablation = settings.ablation
     if ablation.confirms is None:
@@ -172,9 +172,6 @@ def with_winners(settings: StudySettings) -> tuple[StudySettings, Confirmed | No
     study, best = winners(Path(ablation.confirms))
     if strangers := [arm for arm in ablation.variants if arm not in best]:
         raise _refused(ablation.confirms, f"did not tune {', '.join(strangers)}", f"it has {', '.join(best)}")
-    if ablation.metric != study.metric:
-        what = f"has chosen by {study.metric}, and {ablation.metric} is compared"
-        raise _refused(ablation.confirms, what, "the tables of another metric can be made when all cells are done")
     chosen = {arm: best[arm] for arm in ablation.variants}
     seeds = settings.seeds
     if isinstance(seeds, int):

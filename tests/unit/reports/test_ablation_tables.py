@@ -114,7 +114,8 @@ def test_an_interval_that_leaves_out_zero_is_not_enough_for_bold(comparison: Com
     shown = markdown(main_table(comparison))
     assert "| +10.0 ± 1.3 |" in shown and "**" not in shown  # sd 0.00816, times 3.182 / 2 = 0.01299
     # two comparisons: 2 * 2^(1-n) < 0.05 from n = 7 on (0.03125); n = 6 gives 0.0625
-    assert "Nothing can be bold: p (Holm) cannot go below 0.25 with so few pairs; with 7 it can." in shown
+    told = "Nothing can be bold: with so few pairs p (Holm) cannot go below 0.25; it can be below 0.05 from 7 pairs on."
+    assert told in shown
 
 
 BASE = [0.50, 0.55, 0.45, 0.60, 0.52, 0.48, 0.51]
@@ -144,6 +145,20 @@ def test_bold_needs_p_below_five_percent_after_holm_and_the_interval(
     assert shown.count("**") == (2 if bold else 0)
     assert latex(main_table(compared)).count(r"\textbf") == int(bold)
     assert ("Nothing can be bold" in shown) == (len(gains) < 7)
+
+
+def test_the_smallest_p_is_that_of_the_differences_that_can_be_turned(tmp_path: Path) -> None:
+    """Two of seven are 0 and have no sign: 2 of 2^5 cases, and nothing can be bold. Of 21 pairs 100,000 draws."""
+    base = [place / 100 for place in range(21)]
+    better = [value + 0.1 for value in base]
+    few = {"grpo": base[:7], "better": [*better[:5], *base[5:7]]}
+    compared = compare(make(tmp_path / "few", few))
+    assert compared is not None
+    shown = markdown(main_table(compared))
+    assert "cannot go below 0.0625 with 7 pairs (exact);" in shown and "Nothing can be bold" in shown
+    compared = compare(make(tmp_path / "many", {"grpo": base, "better": better}))
+    assert compared is not None
+    assert "cannot go below 1e-05 with 21 pairs (100,000 draws);" in markdown(main_table(compared))
 
 
 def test_two_equal_differences_have_no_interval_and_are_not_bold(tmp_path: Path) -> None:
@@ -220,7 +235,8 @@ def test_csv_has_what_else_differs_between_the_variants(tmp_path: Path) -> None:
             {"update": 3, "eval/success_rate": 0.35, "eval/n": TASKS},
             {"update": 6, "eval/success_rate": 0.4 + cell.seed / 8, "eval/n": TASKS, "actor/entropy": 0.9},
             {"update": 12, "eval/success_rate": 0.5, "eval/n": TASKS, "eval/length/mean": 20.0 + cell.seed,
-             "eval/valid_action_frac": 0.5, "actor/kl_loss": 0.125 * (1 + cell.seed), "actor/entropy": 0.25},
+             "eval/valid_action_frac": 0.5, "actor/kl_loss": 0.125 * (1 + cell.seed), "actor/entropy": 0.25,
+                 "env/episodes": 64 + cell.seed},
             *([{"update": 13, "actor/kl_loss": 0.5}] if better else []),
         ]  # fmt: skip
         if better and cell.seed == 2:
@@ -234,20 +250,21 @@ def test_csv_has_what_else_differs_between_the_variants(tmp_path: Path) -> None:
         "first_value",
         "middle_update",
         "middle_value",
+        "episodes",
         "kl_loss",
         "entropy",
         "valid_actions",
         "steps",
     )
-    assert [runs["grpo-s3"][name] for name in new] == ["0", "0.3", "6", "0.775", "0.5", "0.25", "0.5", "23.0"]
-    assert [runs["better-s2"][name] for name in new] == ["0", "0.3", "6", "0.65", "0.5", "0.25", "", "22.0"]
+    assert [runs["grpo-s3"][name] for name in new] == ["0", "0.3", "6", "0.775", "67", "0.5", "0.25", "0.5", "23.0"]
+    assert [runs["better-s2"][name] for name in new] == ["0", "0.3", "6", "0.65", "66", "0.5", "0.25", "", "22.0"]
     variants = {row["variant"]: row for row in csv.DictReader((tmp_path / "ablation.csv").open())}
     means = {
         name: float(value) for name, value in variants["grpo"].items() if name in ("mean_first", "mean_middle", *new)
     }
     # middle: 0.4, 0.525, 0.65, 0.775; KL: 0.125, 0.25, 0.375, 0.5; steps: 20 .. 23
-    assert means == pytest.approx({"mean_first": 0.3, "mean_middle": 0.5875, "kl_loss": 0.3125, "entropy": 0.25,
-                                   "valid_actions": 0.5, "steps": 21.5})  # fmt: skip
+    assert means == pytest.approx({"mean_first": 0.3, "mean_middle": 0.5875, "episodes": 65.5, "kl_loss": 0.3125,
+                                   "entropy": 0.25, "valid_actions": 0.5, "steps": 21.5})  # fmt: skip
     assert variants["better"]["valid_actions"] == ""  # one of its runs lacks it
 
 

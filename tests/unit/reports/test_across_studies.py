@@ -76,6 +76,11 @@ def test_values_without_spread_are_not_called_certain(tmp_path: Path) -> None:
     assert "carry no spread, and are not certain for it" in shown
 
 
+def test_a_study_that_is_named_twice_counts_once(two: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(two[0].absolute())
+    assert compare_across([*two, two[0], tmp_path / "link"]) == compare_across(two)
+
+
 def test_four_formats(two: list[Path], tmp_path: Path) -> None:
     files = write_across(compare_across(two), tmp_path / "out")
     assert [path.name for path in files] == ["across.md", "across.tex", "across.csv", "across.json"]

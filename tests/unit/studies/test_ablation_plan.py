@@ -124,6 +124,55 @@ def test_time_is_estimated_from_runs_with_the_same_cost() -> None:
     assert [(need.seeds, need.source) for need in told.seeds_needed] == [(24, "given")]
 
 
+def timed(folder: str, seconds: float, *words: str) -> None:
+    """A run of two updates."""
+    from empg_cli import config
+
+    place = Path("runs/a") / folder
+    place.mkdir(parents=True)
+    config.write(load(["trainer.updates=2", *words]), place / "config.yaml")
+    rows = [{"update": update, "perf/time_per_step": seconds} for update in (1, 2)]
+    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_time_is_unknown_while_one_variant_has_no_run_that_costs_as_much() -> None:
+    Path("mine/ablation").mkdir(parents=True)
+    variants = "{small: [algo=grpo, algo.group_size=2], large: [algo=grpo, algo.group_size=32]}"
+    Path("mine/ablation/sizes.yaml").write_text(
+        f"name: sizes\nmetric: eval/success_rate\nbase: small\nvariants: {variants}\n"
+    )
+    study = make_study(["ablation=sizes", "seeds=5", "trainer.updates=10"], config_dir=str(Path("mine").absolute()))
+    wish = Wish(0.03, sd=0.05)
+    assert forecast(study, wish).untimed == ("small", "large")
+    timed("1", 0.2, "algo=grpo", "algo.group_size=2")
+    told = forecast(study, wish)
+    assert (told.seconds, told.untimed) == (None, ("large",))
+    timed("2", 3.2, "algo=grpo", "algo.group_size=32")
+    assert forecast(study, wish).seconds == pytest.approx(5 * (2 + 32))
+    # five cells of 2 and five of 32 seconds in turns: of 9 jobs the first to be free, at 2, takes the last of 32
+    assert forecast(study, wish, jobs=9).seconds == pytest.approx(2 + 32)
+    assert forecast(study, wish, jobs=10).seconds == forecast(study, wish, jobs=99).seconds == pytest.approx(32)
+
+
+def test_links_to_nowhere_and_files_among_the_runs_are_passed_over() -> None:
+    study = make_study(["ablation=dapo_empg", "seeds=1"])
+    timed("1", 1.0, "algo=dapo")
+    Path("runs/a/latest").symlink_to("nowhere")
+    Path("runs/a/.owner").write_text("")
+    assert forecast(study, Wish(0.03, sd=0.05)).timed_runs == 1
+
+
+def test_equal_differences_measure_no_spread() -> None:
+    study = make_study(["ablation=dapo_empg", "seeds=3", "run_dir=study"])
+    write_study(study)
+    for cell in study.cells:
+        folder = study.cell_dir(cell)
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text(json.dumps({"update": 1, "eval/success_rate": 0.0, "eval/n": 50}) + "\n")
+        (folder / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
+    assert {need.source for need in forecast(study, Wish(0.1)).seeds_needed} == {"assumed"}
+
+
 def test_variants_are_timed_by_runs_of_their_own_algorithm_where_there_are_any() -> None:
     from empg_cli import config
 

@@ -32,6 +32,7 @@ from empg_cli.studies.tuning import drawn, names_of_draws, winners
 SPACE: dict[str, Any] = {"trainer.lr": [0.1, 0.2, 0.3], "algo.loss.entropy_coef": [0.0, 0.5]}
 TUNE = ("ablation=small", "run_dir=tuning", "seeds=2", "experiment=smoke")
 CONFIRM = ("ablation=small", "ablation.tuning=null", "ablation.confirms=tuning", "experiment=smoke", "run_dir=again")
+UNSEEN = "benchmark.split=valid_unseen"
 GOOD = {"grpo": "grpo-02", "empg": "empg-01"}
 """What does best in the studies made here."""
 
@@ -217,9 +218,32 @@ def test_a_metric_that_should_be_low_chooses_no_winners() -> None:
 
 
 @pytest.mark.usefixtures("tuned")
-def test_another_metric_is_not_confirmed() -> None:
+def test_another_metric_is_not_confirmed_and_has_its_tables_when_all_cells_are_done() -> None:
+    other = (*CONFIRM, UNSEEN, "ablation.metric=eval/score")
     with pytest.raises(ConfigError, match=r"has chosen by eval/success_rate, and eval/score is compared"):
-        made(*CONFIRM, "ablation.metric=eval/score")
+        made(*other)
+    played(entered(made(*CONFIRM, UNSEEN, "seeds=2")))
+    assert entered(made(*other, "seeds=2")).metric == "eval/score"
+    with pytest.raises(ConfigError, match=r"ablation.confirms: has chosen by eval/success_rate"):
+        made(*other, "seeds=3")  # a new cell is played to be compared by it
+
+
+@pytest.mark.usefixtures("tuned")
+def test_other_tables_of_the_tuning_change_nothing_in_its_confirmation() -> None:
+    first = entered(made(*CONFIRM, UNSEEN, "seeds=2"))
+    planned = Path("again/plan.json").read_bytes()
+    for metric in ("eval/length/mean", "eval/success_rate"):
+        entered(made(*TUNE, f"ablation.metric={metric}"))
+    assert "metric eval/length/mean" in str(read_plan(Path("tuning")))
+    assert entered(made(*CONFIRM, UNSEEN, "seeds=2")).confirms == first.confirms
+    assert Path("again/plan.json").read_bytes() == planned
+
+
+def test_another_tuning_in_a_folder_of_that_name_is_told_by_what_differs(tuned: Study) -> None:
+    entered(made(*CONFIRM, UNSEEN, "seeds=2"))
+    measured(tuned, "grpo-00", [0.9, 0.9])
+    with pytest.raises(ConfigError, match=r"ablation.confirms: is tuning there \(got tuning with other winners\)"):
+        made(*CONFIRM, UNSEEN, "seeds=2")
 
 
 def test_a_study_that_is_not_finished_has_no_winners(tuned: Study) -> None:
@@ -271,9 +295,6 @@ def test_winners_are_played_on_seeds_that_tuned_nothing() -> None:
     assert study.confirms["winners"]["empg"]["variant"] == "empg-01"
 
 
-UNSEEN = "benchmark.split=valid_unseen"
-
-
 def played(study: Study, episodes: dict[str, int] | None = None) -> list[str]:
     for cell in study.cells:
         folder = study.cell_dir(cell)
@@ -311,8 +332,11 @@ def test_a_table_over_seeds_that_tuned_says_so() -> None:
 
 
 @pytest.mark.usefixtures("tuned")
-def test_a_table_over_tasks_that_tuned_says_so() -> None:
-    assert warned(played(entered(made(*CONFIRM, "seeds=2")))) == ["TUNED ON THESE TASKS"]
+@pytest.mark.parametrize("eval_tasks", ["4", "3", "5", "null"])
+def test_a_table_over_tasks_that_tuned_says_so(eval_tasks: str) -> None:
+    """The smoke test's 4 tasks are the first of their split, so fewer and more of them share some."""
+    study = entered(made(*CONFIRM, "seeds=2", f"benchmark.eval_tasks={eval_tasks}"))
+    assert warned(played(study)) == ["TUNED ON THESE TASKS"]
 
 
 def test_a_table_over_unequal_budgets_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,6 +90,7 @@ def run(
         from empg_cli.reports.plan_view import print_plan
         from empg_cli.studies.forecast import Wish, forecast
 
+        _refuse_impossible(asked, *wish)
         print_plan(asked, forecast(asked, Wish(*wish), jobs=jobs))
         return
     refuse_one_id_for_all()
@@ -106,6 +108,22 @@ def run(
         raise
     _say_who_plays(asked)
     _report(asked.folder)
+
+
+def _refuse_impossible(study: Study, difference: float, sd: float | None) -> None:
+    from empg_cli.observe.catalogue import definition_of
+    from empg_cli.studies.comparison import is_up_to_one
+
+    metric = definition_of(study.metric)
+    is_share = metric is not None and is_up_to_one(metric.unit)
+    for flag, value in (("--detect", difference), ("--sd", sd)):
+        if value is None:
+            continue
+        if not math.isfinite(value):
+            raise ConfigError(INVALID, [Problem(flag, "is no number to plan with", f"{value:g}")])
+        if is_share and value > 1:
+            hint = f"{study.metric} is counted from 0 to 1: 0.05 are 5 points"
+            raise ConfigError(INVALID, [Problem(flag, "is more than a share can differ", f"{value:g}", hint)])
 
 
 def across(words: Sequence[str], out: Path | None) -> None:

@@ -31,19 +31,23 @@ TAKEN = frozenset({"alfworld", "webshop", "deepsearch", "custom", "empg_cli", "c
 
 
 def run(name: str) -> None:
-    folder = Path(name).expanduser()
-    module = module_name(folder.absolute().name)
+    folder = Path(name).expanduser().absolute()  # `.` too
+    module = module_name(folder.name)
     _refuse_installed(module, folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{name} is there already: give another name, or delete it")
-    temporary = folder.absolute().with_name(f".tmp-{folder.absolute().name}-{os.getpid()}")
+    temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     try:
         for template, place in FILES.items():
             text = (files("empg_cli") / "assets" / "project" / f"{template}.txt").read_text(encoding="utf-8")
             path = temporary / _named(place, module, folder)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(_named(text, module, folder), encoding="utf-8")
-        temporary.replace(folder)
+        if folder.is_dir():  # empty, and perhaps where the user's shell is
+            for made in temporary.iterdir():
+                made.replace(folder / made.name)
+        else:
+            temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shown = from_here(folder)
@@ -66,7 +70,7 @@ def _refuse_installed(module: str, folder: Path) -> None:
 
 
 def _named(text: str, module: str, folder: Path) -> str:
-    return text.replace(GAME, module).replace(PROJECT, folder.absolute().name)
+    return text.replace(GAME, module).replace(PROJECT, folder.name)
 
 
 def module_name(name: str) -> str:

@@ -60,7 +60,7 @@ def run(overrides: Sequence[str], flags: HydraFlags, resume: Path | None = None,
     if not flags.only_shows:
         newest = [] if restart else all_checkpoints(folder)[-1:] if is_whole_run else [resume]
         done = (updates_of(newest[0]) or 0) if newest else 0
-        settings_that_change(load_job(name, overrides, TrainConfig), folder, done)
+        settings_that_change(load_job(name, overrides, TrainConfig, flags.config_dir), folder, done)
     launch(train_task, TrainConfig, name, overrides, flags, doing="training", admit=_admit_place)
 
 
