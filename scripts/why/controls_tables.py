@@ -113,7 +113,7 @@ def _spread(row: Mapping[str, Any]) -> float:
 def nats(differences: Sequence[float]) -> str:
     """Mean and half of its 95 % t interval."""
     found = t_interval(differences)
-    return f"{found.value:+.3f} ± {(found.high - found.low) / 2:.3f}".replace("-", "−")
+    return f"{found.value:+z.3f} ± {(found.high - found.low) / 2:.3f}".replace("-", "−")
 
 
 def _mean(values: Mapping[int, float]) -> str:

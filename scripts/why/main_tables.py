@@ -146,7 +146,7 @@ def last_values(archive: Path, study: Mapping[str, Any], metric: str) -> dict[st
 
 
 def _signed(gaps: Mapping[int, float]) -> str:
-    return f"{round(100 * statistics.fmean(gaps.values()), 1) + 0.0:+.1f}".replace("-", "−")
+    return f"{100 * statistics.fmean(gaps.values()):+z.1f}".replace("-", "−")
 
 
 def _bounds(found: Estimate, form: str = "+.1f") -> str:

@@ -91,5 +91,5 @@ def explained_table(rows: Sequence[Row]) -> str:
 
 
 def _said(found: Estimate) -> str:
-    text = f"{found.value:+.2f} ± {(found.high - found.low) / 2:.2f}".replace("-", "−")
+    text = f"{found.value:+z.2f} ± {(found.high - found.low) / 2:.2f}".replace("-", "−")
     return f"**{text}**" if found.low > 0 or found.high < 0 else text

@@ -150,7 +150,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 def points(differences: Sequence[float]) -> str:
     """Mean in points, and half of its 95 % t interval."""
     low, high = interval(differences)
-    return f"{round(100 * statistics.fmean(differences), 1) + 0.0:+.1f} ± {50 * (high - low):.1f}".replace("-", "−")
+    return f"{100 * statistics.fmean(differences):+z.1f} ± {50 * (high - low):.1f}".replace("-", "−")
 
 
 def p_text(p: float) -> str:

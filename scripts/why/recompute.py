@@ -62,7 +62,7 @@ def check(folder: Path) -> int:
             continue
         for key, mine in computed[name].items():
             theirs = float(rows[0][key]) if rows[0][key] else None
-            if mine != theirs and (mine is None or theirs is None or abs(theirs - mine) > 1e-9):
+            if mine != theirs and (mine is None or theirs is None or not abs(theirs - mine) <= 1e-9):
                 wrong += 1
                 found, shown = ("nothing" if number is None else repr(number) for number in (mine, theirs))
                 print(f"{folder.name} {name} {key}: {found} from the runs, {shown} in ablation.csv")

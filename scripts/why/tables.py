@@ -213,7 +213,7 @@ def _interval(values: Sequence[float]) -> str:
     """Mean in points, and half of its 95 % t interval where there is one."""
     if len(values) > 1:
         return predictions.points(values)
-    return f"{round(100 * values[0], 1) + 0.0:+.1f}".replace("-", "−")  # no minus zero
+    return f"{100 * values[0]:+z.1f}".replace("-", "−")
 
 
 def cells(row: Row) -> Sequence[str]:
@@ -230,7 +230,7 @@ def cells(row: Row) -> Sequence[str]:
 
 def _points(row: Row, mean: str, low: str, high: str, sign: str = "") -> str:
     """In points of success, with half of the 95 % interval."""
-    text = f"{100 * float(row[mean]):{sign}.1f}".replace("-", "−")
+    text = f"{100 * float(row[mean]):{sign}z.1f}".replace("-", "−")
     if not row[low]:
         return text
     text += f" ± {50 * (float(row[high]) - float(row[low])):.1f}"

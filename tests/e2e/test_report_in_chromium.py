@@ -150,6 +150,22 @@ def test_keys_move_through_the_list(opened: Any) -> None:
     assert opened.execute_script("return document.activeElement.id") == "query"
 
 
+def test_keys_can_be_switched_off(opened: Any) -> None:
+    """WCAG 2.1.4: whoever dictates says letters that are not meant as keys."""
+    before = texts(opened, "#list .item[aria-current]")
+    opened.find_element(By.ID, "shortcuts").click()
+    opened.find_element(By.TAG_NAME, "body").send_keys("jj/")
+    assert texts(opened, "#list .item[aria-current]") == before
+    assert opened.execute_script("return document.activeElement.id") != "query"
+
+
+def test_an_address_that_is_none_leaves_the_list_to_be_used(opened: Any, page: Path) -> None:
+    opened.get("about:blank")
+    opened.get(page.as_uri() + "#100%")
+    wait_for(opened, "#list .item[aria-current]")
+    assert texts(opened, "#detail h3, #detail h2, #detail table")
+
+
 def test_markup_in_an_observation_is_inert(opened: Any, page: Path) -> None:
     opened.get("about:blank")
     opened.get(page.as_uri() + "#run/train-3/0.7")

@@ -136,7 +136,7 @@ def _variant_cells(row: VariantRow, scale: float) -> tuple[Cell, ...]:
     half = None if difference.high is None else difference.high - difference.mean
     return (
         *cells,
-        Cell(f"{difference.mean * scale:+{_places(scale)}}" + _spread(half, difference.n, scale), bold=row.is_sure),
+        Cell(f"{difference.mean * scale:+z{_places(scale)}}" + _spread(half, difference.n, scale), bold=row.is_sure),
         Cell(str(difference.n)),
         Cell(p_text(difference.test.p_value)),
         Cell(NOTHING if row.p_holm is None else p_text(row.p_holm)),

@@ -23,6 +23,8 @@ ROUNDING = 1e-9
 
 def number_axis(low: float, high: float, name: str = "", *, count: int = 4, is_share: bool = False) -> Axis:
     values = ticks(low, high, count) if high - low > ROUNDING * max(abs(low), abs(high)) else [low]
+    if is_share:  # the room around a curve at 0 or 1 has no share in it
+        values = [value for value in values if 0 <= value <= 1]
     return Axis(low, high, tuple(zip(values, tick_labels(values, is_share=is_share), strict=True)), name)
 
 

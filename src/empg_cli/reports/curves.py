@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from empg_cli.reports.axes import Axis, number_axis, update_axis
 from empg_cli.reports.configurations import Configuration, configurations
 from empg_cli.runs.reading import RunFolder
+from empg_cli.runs.rows import Row
 from empg_cli.stats.intervals import are_equal, t_interval
 
 
@@ -136,10 +137,17 @@ def _curve(configuration: Configuration, metric: str, updates: Sequence[int]) ->
         low, high = tuple(i.low for i in intervals), tuple(i.high for i in intervals)
     elif metric == SUCCESS.metric:
         rows = [configuration.runs[0].rows[update] for update in updates]
-        low = tuple(row.get(f"{metric}_lo") or 0.0 for row in rows)
-        high = tuple(row.get(f"{metric}_hi") or 0.0 for row in rows)
+        bounds = [bound for row in rows if (bound := wilson_of(row, metric))]
+        if len(bounds) == len(rows):
+            low, high = tuple(bound[0] for bound in bounds), tuple(bound[1] for bound in bounds)
     mean = tuple(math.fsum(at_update) / len(at_update) for at_update in zip(*per_run, strict=True))
     return Curve(configuration.label, configuration.number, tuple(updates), mean, low, high, tuple(per_run))
+
+
+def wilson_of(row: Row, metric: str) -> tuple[float, float] | None:
+    """The interval that a run has logged beside the metric; older and foreign rows have none."""
+    low, high = row.get(f"{metric}_lo"), row.get(f"{metric}_hi")
+    return None if low is None or high is None else (low, high)
 
 
 def _complement(curve: Curve) -> Curve:
@@ -170,12 +178,15 @@ def band_note(curves: Sequence[Curve]) -> str:
 
 
 def left_out_notes(runs: Sequence[RunFolder]) -> list[str]:
-    """A sentence per configuration whose unfinished runs are not in its curve."""
+    """A sentence per configuration whose unfinished runs, or those of a seed that is there already, are not in its
+    curve."""
     notes = []
     for configuration in configurations(runs):
         unfinished = [f"seed {run.seed} ({run.updates} of {run.planned_updates})" for run in configuration.left_out]
-        if unfinished:
-            notes.append(f"{configuration.label}: not in the curves, as unfinished: {', '.join(unfinished)}")
+        again = [f"seed {run.seed} ({run.folder})" for run in configuration.repeated]
+        for why, left_out in (("as unfinished", unfinished), ("as that seed is there already", again)):
+            if left_out:
+                notes.append(f"{configuration.label}: not in the curves, {why}: {', '.join(left_out)}")
     return notes
 
 

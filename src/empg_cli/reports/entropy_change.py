@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from empg_cli.evaluation.diagnosis import FOLDER, ChangeBin, read_diagnosis
+from empg_cli.evaluation.diagnosis import FOLDER, ChangeBin, EntropyChange, read_diagnosis
 from empg_cli.reports.axes import Axis, number_axis
 from empg_cli.reports.configurations import Configuration, configurations
 from empg_cli.runs.reading import RunFolder
@@ -30,18 +30,22 @@ def changes(runs: Sequence[RunFolder]) -> list[Change]:
         if not made:
             continue
         (run, first), *more = made
-        same = [change for _, change in more if len(change.bins) == len(first.bins)]
+        same = [change for _, change in more if _is_like(change, first)]
         policies = f"{first.before} to {first.after}"
         if same:
             bins: Sequence[ChangeBin] = _mean_bins([first.bins, *(change.bins for change in same)])
             note = f"{policies}; mean over {len(same) + 1} seeds, 95 % t interval over seeds"
             if len(same) < len(more):
-                note += f"; left out, as their bins differ: {len(more) - len(same)}"
+                note += f"; left out, as their policies or bins differ: {len(more) - len(same)}"
         else:
             bins = first.bins
             note = f"{policies}, seed {run.seed}, {sum(b.change.n for b in bins)} steps; 95 % t interval over episodes"
         found.append(Change(configuration, tuple(bins), note))
     return found
+
+
+def _is_like(change: EntropyChange, first: EntropyChange) -> bool:
+    return (change.before, change.after, len(change.bins)) == (first.before, first.after, len(first.bins))
 
 
 def change_axes(found: Sequence[Change]) -> tuple[Axis, Axis]:

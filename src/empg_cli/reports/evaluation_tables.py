@@ -100,12 +100,12 @@ def _played(data: Mapping[str, Any]) -> str:
 
 def _paired_cells(row: PairedCounts, *, may_be_bold: bool = False) -> tuple[Cell, ...]:
     _, low, high, _ = row.difference
-    interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+    interval = f"[{100 * low:+z.1f}, {100 * high:+z.1f}]"
     texts = (row.kind, str(row.n), f"{row.rate_a:.1%}", f"{row.rate_b:.1%}")
     is_sure = may_be_bold and (low > 0 or high < 0)
     return (
         *map(Cell, texts),
-        Cell(f"{100 * row.difference.value:+.1f}", bold=is_sure),
+        Cell(f"{100 * row.difference.value:+z.1f}", bold=is_sure),
         *map(Cell, (interval, str(row.only_a), str(row.only_b), p_text(row.p_value))),
     )
 

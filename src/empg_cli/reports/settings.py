@@ -26,7 +26,7 @@ class Settings:
 
 def settings_of(runs: Sequence[RunFolder]) -> Settings:
     """Every key of `config.yaml`, with the numbers that `auto` came to stand for."""
-    groups = [[*configuration.runs, *configuration.left_out] for configuration in configurations(runs)]
+    groups = [configuration.all_runs for configuration in configurations(runs)]
     labels = [configuration.label for configuration in configurations(runs)]
     values = {run.folder: _values(run) for run in runs}
     keys = list(dict.fromkeys(key for own in values.values() for key in own))

@@ -16,7 +16,7 @@ from empg_cli.invocation import command
 from empg_cli.observe.catalogue import FAMILIES, METRICS
 from empg_cli.observe.panel import sparkline
 from empg_cli.observe.terminal import printable
-from empg_cli.reports.curves import band_note, left_out_notes, panel_curves, panels_of
+from empg_cli.reports.curves import band_note, drawn_band, left_out_notes, panel_curves, panels_of
 from empg_cli.reports.entropy_change import changes
 from empg_cli.reports.health_history import health_warnings, spike_note
 from empg_cli.reports.page.kept_trajectories import in_turn
@@ -107,11 +107,12 @@ def _curves(runs: Sequence[RunFolder]) -> Group:
         curves = panel_curves(runs, panel)
         shown += curves
         for number, curve in enumerate(curves):
-            last = f"{curve.mean[-1]:.4g}"
+            form = ".1%" if panel.is_share else ".4g"
+            last = f"{curve.mean[-1]:{form}}"
             if curve.is_equal_at(-1):
                 last += f" ({no_spread(curve.seeds)})"
-            elif interval := curve.interval_at(-1):
-                last += f" [{interval[0]:.4g}, {interval[1]:.4g}]"
+            elif band := drawn_band(curve, is_share=panel.is_share):
+                last += f" [{band[0][-1]:{form}}, {band[1][-1]:{form}}]"
             names = [panel.title if number == 0 else "", *([printable(curve.label)] if len(runs) > 1 else [])]
             cells = [*names, last, f"after update {curve.updates[-1]}", sparkline(list(curve.mean), 24)]
             table.add_row(*map(Text, cells))

@@ -38,8 +38,9 @@ def _of_run(run: RunFolder, panels: Sequence[Panel]) -> Table:
     update = max(_last(run, panel) for panel in panels)
     told = {row["kind"]: row for row in _read(run, update)}
     rows = tuple(tuple(map(Cell, _run_cells(run, panel, update, told.get(_kind(panel), {})))) for panel in panels)
-    header = ("task type", "tasks", "success rate", "95 % Wilson", "steps", "valid actions")
-    notes = [f"the evaluation after update {update}; steps and valid actions are means over its episodes"]
+    header = ("task type", "tasks", "success rate", "95 %", "steps", "valid actions")
+    notes = [f"the evaluation after update {update}; 95 %: Wilson interval over the tasks; steps and valid actions are "
+             "means over its episodes"]  # fmt: skip
     if not told:
         notes.append(f"its file in {FOLDER}/ is not there, so tasks and intervals are not known")
     return Table("Success by task type", header, rows, (*notes, *_average_note(panels)))
@@ -98,7 +99,8 @@ def _last(run: RunFolder, panel: Panel) -> int:
 
 def _average_note(panels: Sequence[Panel]) -> list[str]:
     has_averages = any(_kind(panel) in AVERAGES for panel in panels)
-    return ["ID, OOD: means over sources, each counting once"] if has_averages else []
+    told = "ID, OOD: means over sources, each counting once; their intervals combine the sources' Wilson limits"
+    return [told] if has_averages else []
 
 
 def _kind(panel: Panel) -> str:

@@ -110,13 +110,16 @@ def test_figure_3_of_several_seeds_has_t_intervals_over_them(tmp_path: Path) -> 
 
 
 def test_runs_whose_bins_differ_are_counted_as_left_out(tmp_path: Path) -> None:
-    folders = [make_run(tmp_path / str(seed), seed=seed, change=0.6) for seed in (0, 1, 2)]
+    """So are those of another pair of policies."""
+    folders = [make_run(tmp_path / str(seed), seed=seed, change=0.6) for seed in (0, 1, 2, 3)]
     other = diagnosis(0.6)
     assert other.change is not None
     write_diagnosis(replace(other, change=replace(other.change, bins=other.change.bins[:1])), folders[2] / FOLDER)
+    write_diagnosis(replace(other, change=replace(other.change, after="update-2")), folders[3] / FOLDER)
     (change,) = changes(open_runs(folders))
     assert change.note == (
-        "initial to update-3; mean over 2 seeds, 95 % t interval over seeds; left out, as their bins differ: 1"
+        "initial to update-3; mean over 2 seeds, 95 % t interval over seeds; "
+        "left out, as their policies or bins differ: 2"
     )
 
 

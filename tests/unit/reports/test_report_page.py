@@ -20,8 +20,19 @@ from empg_cli import config
 from empg_cli.cli.commands import report
 from empg_cli.reports.axes import number_axis, tick_labels, ticks
 from empg_cli.reports.configurations import configurations
-from empg_cli.reports.curves import band_note, curves_of, left_out_notes, value_range
+from empg_cli.reports.curves import (
+    SUCCESS,
+    VALID,
+    band_note,
+    curves_of,
+    left_out_notes,
+    line_chart,
+    panel_curves,
+    value_range,
+)
 from empg_cli.reports.page.kept_trajectories import kept_trajectories
+from empg_cli.reports.page.page import write_page
+from empg_cli.reports.page.tiles import tiles_of
 from empg_cli.runs.reading import NotARun, open_runs, unstarted
 from empg_cli.runs.study import Cell, Study, write_study
 from tests.support.report_page import ATTACK, Reader, composed, make_run, page_of, record, with_texts
@@ -245,6 +256,62 @@ def test_unfinished_runs_stay_out_of_the_curves_of_finished_ones(tmp_path: Path)
     (curve,) = curves_of(runs, "eval/success_rate")
     assert (curve.seeds, curve.updates) == (1, (0, 1, 2))
     assert left_out_notes(runs) == ["empg (tiny): not in the curves, as unfinished: seed 1 (1 of 2)"]
+
+
+def test_runs_on_other_data_or_of_other_code_are_another_configuration(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / str(seed), seed=seed) for seed in range(4)]
+    known = json.loads((folders[0] / "run.json").read_text())
+    for folder, change in zip(folders[2:], ({"data": {"source": "official"}}, {"code": "feed"}), strict=True):
+        (folder / "run.json").write_text(json.dumps(known | change))
+    found = configurations(open_runs(folders))
+    assert [[run.seed for run in one.runs] for one in found] == [[0, 1], [2], [3]]
+    first, data, code = (one.label for one in found)
+    assert first.startswith("empg (tiny) code c0ffee, data ") and code.startswith("empg (tiny) code feed, data ")
+    assert data != first and data.partition(", ")[0] == first.partition(", ")[0]
+
+
+def test_a_seed_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
+    first, again = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    (tmp_path / "link").symlink_to(first)
+    runs = open_runs([first, tmp_path / "link", again, make_run(tmp_path / "c", seed=1)])
+    (curve,) = curves_of(runs, "eval/success_rate")
+    assert curve.seeds == 2
+    (told,) = left_out_notes(runs)
+    assert told == (
+        f"empg (tiny): not in the curves, as that seed is there already: seed 0 ({tmp_path}/link), seed 0 ({again})"
+    )
+    assert len(kept_trajectories(runs, most_bytes=10**6).data["trajectories"]) == 16  # they are still shown
+
+
+def test_a_success_rate_without_its_interval_has_none(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    (run / "metrics.jsonl").write_text('{"update": 1, "eval/success_rate": 0.5, "eval/success_rate_lo": 0.4}\n')
+    runs = open_runs([run])
+    (curve,) = curves_of(runs, "eval/success_rate")
+    assert (curve.low, curve.high) == (None, None)
+    tile = tiles_of(runs)[0]
+    assert (tile.value, tile.note, tile.share) == ("50.0%", "n=0 · after update 1", None)
+
+
+def test_a_share_has_no_ticks_beyond_nought_and_all(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    for folder in folders:
+        rows = [{"update": n, "eval/success_rate": 0.0, "episode/invalid_action_frac": 0.0} for n in range(3)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs = open_runs(folders)
+    for panel in (SUCCESS, VALID):
+        marks = [text for _, text in line_chart(panel_curves(runs, panel), panel).y.marks]
+        assert marks and not {"-5 %", "105 %"} & set(marks)
+
+
+def test_beyond_eight_configurations_keys_are_dashed_as_the_lines_are(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"{number:02}") for number in range(10)]
+    for number, folder in enumerate(folders):
+        (folder / "run.json").write_text(json.dumps({"config_hash": f"{number}"}))
+    write_page(open_runs(folders), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    legend = page[page.index('<ul class="legend"') :].partition("</ul>")[0]
+    assert re.findall(r'class="key (c\d d\d)"', legend) == [f"c{n % 8} d{n // 8}" for n in range(10)]
 
 
 def test_a_run_that_has_logged_nothing_is_named(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ def test_averages_of_deep_search_come_last_under_their_names(tmp_path: Path) -> 
     table = type_table(open_runs([run]))
     assert [row[0] for row in texts(table)] == ["zhop", "ID", "OOD", "ID and OOD"]
     assert texts(table)[2] == ["OOD", "40", "10.0%", "[5.0%, 20.0%]", "–", "–"]
-    assert table is not None and "ID, OOD: means over sources, each counting once" in table.notes
+    told = "ID, OOD: means over sources, each counting once; their intervals combine the sources' Wilson limits"
+    assert table is not None and told in table.notes
 
 
 def test_without_the_file_of_an_evaluation_the_table_says_what_is_missing(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_equal_seeds_have_no_interval_and_say_why(tmp_path: Path) -> None:
     assert curve.interval_at(0) is None and "carry no spread, so no band" in band_note([curve])
     out = io.StringIO()
     show_runs(runs, out)
-    assert "0 (2 equal seeds carry no spread, so no interval)" in " ".join(out.getvalue().split())
+    assert "0.0% (2 equal seeds carry no spread, so no interval)" in " ".join(out.getvalue().split())
     assert "empg (tiny),eval/success_rate,2,2,0.0,," in curves_csv(runs).splitlines()
     text, reader = page_of(folders, tmp_path / "report.html")
     assert "[0.0%, 0.0%]" not in text

@@ -57,7 +57,7 @@ def test_several_runs_in_the_terminal_have_a_line_per_configuration(tmp_path: Pa
     out = io.StringIO()
     show_runs(runs, out)
     # success after update 2: 0.6, 0.7, 0.8; t(0.975, 2) = 4.3027, sd 0.1 -> half 0.2484
-    assert "0.7 [0.4516, 0.9484]" in out.getvalue()
+    assert "70.0% [45.2%, 94.8%]" in out.getvalue()
     assert "mean over 3 seeds; band: 95 % t interval over seeds" in out.getvalue()
     assert all(str(run.folder) in out.getvalue() for run in runs)
 

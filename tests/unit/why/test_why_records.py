@@ -62,7 +62,7 @@ def test_the_auditors_script_agrees_with_the_tables_and_sees_a_wrong_one(tabled:
     assert "study better: 4 seeds" in told
     rows = table_of(tabled)
     for key in ("mean", "low", "difference", "difference_high", "p", "p_holm"):
-        for wrong in (lambda value: str(float(value) + 1e-6), lambda value: ""):
+        for wrong in (lambda value: str(float(value) + 1e-6), lambda value: "", lambda value: "nan"):
             write_table(tabled, [row | {key: wrong(row[key])} if row["variant"] == "better" else row for row in rows])
             code, told = audited(tabled)
             assert code == 1, key

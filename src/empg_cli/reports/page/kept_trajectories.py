@@ -58,7 +58,7 @@ def kept_trajectories(runs: Sequence[RunFolder], *, most_bytes: int) -> Kept:
 
 def _in_order_of_turns(runs: Sequence[RunFolder]) -> list[int]:
     """Places of the runs: the first of every configuration, then the second of every one, and so on."""
-    turns = [[*configuration.runs, *configuration.left_out] for configuration in configurations(runs)]
+    turns = [configuration.all_runs for configuration in configurations(runs)]
     ordered = [run for turn in zip_longest(*turns) for run in turn if run is not None]
     places = {run.folder: number for number, run in enumerate(runs)}
     return [places[run.folder] for run in ordered]

@@ -14,7 +14,7 @@ from typing import Any
 
 from empg_cli.extras import install_command
 from empg_cli.files import write_atomically
-from empg_cli.reports.configurations import COLOURS
+from empg_cli.reports.configurations import COLOURS, DASHES
 from empg_cli.reports.curves import band_note, left_out_notes, panels_of
 from empg_cli.reports.figures import MissingExtra
 from empg_cli.reports.health_history import health_warnings, spike_note
@@ -62,6 +62,7 @@ def write_page(runs: Sequence[RunFolder], path: Path, *, tables: Sequence[Table]
         "chart_data": charts.data,
         "legend": [legend[number] for number in sorted(legend)],
         "colours": COLOURS,
+        "dashes": DASHES,
         "diagnostics": entropy_charts(runs),
         "warnings": health_warnings(runs[0]) if len(runs) == 1 else (),
         "spikes": spike_note(runs),

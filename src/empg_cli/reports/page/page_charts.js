@@ -102,7 +102,7 @@ function chartOf(figure, chart, { axes, places }) {
       if (n < 0) return;
       const colour = `c${curve.number % 8}`;
       dots.append(shape("circle", { class: `dot ${colour}`, cx: x(xs[number][n]), cy: y(curve.mean[n]), r: 3 }));
-      const row = el("div", "row", el("span", "", el("i", `key ${colour}`), curve.label));
+      const row = el("div", "row", el("span", "", el("i", `key ${colour} d${Math.floor(curve.number / 8) % 3}`), curve.label));
       const when = name === UPDATE ? "" : ` update ${curve.updates[n]}`;
       row.append(el("span", "", el("b", "", text(curve.mean[n])), interval(curve, n), el("span", "dim", when)));
       tip.append(row);

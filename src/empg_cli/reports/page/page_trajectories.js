@@ -240,10 +240,19 @@ function browse({ runs, texts, trajectories }) {
     return row;
   }
 
+  // An address that somebody has typed may be none: no trajectory has it.
+  function decoded(hash) {
+    try {
+      return decodeURI(hash);
+    } catch {
+      return "";
+    }
+  }
+
   // `#run/phase-update/group.index`, with `/step-3` for a step.
   function follow(behavior = pace()) {
     if (shown.t && location.hash === shown.address) return true;
-    const [, id, step] = /^#(.*?)(?:\/step-(\d+))?$/.exec(decodeURI(location.hash)) ?? [];
+    const [, id, step] = /^#(.*?)(?:\/step-(\d+))?$/.exec(decoded(location.hash)) ?? [];
     const item = items.find((candidate) => candidate.t.id === id);
     if (!item) return false;
     aim(select(item.t, step - 1), behavior);
@@ -286,7 +295,7 @@ function browse({ runs, texts, trajectories }) {
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !byId("shortcuts").checked) return;
     if (event.target.matches("input, select, textarea")) {
       if (event.key === "Escape") event.target.blur();
       return;

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from empg_cli.observe.terminal import duration
-from empg_cli.reports.curves import ENTROPY, KL_LOSS, REWARD, SCORE, SUCCESS, Curve, curves_of
+from empg_cli.reports.curves import ENTROPY, KL_LOSS, REWARD, SCORE, SUCCESS, Curve, curves_of, wilson_of
 from empg_cli.runs.reading import RunFolder
 from empg_cli.stats.intervals import no_spread
 
@@ -49,9 +49,12 @@ def _of_run(run: RunFolder) -> list[Tile]:
         row = run.rows[update]
         n = row.get("eval/n") or 0
         if metric == SUCCESS.metric:
-            low, high = row.get(f"{metric}_lo") or 0.0, row.get(f"{metric}_hi") or 0.0
-            note = f"[{low:.1%}, {high:.1%}] 95 % Wilson, n={n:.0f} · {_since(run, metric, update, percent=True)}"
-            tiles.append(Tile(name, f"{value:.1%}", note, (low, value, high)))
+            told, share = f"n={n:.0f}", None
+            if bounds := wilson_of(row, metric):
+                told = f"[{bounds[0]:.1%}, {bounds[1]:.1%}] 95 % Wilson, {told}"
+                share = (bounds[0], value, bounds[1])
+            note = f"{told} · {_since(run, metric, update, percent=True)}"
+            tiles.append(Tile(name, f"{value:.1%}", note, share))
         else:
             tiles.append(Tile(name, f"{value:.3f}", f"n={n:.0f} · {_since(run, metric, update)}"))
     for name, panel in (("reward", REWARD), ("KL loss", KL_LOSS), ("entropy", ENTROPY)):
