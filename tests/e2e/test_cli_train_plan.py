@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from empg_cli.cli.ranks import processes
 from empg_cli.config import load
 from empg_cli.observe import trackers
 from empg_cli.planning import hardware
@@ -29,6 +30,17 @@ def test_the_plan_of_a_run(empg: Empg) -> None:
 def test_a_mistake_is_the_same_message_as_without_it(empg: Empg) -> None:
     words = ("train", "trainer.lr=-1", "algo.zetta=1")
     assert empg(*words, "--plan", code=2).stderr == empg(*words, code=2).stderr
+
+
+def test_what_cannot_be_run_here_is_refused_before_a_folder_is_made(
+    empg: Empg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "gpus_here", lambda: 0)
+    words = ("train", "experiment=smoke", "dist=node", "run_dir=x")
+    refused = empg(*words, "--plan", code=2).stderr
+    assert "dist.processes: must be given: no GPU is here" in refused
+    assert refused == empg(*words, code=2).stderr
+    assert list(Path().iterdir()) == []
 
 
 def test_what_does_not_fit_is_refused_after_all_is_told(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:

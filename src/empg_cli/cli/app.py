@@ -144,7 +144,7 @@ def ablate(
         from empg_cli.cli.commands import ablate as command
 
         if across:
-            own = {"--plan": plan, "--jobs": jobs != 1, "--detect": detect, "--sd": sd is not None}
+            own: dict[str, object] = {"--plan": plan, "--jobs": jobs != 1, "--detect": detect, "--sd": sd is not None}
             _refuse_idle(own | flags.given(), "is not read by --across, which plays nothing")
             command.across(overrides or [], out)
             return

@@ -103,7 +103,8 @@ def _rest(plan: Plan, free: int | None) -> Table:
             (f"{job.keep_checkpoints + KEPT_BESIDE} checkpoints", in_bytes(plan.disk_bytes))]  # fmt: skip
     if free is not None:
         rows.append(("free on that disk", in_bytes(free)))
-    notes = ["kept: the newest, the best, and one that is being written"]
+    newest = "newest" if job.keep_checkpoints == 1 else f"newest {job.keep_checkpoints}"
+    notes = [f"kept: the {newest}, the best, and one that is being written"]
     if took is not None:
         rows += [("playing for an update, about", duration_text(took.rollout_s)),
                  ("scoring and learning, about", duration_text(took.learning_s))]  # fmt: skip

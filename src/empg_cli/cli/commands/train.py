@@ -11,7 +11,8 @@ from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import refused_sweep, resume_of, train_task
 from empg_cli.cli.launch import launch
 from empg_cli.cli.ranks.cluster import is_not_first, place_of
-from empg_cli.config.compose import INVALID
+from empg_cli.cli.ranks.processes import processes_of
+from empg_cli.config.compose import INVALID, validate
 from empg_cli.config.job import load_job
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
@@ -100,3 +101,5 @@ def refuse_before_work(cfg: DictConfig, folder: Path) -> None:
 def _admit_place(cfg: DictConfig, folder: Path) -> None:
     if cfg.dist.launch == "cluster":
         place_of(os.environ)
+    if cfg.dist.launch == "node":
+        processes_of(validate(cfg, TrainConfig))

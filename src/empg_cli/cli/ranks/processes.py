@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def processes_of(cfg: TrainConfig) -> int:
     return number
 
 
+@cache
 def gpus_here() -> int:
     """Those that torch sees. It is asked in a process of its own: it takes seconds, and memory that stays."""
     if not any(Path(device).exists() for device in GPU_DEVICES):
