@@ -11,8 +11,9 @@ from empg_cli.cli.flags import HydraFlags
 from empg_cli.cli.jobs import refused_sweep, resume_of, train_task
 from empg_cli.cli.launch import launch
 from empg_cli.cli.ranks.cluster import is_not_first, place_of
-from empg_cli.cli.ranks.processes import processes_of
-from empg_cli.config.compose import INVALID, validate
+from empg_cli.cli.ranks.processes import on_this_node
+from empg_cli.config.compose import INVALID
+from empg_cli.config.dist import NodeDist
 from empg_cli.config.job import load_job
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
@@ -99,7 +100,9 @@ def refuse_before_work(cfg: DictConfig, folder: Path) -> None:
 
 
 def _admit_place(cfg: DictConfig, folder: Path) -> None:
+    from omegaconf import OmegaConf
+
     if cfg.dist.launch == "cluster":
         place_of(os.environ)
     if cfg.dist.launch == "node":
-        processes_of(validate(cfg, TrainConfig))
+        on_this_node(NodeDist.model_validate(OmegaConf.to_container(cfg.dist, resolve=True)), cfg.trainer.device)

@@ -56,21 +56,22 @@ def processes_of(cfg: TrainConfig) -> int:
     Raises:
         ConfigError: it cannot be so many.
     """
-    if not isinstance(cfg.dist, NodeDist):
-        return 1
-    number, gpus = cfg.dist.processes, 0 if cfg.trainer.device == "cpu" else gpus_here()
+    return on_this_node(cfg.dist, cfg.trainer.device) if isinstance(cfg.dist, NodeDist) else 1
+
+
+def on_this_node(dist: NodeDist, device: str) -> int:
+    """The same, of `trainer.device` and what is said of processes."""
+    number, gpus = dist.processes, 0 if device == "cpu" else gpus_here()
     if number is None and not gpus:
-        what = (
-            "must be given where a run has no GPU" if cfg.trainer.device == "cpu" else "must be given: no GPU is here"
-        )
+        what = "must be given where a run has no GPU" if device == "cpu" else "must be given: no GPU is here"
         raise ConfigError(INVALID, [Problem("dist.processes", what, "null", "for instance dist.processes=2")])
     if number is not None and gpus and number > gpus:
         what, hint = f"must not exceed the GPUs of this machine, {gpus}", "leave it null: one a GPU"
         raise ConfigError(INVALID, [Problem("dist.processes", what, str(number), hint)])
     number = number or gpus
-    if cfg.dist.shard and number % cfg.dist.shard:
+    if dist.shard and number % dist.shard:
         what = f"must divide the number of processes, {number}"
-        raise ConfigError(INVALID, [Problem("dist.shard", what, str(cfg.dist.shard))])
+        raise ConfigError(INVALID, [Problem("dist.shard", what, str(dist.shard))])
     return number
 
 
