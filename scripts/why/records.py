@@ -15,6 +15,7 @@ import csv
 import io
 import json
 import lzma
+import statistics
 import sys
 import tarfile
 import tempfile
@@ -134,6 +135,26 @@ def curves(archive: Path, study: Mapping[str, Any]) -> Iterator[tuple[str, int, 
 def later_half(rows: Sequence[Mapping[str, Any]]) -> int:
     """The first update of a run's later half, of its metrics.jsonl: 7 of 12, 8 of 15."""
     return int(max(row["update"] for row in rows)) // 2 + 1
+
+
+def late_success(archive: Path, study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """Variant -> seed -> mean success of training episodes in the later half of the updates."""
+    success: dict[str, dict[int, float]] = {}
+    for variant, seed, rows in curves(archive, study):
+        first = later_half(rows)
+        late = [row for row in rows if row["update"] >= first and "episode/success_rate" in row]
+        success.setdefault(variant, {})[seed] = statistics.fmean(row["episode/success_rate"] for row in late)
+    return success
+
+
+def by_temperature(file: Path) -> dict[float, dict[str, dict[int, float]]]:
+    """What scripts/why/temperatures.py wrote: temperature -> variant -> seed -> success rate."""
+    found: dict[float, dict[str, dict[int, float]]] = {}
+    with file.open() as lines:
+        for row in csv.DictReader(lines):
+            of_variant = found.setdefault(float(row["temperature"]), {}).setdefault(row["variant"], {})
+            of_variant[int(row["seed"])] = float(row["success_rate"])
+    return found
 
 
 def runs_of(archive: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:

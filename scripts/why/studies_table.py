@@ -1,14 +1,68 @@
-"""What was played, by which code, and how long it took: `python -m scripts.why.tables studies`."""
+"""Over all studies: EMPG and GRPO side by side, and what was played, by which code and for how long: `python -m
+scripts.why.tables answer studies`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.why.play import STUDIES
-from scripts.why.records import curves, markdown, runs_of, study_of
+from scripts.why.predictions import points
+from scripts.why.records import by_temperature, curves, late_success, markdown, runs_of, study_of, values_of
+
+
+class Compared(NamedTuple):
+    """A study with an arm `empg` and one of GRPO."""
+
+    study: str
+    agent: str
+    settings: str
+    games: str
+    base: str | None = None
+    """None = the study's own."""
+
+
+SHIPPED, CHOSEN = "the one that ships", "step 1,250, chosen"
+COMPARED = (
+    Compared("fair-confirmed", SHIPPED, "tuned alike", "ALFWorld, unseen"),
+    Compared("main-alfworld", SHIPPED, "the same, new seeds", "ALFWorld, unseen"),
+    Compared("fair-official", SHIPPED, "the same", "official ALFWorld, unseen"),
+    Compared("controls", CHOSEN, "as shipped", "ALFWorld, seen", "grpo"),
+    Compared("fair-1250-confirmed", CHOSEN, "tuned alike", "ALFWorld, unseen"),
+    Compared("main-alfworld-1250", CHOSEN, "the same, new seeds", "ALFWorld, unseen"),
+    Compared("larger-confirmed", "1.75 M parameters", "tuned alike", "ALFWorld, unseen"),
+    Compared("window", "window context", "as shipped", "ALFWorld, seen"),
+    Compared("main-webshop", "WebShop's", "tuned alike", "WebShop, test"),
+    Compared("main-deepsearch", "Deep Search's", "tuned alike", "Deep Search, test"),
+)
+
+
+def answer_table(records: Path) -> str:
+    """Markdown, a line for each finished study of `COMPARED`: EMPG minus GRPO in points of success."""
+    head = ["agent", "settings", "evaluated on", "seeds", "EMPG − GRPO", "greedy", "at temperature 1", "in training"]
+    lines = [head, [*["---"] * 4, *["---:"] * 4]]
+    return markdown([*lines, *(row for one in COMPARED if (row := _answer(records, one)))])
+
+
+def _answer(records: Path, compared: Compared) -> list[str] | None:
+    archive = records / f"{compared.study}.tar.xz"
+    if not archive.is_file():
+        return None
+    study, values = study_of(archive), values_of(archive)
+    if any(cell["seed"] not in values.get(cell["variant"], {}) for cell in study["cells"]):
+        return None
+    base = compared.base or study["base"]
+    measured = records / f"{compared.study}-temperatures.csv"
+    at = by_temperature(measured) if measured.is_file() else {}
+    told = [_gap(of, base) if of else "–" for of in (values, at.get(0.0), at.get(1.0), late_success(archive, study))]
+    told[0] = f"**{told[0]}**"
+    return [compared.agent, compared.settings, compared.games, spans(study["seeds"]), *told]
+
+
+def _gap(values: Mapping[str, Mapping[int, float]], base: str) -> str:
+    return points([value - values[base][seed] for seed, value in values["empg"].items()])
 
 
 def studies_table(records: Path) -> str:

@@ -4,6 +4,7 @@
     python -m scripts.why.tables fair-settings     # of a tuning: the arms beside each other, setting by setting
     python -m scripts.why.tables controls-predictions
     python -m scripts.why.tables main-primary main-across main-webshop-pairs   # of the main comparisons
+    python -m scripts.why.tables answer            # EMPG and GRPO in every study that compares them
     python -m scripts.why.tables studies           # what was played, and how long it took
     python -m scripts.why.tables --write           # all into the pages, between <!-- table NAME --> and <!-- end -->
 
@@ -14,7 +15,6 @@ pages with what this prints.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,9 +27,20 @@ from scripts.why.controls_tables import described_table, weights_table
 from scripts.why.main_tables import ACROSS, across_table, pairs_table, primary_table
 from scripts.why.one_step_table import explained_table, one_step_table, rows_of_csv
 from scripts.why.recompute import NotComparable
-from scripts.why.records import Row, curves, later_half, markdown, rows_of, split_seeds, study_of, values_of
+from scripts.why.records import (
+    Row,
+    by_temperature,
+    curves,
+    late_success,
+    later_half,
+    markdown,
+    rows_of,
+    split_seeds,
+    study_of,
+    values_of,
+)
 from scripts.why.shapley import shares_table
-from scripts.why.studies_table import studies_table
+from scripts.why.studies_table import answer_table, studies_table
 
 STUDIES = Path("docs/studies")
 RECORDS = STUDIES / "records"
@@ -144,13 +155,8 @@ def _everywhere(gaps: Collection[Mapping[int, float]]) -> str:
 
 def temperatures_table(records: Path, name: str) -> str:
     """Of what scripts/why/temperatures.py wrote: success at each temperature, and differences to the first variant."""
-    with (records / f"{name}-temperatures.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    found: dict[float, dict[str, dict[int, float]]] = {}
-    for row in rows:
-        of_variant = found.setdefault(float(row["temperature"]), {}).setdefault(row["variant"], {})
-        of_variant[int(row["seed"])] = float(row["success_rate"])
-    base, *others = dict.fromkeys(row["variant"] for row in rows)
+    found = by_temperature(records / f"{name}-temperatures.csv")
+    base, *others = next(iter(found.values()))
     lines = [["temperature", f"`{base}`, %"], ["---:", "---:"]]
     lines[0] += [text for name in others for text in (f"`{name}`, %", f"`{name}` − `{base}`", "seeds")]
     lines[1] += ["---:"] * (3 * len(others))
@@ -189,16 +195,6 @@ def training_table(records: Path, name: str) -> str:
     return markdown(lines)
 
 
-def late_success(archive: Path, study: Mapping[str, Any]) -> dict[str, dict[int, float]]:
-    """Variant -> seed -> mean success of training episodes in the later half of the updates."""
-    success: dict[str, dict[int, float]] = {}
-    for variant, seed, rows in curves(archive, study):
-        first = later_half(rows)
-        late = [row for row in rows if row["update"] >= first and "episode/success_rate" in row]
-        success.setdefault(variant, {})[seed] = statistics.fmean(row["episode/success_rate"] for row in late)
-    return success
-
-
 def _drawn(study: Mapping[str, Any], variant: str) -> list[str]:
     """The drawn overrides of a setting, without the arm's own."""
     return next(cell["overrides"][1:] for cell in study["cells"] if cell["variant"] == variant)
@@ -206,7 +202,7 @@ def _drawn(study: Mapping[str, Any], variant: str) -> list[str]:
 
 def _short(word: str) -> str:
     key, _, value = word.partition("=")
-    return f"{key.rpartition('.')[2].replace('entropy_coef', 'bonus')} {value}"
+    return f"{key.rpartition('.')[2].replace('entropy_coef', 'entropy bonus')} {value}"
 
 
 def _interval(values: Sequence[float]) -> str:
@@ -257,6 +253,7 @@ KINDS: dict[str, Callable[[Path, str], str]] = {
 }
 """How a table's name ends -> what makes it, given what the name begins with."""
 OVER_STUDIES: dict[str, Callable[[Path], str]] = {
+    "answer": answer_table,
     "studies": studies_table,
     "main-primary": primary_table,
     **{name: partial(across_table, name=name) for name in ACROSS},

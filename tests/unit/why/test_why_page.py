@@ -80,7 +80,7 @@ def test_arms_beside_each_other_setting_by_setting(tmp_path: Path) -> None:
     # t of 1 degree of freedom is 12.706: .1 and -.1 have the half-width 12.706 * .1
     assert tables.table(tmp_path, "one-settings").splitlines()[2:] == [
         "| 00 as shipped | 50.0 | 50.0 | +0.0 ± 127.1 | +0.0 ± 63.5 |",
-        "| 01 lr 0.1, bonus 0.5, penalty step | 30.0 | 50.0 | +30.0 | +15.0 |",
+        "| 01 lr 0.1, entropy bonus 0.5, penalty step | 30.0 | 50.0 | +30.0 | +15.0 |",
         "| mean over the settings |  |  | +20.0 | +10.0 |",
         "| … over those with penalty episode |  |  | +0.0 ± 127.1 | +0.0 ± 63.5 |",
     ]
@@ -118,6 +118,35 @@ def test_success_at_each_temperature_is_paired_by_seed(tmp_path: Path) -> None:
         "| ---: | ---: | ---: | ---: | ---: |",
         "| 0 | 60.0 | 80.0 | +10.0 | 1 |",
         "| 1 | 40.0 | 40.0 | +0.0 ± 127.1 | 2 |",
+    ]
+
+
+def test_empg_and_grpo_side_by_side_in_every_study_that_is_finished(tmp_path: Path) -> None:
+    """At 0.4: .1 and .3, so .2 ± 12.706 * .1; in training half of that; greedy .1 and .1. `controls` is compared with
+    grpo and not with its base; `window` lacks a run."""
+    values = {"grpo": (0.5, 0.4), "empg": (0.6, 0.7), "scaling": (0.9, 0.9)}
+    runs = "variant,seed,value\n" + "".join(f"{arm},{n},{own[n]}\n" for arm, own in values.items() for n in (0, 1))
+    cells = [{"variant": arm, "seed": seed} for arm in values for seed in (0, 1)]
+    files = {
+        f"{arm}-s{seed}/metrics.jsonl": json.dumps({"update": 7, "episode/success_rate": value / 2}) + "\n"
+        for arm, own in values.items()
+        for seed, value in enumerate(own)
+    }
+    study = {"base": "scaling", "cells": cells, "seeds": [0, 1]}
+    pack(tmp_path / "controls.tar.xz", files | {"runs.csv": runs, "study.json": json.dumps(study)})
+    more = {**study, "base": "grpo", "cells": [*cells, {"variant": "empg", "seed": 2}]}
+    pack(tmp_path / "window.tar.xz", files | {"runs.csv": runs, "study.json": json.dumps(more)})
+    pack(
+        tmp_path / "fair-confirmed.tar.xz",
+        files | {"runs.csv": runs, "study.json": json.dumps({**study, "base": "grpo"})},
+    )
+    (tmp_path / "fair-confirmed-temperatures.csv").write_text(
+        "variant,seed,temperature,success_rate\ngrpo,0,0.0,0.5\ngrpo,1,0.0,0.6\nempg,0,0.0,0.6\nempg,1,0.0,0.7\n"
+    )
+    gain = "**+20.0 ± 127.1**"
+    assert tables.table(tmp_path, "answer").splitlines()[2:] == [
+        f"| the one that ships | tuned alike | ALFWorld, unseen | 0 to 1 | {gain} | +10.0 ± 0.0 | – | +10.0 ± 63.5 |",
+        f"| step 1,250, chosen | as shipped | ALFWorld, seen | 0 to 1 | {gain} | – | – | +10.0 ± 63.5 |",
     ]
 
 
