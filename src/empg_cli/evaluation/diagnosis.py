@@ -11,6 +11,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from empg_cli.files import write_atomically
 from empg_cli.runs.shapes import read_json
@@ -40,7 +43,7 @@ class TokenBin:
 class Proposition1:
     """E ||grad_z log pi||^2 = 1 - exp(-H_2), token by token, for the logits z (arXiv 2509.09265, Eq. 1)."""
 
-    bins: tuple[TokenBin, ...]
+    bins: Annotated[tuple[TokenBin, ...], Field(min_length=1)]
     """Equally many tokens each, from the lowest entropy to the highest."""
     largest_error: float
     """Largest absolute difference of `exact` and `predicted` over single tokens: rounding."""
@@ -96,7 +99,7 @@ class EntropyChange:
     before: str
     """The earlier policy: `initial`, or a checkpoint."""
     after: str
-    bins: tuple[ChangeBin, ...]
+    bins: Annotated[tuple[ChangeBin, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, NonNegativeInt
 from typing_extensions import TypedDict
 
 from empg_cli.runs.row_file import RowFile
@@ -18,10 +18,19 @@ from empg_cli.runs.shapes import OPEN, check_shape, read_json_lines
 FILE = "histograms.jsonl"
 
 
-class _Heap(TypedDict):
+class _Bins(TypedDict):
     low: float
     high: float
-    counts: Annotated[list[int], Field(min_length=1)]
+    counts: Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+
+def _drawable(bins: _Bins) -> _Bins:
+    if not (bins["low"] < bins["high"] and any(bins["counts"])):
+        raise ValueError("low must lie below high, and something in between")
+    return bins
+
+
+_Heap = Annotated[_Bins, AfterValidator(_drawable)]
 
 
 class _Line(TypedDict):

@@ -104,8 +104,10 @@ def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
         NotARun: a path holds no run, or none that has logged anything.
         FromTheFuture: a newer empg has made one of them.
     """
-    folders = list(dict.fromkeys(folder for path in paths for folder in _run_folders(path)))
-    return [_open(folder) for folder in folders]
+    folders: dict[Path, Path] = {}
+    for folder in (folder for path in paths for folder in _run_folders(path)):
+        folders.setdefault(folder.resolve(), folder)
+    return [_open(folder) for folder in folders.values()]
 
 
 def unstarted(paths: Sequence[Path]) -> list[Path]:

@@ -78,6 +78,14 @@ def drop_rows_from(path: Path, update: int) -> None:
     write_atomically(path, "".join(kept))
 
 
+def _refused(text: str) -> float:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    return number if math.isfinite(number := float(text)) else _refused(text)
+
+
 def _records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Number of the line, the line, what it holds."""
     if not path.exists():
@@ -88,7 +96,7 @@ def _records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
                 line = content.decode("utf-8")
                 if not line.endswith("\n"):
                     raise ValueError("no line end")
-                record = json.loads(line)
+                record = json.loads(line, parse_constant=_refused, parse_float=_finite)
                 record["update"] = int(record["update"])
             except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
                 log.warning("%s line %d is not a row and is left out: %s", path, number, error)

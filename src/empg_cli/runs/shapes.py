@@ -3,12 +3,14 @@ names file and place. Shapes are types that pydantic knows; what an open shape d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from empg_cli.errors import DataError
 
@@ -51,7 +53,12 @@ def check_shape(path: Path, values: Any, shape: type[Shape], *, mend: str = MEND
 
 
 def _parsed(path: Path, content: bytes, shape: type[Shape], place: str, mend: str) -> Shape:
-    return _checked(path, lambda adapter: adapter.validate_json(content, strict=True), shape, place, mend)
+    found = _checked(path, lambda adapter: adapter.validate_json(content, strict=True), shape, place, mend)
+    try:
+        json.dumps(from_json(content), allow_nan=False)  # the quickest way to look at every number
+    except ValueError:
+        raise DataError(f"{path}{place}: has a number that is none (NaN, or beyond all numbers); {mend}") from None
+    return found
 
 
 def _checked(

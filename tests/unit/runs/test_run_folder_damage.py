@@ -94,6 +94,46 @@ def test_a_value_of_another_kind_is_named_by_its_key(run: Path, name: str, chang
         read(run)
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("trajectories", '{"steps": [{"entropy": NUMBER}]}'),
+        ("histograms", '{"update": 1, "hist/weight": {"low": 0.0, "high": NUMBER, "counts": [1]}}'),
+        ("run.json", '{"data": {"mean": NUMBER}}'),
+    ],
+)
+def test_a_number_that_is_none_is_refused_wherever_it_stands(run: Path, name: str, content: str, number: str) -> None:
+    where, read = READERS[name]
+    where(run).write_text(content.replace("NUMBER", number) + "\n")
+    with pytest.raises(UserError) as raised:
+        read(run)
+    assert str(where(run)) in str(raised.value)
+
+
+@pytest.mark.parametrize(("low", "counts"), [(2.0, [1]), (2.5, [1]), (0.0, []), (0.0, [0, 0]), (0.0, [3, -1])])
+def test_a_histogram_that_nothing_is_in_is_none(run: Path, low: float, counts: list[int]) -> None:
+    heap = {"low": low, "high": 2.0, "counts": counts}
+    (run / "histograms.jsonl").write_text(json.dumps({"update": 1, "hist/weight": heap}) + "\n")
+    with pytest.raises(DataError, match=r"histograms\.jsonl"):
+        read_histograms(run, "hist/weight")
+
+
+def test_a_diagnosis_without_bins_is_none(run: Path) -> None:
+    estimate = {"value": 0.1, "low": 0.0, "high": 0.2, "n": 3}
+    content = {
+        "policy": "a", "benchmark": "b", "data": "generated", "split": "c", "temperature": 1.0, "seed": 0,
+        "episodes": 1, "steps": 1, "tokens": 1, "gradients": None,
+        "proposition1": {"bins": [], "largest_error": 0.0, "excess": list(estimate.values()), "shannon_rank": 1.0},
+        "change": {"before": "initial", "after": "a", "bins": []},
+    }  # fmt: skip
+    path = run / "diagnostics" / "diagnosis.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"proposition1\.bins"):
+        read_diagnosis(path.parent)
+
+
 def test_the_line_is_named(run: Path) -> None:
     path = run / "histograms.jsonl"
     path.write_bytes(b'{"update": 1}\n{"update": 2, "hist/weight": {"low": 0.0, "high": 1.0}}\n')
@@ -148,7 +188,17 @@ def test_a_manifest_that_is_none_is_a_fault_of_its_checkpoint(run: Path, manifes
 
 
 @pytest.mark.parametrize(
-    "line", [b"\xff\xfe\n", DEEP + b"\n", b"[]\n", b'{"update": 1e999}\n', b'{"update": 3, "a": "b"}\n']
+    "line",
+    [
+        b"\xff\xfe\n",
+        DEEP + b"\n",
+        b"[]\n",
+        b'{"update": 1e999}\n',
+        b'{"update": 3, "a": "b"}\n',
+        b'{"update": 3, "a": NaN}\n',
+        b'{"update": 3, "a": -Infinity}\n',
+        b'{"update": 3, "a": 1e999}\n',
+    ],
 )
 def test_a_line_that_is_no_row_is_left_out_and_said(run: Path, line: bytes, caplog: pytest.LogCaptureFixture) -> None:
     path = run / "metrics.jsonl"

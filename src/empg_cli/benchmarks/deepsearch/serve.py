@@ -133,13 +133,16 @@ def document(hit: Hit) -> dict[str, str]:
     return {"id": hit.id, "contents": f'"{hit.title}"\n{hit.text}', "url": hit.url or hit.id}
 
 
-def serve(retriever: Retriever, *, host: str, port: int, top_k: int = 3) -> None:
-    """Answer until the process is stopped."""
+def refuse_without_uvicorn() -> None:
+    """Before an index is read.
+
+    Raises:
+        DataError: nothing here can serve.
+    """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401 (only whether it is there)
     except ImportError:
         raise DataError(f"serving needs the package uvicorn: {install_command('serve')}") from None
-    uvicorn.run(RetrieveApp(retriever, top_k), host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
 def _refuse_more_than(most: int, asked: int, what: str) -> None:

@@ -18,7 +18,8 @@ from empg_cli.cli.jobs import COMMAND_LINE
 from empg_cli.cli.path_errors import writing
 from empg_cli.invocation import command
 from empg_cli.observe.console import get_console, is_watched
-from empg_cli.observe.terminal import write_line
+from empg_cli.observe.terminal import printable, write_line
+from empg_cli.services.listening import address, answer, bound
 
 LINE_EVERY = 100_000
 
@@ -64,12 +65,19 @@ def serve(
 ) -> None:
     """Serve an index folder, or without one the generated world of conf/benchmark/deepsearch.yaml, until stopped."""
     from empg_cli.benchmarks.deepsearch.search import open_index
-    from empg_cli.benchmarks.deepsearch.serve import serve as run_server
+    from empg_cli.benchmarks.deepsearch.serve import RetrieveApp, refuse_without_uvicorn
 
-    directory = _world_index(mode, seed, cache_dir) if index_dir is None else index_dir
-    retriever = open_index(directory)
-    write_line(sys.stderr, f"serving {directory} at http://{host}:{port}/retrieve; Ctrl-C ends it")
-    run_server(retriever, host=host, port=port, top_k=top_k)
+    def say(line: str) -> None:
+        write_line(sys.stderr, printable(line))
+
+    refuse_without_uvicorn()
+    hint = "give another --host or --port, or --port 0 for a free one"
+    with interruptible(command(*COMMAND_LINE[1:])), bound(host, port, hint=hint) as listening:
+        directory = _world_index(mode, seed, cache_dir) if index_dir is None else index_dir
+        app = RetrieveApp(open_index(directory), top_k)
+        listening.listen()  # who reads the next line may connect
+        say(f"serving {directory} at {address(host, listening)}/retrieve; Ctrl-C ends it")
+        answer(app, listening, say)
 
 
 def _world_index(mode: Literal["fictional", "real"], seed: int, cache_dir: Path | None) -> Path:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from empg_cli.rollout.parity import check_parity
 from empg_cli.runs.checkpoint import MODEL, load_state
 from empg_cli.runs.facts import prompt_date
 from empg_cli.runs.which_checkpoint import hold_checkpoint
-from empg_cli.signals import Interrupted
+from empg_cli.services.listening import address, answer, bound
 
 Say = Callable[[str], None]
 FINISH_S = 3
@@ -60,14 +57,12 @@ def serve(
         UserError: uvicorn is missing, the port is taken, or the policy cannot be played.
     """
     try:
-        import uvicorn
-
-        from empg_cli.integrations.serving.protocol import BoundedHead
+        from empg_cli.integrations.serving.protocol import BoundedHead  # brings uvicorn
     except ImportError:
         raise UserError(f"serving needs the package uvicorn: {install_command('serve')}") from None
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    with _bound(host, port) as listening:
+    with bound(host, port, hint="give another host=... or port=..., or port=0 for a free one") as listening:
         policy, source, version = _policy(run, cfg)
         positions = getattr(policy.model.config, "max_position_embeddings", None) or UNBOUNDED_TOKENS
         check_context(policy, most_tokens or 1)
@@ -85,22 +80,15 @@ def serve(
             if is_open:
                 say(f"warning: whoever reaches {host} can use the model, no key is asked; host=127.0.0.1 is for here")
             listening.listen()  # who reads the next line may connect
-            shown = f"[{host}]" if ":" in host else host
-            say(f"serving {name} ({source}) at http://{shown}:{listening.getsockname()[1]}/v1; Ctrl-C ends it")
-            asked = uvicorn.Config(
+            say(f"serving {name} ({source}) at {address(host, listening)}/v1; Ctrl-C ends it")
+            answer(
                 app if is_open else OwnMachineOnly(app, host),
+                listening,
+                say,
                 http=BoundedHead,
-                ws="none",
-                log_level="warning",
-                access_log=False,
                 limit_concurrency=MOST_CONNECTIONS,
                 timeout_graceful_shutdown=FINISH_S,
             )
-            server = uvicorn.Server(asked)
-            try:
-                server.run(sockets=[listening])
-            except (KeyboardInterrupt, Interrupted):  # uvicorn raises the signal again when all is closed
-                say("ended")
 
 
 def _policy(run: Path, cfg: EvalConfig) -> tuple[Policy, str, int]:
@@ -114,23 +102,6 @@ def _codec(policy: Policy, cfg: EvalConfig) -> CompactCodec | ChatCodec:
     if cfg.model.prompt == "compact":
         return CompactCodec(policy.tokenizer)
     return ChatCodec(policy.tokenizer, end_ids=generation_ends(policy.model), today=prompt_date(cfg.run))
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Before the model is read, so that a port that is taken is heard of at once."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        if os.name != "nt" and sys.platform != "cygwin":
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except (OSError, UnicodeError) as error:  # the latter: a name that cannot be written in DNS
-        said = error.strerror if isinstance(error, OSError) else "that is no name of a machine"
-        raise UserError(
-            f"cannot listen at {host}, port {port}: {said or error}\n  give another host=... or port=..., "
-            "or port=0 for a free one"
-        ) from None
-    return listening
 
 
 def _is_loopback(host: str) -> bool:

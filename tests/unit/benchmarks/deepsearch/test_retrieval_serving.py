@@ -22,7 +22,7 @@ from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
 from empg_cli.benchmarks.deepsearch.retrieval.base import Hit, Retriever, Runner
 from empg_cli.benchmarks.deepsearch.retrieval.search_r1 import HttpRetriever
 from empg_cli.benchmarks.deepsearch.search import open_index
-from empg_cli.benchmarks.deepsearch.serve import RetrieveApp
+from empg_cli.benchmarks.deepsearch.serve import RetrieveApp, refuse_without_uvicorn
 from empg_cli.config.deepsearch import HttpRetrieval
 from empg_cli.services.errors import NoAnswerError
 
@@ -312,9 +312,7 @@ def test_missing_packages_name_the_install_command(monkeypatch: pytest.MonkeyPat
         "bm25s": lambda: build_index(PASSAGES, tmp_path / "b", "bm25s"),
         "dense": lambda: build_index(PASSAGES, tmp_path / "d", "dense", dense={"encoder": None}),
         "parquet": lambda: list(read_corpus(tmp_path / "x.parquet")),
-        "serve": lambda: __import__("empg_cli.benchmarks.deepsearch.serve", fromlist=["serve"]).serve(
-            Broken(), host="127.0.0.1", port=0
-        ),
+        "serve": refuse_without_uvicorn,
     }
     (tmp_path / "x.parquet").write_bytes(b"")
     monkeypatch.setattr(builtins, "__import__", without)
