@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from empg_cli.config.keys import Choice, dotted, known_keys, presets, readers
 from empg_cli.config.location import groups
-from empg_cli.config.problems import Problem, did_you_mean
+from empg_cli.config.problems import Problem, did_you_mean, nearest
 from empg_cli.extras import PLUGIN_EXTRAS, install_command
 
 if TYPE_CHECKING:
@@ -71,16 +71,32 @@ def unknown_key(
         values: the composed configuration; tells which choice is active.
         drop: how to get rid of the key, for a choice that does not read it.
     """
-    choices = readers(schema, key)
-    if choices:
-        active = Choice(choices[0].key, str(_select(values, choices[0].key)))
-        if active not in choices:
-            return _not_read(active, choices, key, values, got, drop)
+    if (active := _excluded_by(schema, key, values)) is not None:
+        return _not_read(active, readers(schema, key), key, values, got, drop)
     if key in known_keys(schema):
         return Problem(key, "is not in the composed configuration", got, f"add it with a plus: +{key}={got or 'VALUE'}")
     if key in groups():
         return Problem(key, "is a config group of another command, and not read by this one", got, drop)
-    return Problem(key, "unknown key", got, did_you_mean(key, [*known_keys(schema), *groups()]))
+    choices = [*known_keys(schema), *groups()]
+    hint = did_you_mean(key, choices)
+    for near in nearest(key, choices)[:1]:
+        if _excluded_by(schema, near, values) is not None:
+            hint = f"{hint} It is {_read_with(readers(schema, near))}"
+    return Problem(key, "unknown key", got, hint)
+
+
+def _excluded_by(schema: type[BaseModel], key: str, values: dict[str, Any]) -> Choice | None:
+    """The active choice, where it does not read the key; None for a key that is read, or that no choice decides."""
+    choices = readers(schema, key)
+    if not choices:
+        return None
+    active = Choice(choices[0].key, str(_select(values, choices[0].key)))
+    return None if active in choices else active
+
+
+def _read_with(choices: list[Choice]) -> str:
+    ways = [way for choice in choices for way in (presets(choice) or [str(choice)])]
+    return f"read with {_either([str(choice) for choice in choices])}: choose {_either(ways)}"
 
 
 def _not_read(
@@ -89,9 +105,7 @@ def _not_read(
     group = key.split(".")[0]
     name = _select(values, f"{group}.name")
     preset = f"{group}={name} has " if name else ""
-    ways = [way for choice in choices for way in (presets(choice) or [str(choice)])]
-    hint = f"it is read with {_either([str(choice) for choice in choices])}: choose {_either(ways)}, or {drop}"
-    return Problem(key, f"is not read: {preset}{active}", got, hint)
+    return Problem(key, f"is not read: {preset}{active}", got, f"it is {_read_with(choices)}, or {drop}")
 
 
 def from_override(error: Exception, override: str, schema: type[BaseModel], values: dict[str, Any]) -> Problem:

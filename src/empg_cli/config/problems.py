@@ -52,7 +52,13 @@ class ConfigError(UserError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
-    """The nearest choice as a question; a bare last part finds its full key (`lr` -> `trainer.lr`)."""
+    """The nearest choice as a question."""
+    hits = nearest(word, choices)
+    return f"did you mean {' or '.join(hits)}?" if hits else None
+
+
+def nearest(word: str, choices: Iterable[str]) -> list[str]:
+    """One choice, or two that are as near; a bare last part finds its full key (`lr` -> `trainer.lr`)."""
     known = list(dict.fromkeys(choices))
     leaf = word.rsplit(".", 1)[-1]
     hits = [choice for choice in known if choice.rsplit(".", 1)[-1] == leaf][:2]
@@ -61,4 +67,4 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
     if not hits:
         by_leaf = {choice.rsplit(".", 1)[-1]: choice for choice in known}
         hits = [by_leaf[match] for match in difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.75)]
-    return f"did you mean {' or '.join(hits)}?" if hits else None
+    return hits

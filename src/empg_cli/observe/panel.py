@@ -42,9 +42,9 @@ class Shown:
 
 SHOWN = (
     Shown("episode/success_rate", "success rate", "{:.1%}", "green", +1),
-    Shown("episode/reward/mean", "reward", "{:.3f}", "cyan", +1),
-    Shown("actor/kl_loss", "KL to reference", "{:.4f}", "yellow"),
-    Shown("actor/ppo_kl", "KL to old policy", "{:.4f}", "yellow"),
+    Shown("episode/reward/mean", "reward", "{:z.3f}", "cyan", +1),
+    Shown("actor/kl_loss", "KL to reference", "{:z.4f}", "yellow"),
+    Shown("actor/ppo_kl", "KL to old policy", "{:z.4f}", "yellow"),
     Shown("actor/entropy", "entropy", "{:.3f}", "magenta"),
     Shown("actor/pg_clipfrac", "clip fraction", "{:.2%}", "blue"),
     Shown("perf/throughput", "tokens/s", "{:,.0f}", "white"),

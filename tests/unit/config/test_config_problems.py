@@ -35,6 +35,11 @@ def problem(*overrides: str) -> Problem:
         ("+trainer.warm_start.stepz=4", "trainer.warm_start.stepz", "did you mean trainer.warm_start.steps?"),
         ("max_steps=4", "max_steps", "did you mean benchmark.max_steps?"),
         ("benchmrk=alfworld", "benchmrk", "did you mean benchmark?"),
+        (
+            "algo=grpo algo.credit.zetta=1",
+            "algo.credit.zetta",
+            "did you mean algo.credit.zeta? It is read with algo.credit.kind=empg: choose algo=",
+        ),
         ("algo.group_size=1", "algo.group_size", "must be greater than or equal to 2 (got 1)"),
         ("trainer.lr=-1", "trainer.lr", "must be greater than 0 (got -1)"),
         ("trainer.lr=fast", "trainer.lr", "must be a valid number (got fast)"),

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from empg_cli.observe.dashboard import Dashboard
-from empg_cli.observe.panel import ASCII_TICKS, RunState, render, sparkline
+from empg_cli.observe.panel import ASCII_TICKS, RunState, plain_update, render, sparkline
 
 TICKS = set("▁▂▃▄▅▆▇█")
 ESCAPE = "\x1b"
@@ -214,6 +214,12 @@ def test_plain_says_first_last_evaluations_and_one_line_in_30_seconds():
     )
     assert "evaluation at update 20: success_rate=76.9% [69.1%, 83.2%] n=134 best=76.9% at update 20" in lines
     assert "eta" not in lines[-1]
+
+
+def test_nought_has_no_minus():
+    state = RunState(title="", total_updates=2, update=1)
+    state.history |= {"actor/ppo_kl": [-1e-9], "actor/kl_loss": [-1e-6], "episode/reward/mean": [-1e-4]}
+    assert plain_update(state) == "update 1/2 reward=0.000 KL_to_reference=0.0000 KL_to_old_policy=0.0000"
 
 
 def test_plain_says_every_update_when_they_are_slow():
