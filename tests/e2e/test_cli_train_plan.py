@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from empg_cli.cli.commands import train
 from empg_cli.cli.ranks import processes
 from empg_cli.config import load
 from empg_cli.observe import trackers
@@ -32,15 +35,25 @@ def test_a_mistake_is_the_same_message_as_without_it(empg: Empg) -> None:
     assert empg(*words, "--plan", code=2).stderr == empg(*words, code=2).stderr
 
 
+found = importlib.util.find_spec
+
+
 def test_what_cannot_be_run_here_is_refused_before_a_folder_is_made(
     empg: Empg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "gpus_here", lambda: 0)
-    words = ("train", "experiment=smoke", "dist=node", "run_dir=x")
-    refused = empg(*words, "--plan", code=2).stderr
-    assert "dist.processes: must be given: no GPU is here" in refused
-    assert refused == empg(*words, code=2).stderr
-    assert list(Path().iterdir()) == []
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None if name == "vllm" else found(name))
+    vllm = ("rollout.engine=vllm", "trainer.old_logprobs=recompute")
+    for own, said in (
+        (("dist=node",), "dist.processes: must be given: no GPU is here"),
+        (vllm, f"rollout.vllm.python: {sys.executable} has no vLLM"),
+        ((*vllm, "rollout.vllm.python=no/such/python"), "rollout.vllm.python: is no program (got no/such/python)"),
+    ):
+        words = ("train", "experiment=smoke", *own, "run_dir=x")
+        refused = empg(*words, "--plan", code=2).stderr
+        assert said in refused
+        assert refused == empg(*words, code=2).stderr
+        assert list(Path().iterdir()) == []
 
 
 def test_what_does_not_fit_is_refused_after_all_is_told(empg: Empg, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,3 +109,13 @@ def _admit_place(cfg: DictConfig, folder: Path) -> None:
         place_of(os.environ)
     if cfg.dist.launch == "node":
         on_this_node(NodeDist.model_validate(OmegaConf.to_container(cfg.dist, resolve=True)), cfg.trainer.device)
+    if cfg.rollout.engine == "vllm" and cfg.rollout.vllm.urls is None:
+        _refuse_without_vllm(cfg.rollout.vllm.python)
+
+
+def _refuse_without_vllm(python: str | None) -> None:
+    hint = "install vLLM there, name another Python, or give rollout.vllm.urls of servers that run"
+    if python is None and importlib.util.find_spec("vllm") is None:
+        raise ConfigError(INVALID, [Problem("rollout.vllm.python", f"{sys.executable} has no vLLM", hint=hint)])
+    if python is not None and shutil.which(python) is None:
+        raise ConfigError(INVALID, [Problem("rollout.vllm.python", "is no program", python, hint)])
