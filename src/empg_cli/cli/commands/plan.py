@@ -87,8 +87,8 @@ def _about_memory(plan: Plan) -> list[str]:
     job = plan.job
     notes = [
         f"{job.shape.parameters / 1e6:,.1f} M parameters, {job.trained / 1e6:,.1f} M trained; {job.concurrent} of "
-        f"{job.episodes} episodes at once, each of up to {job.context:,} tokens; "
-        f"{job.microbatch:,} tokens in a micro-batch"
+        f"{job.episodes} episodes at once (of an update or an evaluation, whichever has more), each of up to "
+        f"{job.context:,} tokens; {job.microbatch:,} tokens in a micro-batch"
     ]
     if not job.spread.is_one:
         notes.append(f"one of {job.spread.ranks} processes (dist); {job.spread.shard} hold one copy of what is trained")

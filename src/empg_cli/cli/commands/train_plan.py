@@ -39,7 +39,10 @@ def run(overrides: Sequence[str], flags: HydraFlags) -> None:
     for flag, given in (("--multirun", flags.multirun), ("--cfg, --info or --hydra-help", flags.only_shows),
                         ("--config-path or --experimental-rerun", flags.config_path or flags.rerun)):  # fmt: skip
         if given:
-            raise ConfigError(INVALID, [Problem("--plan", f"cannot be combined with {flag}: it is about one job")])
+            hint = "give one value of each key; `empg ablate --plan` is about many runs" if flags.multirun else None
+            raise ConfigError(
+                INVALID, [Problem("--plan", f"cannot be combined with {flag}: it is about one job", hint=hint)]
+            )
     name = flags.config_name or "train"
     cfg = load_job(name, overrides, TrainConfig, flags.config_dir)
     words, _ = with_unsaid(overrides, name, flags.config_dir)
