@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import pickle
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -47,36 +44,6 @@ def own_home(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def parsed_once() -> None:
-    """Hydra parses a file of conf/ once a process: thousands of tests compose the same files, 5 ms each."""
-    from empg_cli.config.location import conf_dir
-    from empg_cli.config.yaml_files import guard_hydra
-
-    guard_hydra(conf_dir())  # which looks at a file before Hydra does; what is kept here has passed it
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.config_source import ConfigSource
-
-    sources: list[Any] = Plugins.instance().discover(ConfigSource)
-    for source in (found for found in sources if found.scheme() == "file"):
-        source.load_config = _kept(source.load_config, conf_dir())
-
-
-def _kept(load: Any, folder: Path) -> Any:
-    parsed: dict[tuple[str, str], bytes] = {}
-
-    @wraps(load)
-    def load_config(source: Any, config_path: str) -> Any:
-        if not Path(source.path).is_relative_to(folder):
-            return load(source, config_path)
-        key = (source.path, config_path)
-        if key not in parsed:
-            parsed[key] = pickle.dumps(load(source, config_path))
-        return pickle.loads(parsed[key])
-
-    return load_config
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ sentence that names the place. Sizes are bounded before objects are made: a page
 
 from __future__ import annotations
 
+import pickle
 import re
 from functools import wraps
 from pathlib import Path
@@ -70,24 +71,47 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def guard_hydra(trusted: Path) -> None:
-    """From now on Hydra reads a file only after `read_mapping` has, but for those below the folder `trusted`."""
+    """From now on Hydra reads a file only after `read_mapping` has, but for those below the folder `trusted` and Hydra's
+    own: these are taken not to change while this process runs, and parsed once. A command composes its configuration
+    several times, a study each of its variants; parsing is a third of a composition."""
     from hydra.core.plugins import Plugins
     from hydra.plugins.config_source import ConfigSource
 
     sources: list[Any] = Plugins.instance().discover(ConfigSource)
     for source in sources:
-        if source.scheme() == "file" and not hasattr(source.load_config, "__wrapped__"):
+        if hasattr(source.load_config, "__wrapped__"):
+            continue
+        if source.scheme() == "file":
             source.load_config = _guarded(source.load_config, trusted)
+        elif source.scheme() == "pkg":
+            source.load_config = _parsed_once(source.load_config)
 
 
 def _guarded(load: Any, trusted: Path) -> Any:
+    kept = _parsed_once(load)
+
     @wraps(load)
     def load_config(source: Any, config_path: str) -> Any:
         name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
         file = Path(source.path) / name
-        if file.is_file() and not file.resolve().is_relative_to(trusted):
+        if file.is_file() and file.resolve().is_relative_to(trusted):
+            return kept(source, config_path)
+        if file.is_file():
             read_mapping(file)
         return load(source, config_path)
+
+    return load_config
+
+
+def _parsed_once(load: Any) -> Any:
+    parsed: dict[tuple[str, str], bytes] = {}
+
+    @wraps(load)
+    def load_config(source: Any, config_path: str) -> Any:
+        key = (source.path, config_path)
+        if key not in parsed:
+            parsed[key] = pickle.dumps(load(source, config_path))
+        return pickle.loads(parsed[key])  # a copy each: Hydra writes into it
 
     return load_config
 

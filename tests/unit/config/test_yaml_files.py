@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from empg_cli.config.command_line import check_command_line
+from empg_cli.config.compose import compose_job, hydra_session, parse
 from empg_cli.config.problems import ConfigError
 from empg_cli.config.schema import TrainConfig
 from empg_cli.config.yaml_files import DEEPEST, MOST_BYTES, MOST_NODES, read_mapping
@@ -128,3 +130,24 @@ def test_a_folder_may_be_named_as_people_are(tmp_path: Path) -> None:
     folder = tmp_path / 'o\'brien, the "2nd" = [x]'
     folder.mkdir()
     assert "seed: must be a valid integer" in refusal(folder, "# @package _global_\nseed: 1\n", "seed=x")
+
+
+def test_shipped_files_are_parsed_once_and_those_of_ones_own_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    mine = tmp_path / "experiment" / "mine.yaml"
+
+    def composed(seed: int) -> int:
+        mine.write_text(f"# @package _global_\nseed: {seed}\n")
+        with hydra_session("train", str(tmp_path)) as session:
+            cfg, _ = compose_job(parse(["experiment=mine"], session.loader)[0], TrainConfig, session)
+            cfg.seed += 100  # what is composed is nobody else's
+        return int(cfg.seed)
+
+    composed(1)
+    read: list[str] = []
+    real = OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", lambda file: read.append(file.name) or real(file))
+    assert [composed(2), composed(3)] == [102, 103]
+    assert {Path(name) for name in read} == {mine}
