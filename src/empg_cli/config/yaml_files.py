@@ -71,9 +71,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def guard_hydra(trusted: Path) -> None:
-    """From now on Hydra reads a file only after `read_mapping` has, but for those below the folder `trusted` and those of
-    Hydra: these are taken not to change while this process runs, and parsed once. A command composes its configuration
-    several times, a study each of its variants; parsing is a third of a composition."""
+    """From now on Hydra reads a file only after `read_mapping` has, but for those below the folder `trusted` and Hydra's.
+
+    These are taken not to change while this process runs, and parsed once: a command composes its configuration several
+    times, a study each of its variants, and parsing is a third of a composition.
+    """
     from hydra.core.plugins import Plugins
     from hydra.plugins.config_source import ConfigSource
 
