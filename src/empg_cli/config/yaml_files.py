@@ -71,7 +71,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def guard_hydra(trusted: Path) -> None:
-    """From now on Hydra reads a file only after `read_mapping` has, but for those below the folder `trusted` and Hydra's.
+    """From now on Hydra reads a file only after `read_mapping` has; not its own files, nor those below `trusted`.
 
     These are taken not to change while this process runs, and parsed once: a command composes its configuration several
     times, a study each of its variants, and parsing is a third of a composition.
