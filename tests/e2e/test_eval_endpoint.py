@@ -247,8 +247,17 @@ def test_lost_episodes_are_counted_apart(empg: Empg, server: FakeServer) -> None
     assert sorted(row["status"] for row in rows) == ["env_error", *["step_limit"] * 3]
 
 
-def test_a_prompt_that_is_too_long_is_the_agents_failure(empg: Empg, server: FakeServer) -> None:
-    too_long = {"object": "error", "message": "This model's maximum context length is 512 tokens. However, ..."}
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 512 tokens. However, ...",
+        "'max_tokens' or 'max_completion_tokens' is too large: 512. This model's maximum context length is 2048 tokens "
+        "and your request has 1900 input tokens",
+        "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000 tokens.",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_the_agents_failure(empg: Empg, server: FakeServer, said: str) -> None:
+    too_long = {"object": "error", "message": said}
 
     def answer(request: Request) -> Reply:
         has_history = request.method == "POST" and len(request.json["messages"]) > 1

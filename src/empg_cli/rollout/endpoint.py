@@ -27,8 +27,10 @@ from empg_cli.types import Status
 
 MOST_LOST_IN_A_ROW: Final = 10
 """So many requests without an answer, and none with one between them: the server is gone."""
-_TOO_LONG: Final = re.compile(r"HTTP (400|413|422).*context[ _](length|size|window)", re.IGNORECASE | re.DOTALL)
-"""How OpenAI, vLLM, SGLang and llama.cpp say that a prompt does not fit."""
+_TOO_LONG: Final = re.compile(
+    r"HTTP (400|413|422).*(context[ _](length|size|window)|exceeds? the configured limit)", re.IGNORECASE | re.DOTALL
+)
+"""How OpenAI, vLLM, SGLang and llama.cpp say that a prompt does not fit, somewhere in what they answer."""
 
 
 class EndpointError(UserError):
@@ -166,7 +168,8 @@ class EndpointEngine:
             raise self._refused(error) from None
         except NoAnswerError as error:
             reason = self._without_key(str(error))
-            status = Status.CONTEXT_OVERFLOW if _TOO_LONG.search(reason) else Status.ENV_ERROR
+            said = error.said if isinstance(error, BadAnswerError) else ""
+            status = Status.CONTEXT_OVERFLOW if _TOO_LONG.search(f"{reason} {said}") else Status.ENV_ERROR
             raise _Lost(status, reason, somebody_answered=isinstance(error, BadAnswerError)) from None
         self.usage["answered"] += 1
         self.usage["prompt_tokens"] += reply.prompt_tokens

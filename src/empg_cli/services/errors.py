@@ -16,6 +16,14 @@ class NoAnswerError(ServiceError):
 class BadAnswerError(NoAnswerError):
     """Somebody answered, and asking again would bring the same: a refusal, or something that is no answer."""
 
+    def __init__(self, message: str, said: str = "") -> None:
+        """
+        Args:
+            said: all that came with a refusal, of which the message has the beginning.
+        """
+        super().__init__(message)
+        self.said = said
+
 
 class AccessDeniedError(ServiceError):
     """The service refused the credentials (HTTP 401 or 403); trying again cannot help."""

@@ -113,7 +113,7 @@ class Service:
                     if answer.status in (401, 403):
                         raise AccessDeniedError(f"{self.name} refused the request: {reason}; check its API key")
                     if answer.status not in RETRIED:
-                        raise BadAnswerError(f"{self.name}: {reason}")
+                        raise BadAnswerError(f"{self.name}: {reason}", answer.body.decode(errors="replace"))
             if attempt + 1 < self._attempts:
                 self.retries += 1
                 await asyncio.sleep(_wait(attempt, told))
@@ -130,7 +130,7 @@ class Service:
         try:
             yield
         except BadAnswerError as error:
-            raise BadAnswerError(f"{self.name}: {error}") from None
+            raise BadAnswerError(f"{self.name}: {error}", error.said) from None
 
     def _client(self, url: str) -> httpx.AsyncClient:
         """For an address, with the proxy that is on its way. Only we look into the environment: httpx would open every

@@ -49,17 +49,15 @@ class Action:
     """Length of the text up to and including the action; the rest is cut."""
 
 
+_Placed = tuple[int, Action]
+"""Where the action begins, and what it is."""
+
+
 def parse_action(text: str, form: ActionForm) -> Action | None:
     """The first complete action of a response; None when there is none."""
-    match form:
-        case "tag":
-            return _parse_tag(text)
-        case "react":
-            return _parse_react(text)
-        case "json":
-            return _parse_json(text)
-        case "any":
-            return _parse_tag(text) or _parse_json(text) or _parse_react(text)
+    readers = {"tag": _parse_tag, "json": _parse_json, "react": _parse_react}
+    found = [one for name, read in readers.items() if form in (name, "any") and (one := read(text))]
+    return min(found, key=lambda one: one[0])[1] if found else None
 
 
 def render_action(tool: ToolName, argument: str, form: ActionForm, thought: str = "") -> str:
@@ -87,6 +85,11 @@ def first_tag(text: str, tools: Sequence[ToolName] = _TOOLS) -> Action | None:
 
     Of each tool only the first opening tag matters: what closes a later one closes the first as well.
     """
+    found = _first_tag(text, tools)
+    return found[1] if found else None
+
+
+def _first_tag(text: str, tools: Sequence[ToolName] = _TOOLS) -> _Placed | None:
     found: list[tuple[int, Action]] = []
     for tool in tools:
         opening, closing = f"<{tool}>", f"</{tool}>"
@@ -95,7 +98,7 @@ def first_tag(text: str, tools: Sequence[ToolName] = _TOOLS) -> Action | None:
         if stop >= 0:
             argument = text[start + len(opening) : stop].strip()
             found.append((start, Action(tool, argument, stop + len(closing))))
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+    return min(found, key=lambda pair: pair[0]) if found else None
 
 
 def spans(text: str, opening: str, closing: str) -> Iterator[tuple[int, int]]:
@@ -117,11 +120,11 @@ def _blank_thoughts(text: str) -> str:
     return "".join(parts) + text[done:]
 
 
-def _parse_tag(text: str) -> Action | None:
-    return first_tag(_blank_thoughts(text))
+def _parse_tag(text: str) -> _Placed | None:
+    return _first_tag(_blank_thoughts(text))
 
 
-def _parse_react(text: str) -> Action | None:
+def _parse_react(text: str) -> _Placed | None:
     """Brackets may nest inside the argument, as in `search[Chlorine [element]]`."""
     visible = _blank_thoughts(text)
     closing: dict[int, int] | None = None
@@ -129,7 +132,7 @@ def _parse_react(text: str) -> Action | None:
         if closing is None:
             closing = _bracket_pairs(visible)
         if (stop := closing.get(match.end() - 1)) is not None:
-            return Action(_tool(match[1].lower()), visible[match.end() : stop].strip(), stop + 1)
+            return match.start(), Action(_tool(match[1].lower()), visible[match.end() : stop].strip(), stop + 1)
     return None
 
 
@@ -145,14 +148,15 @@ def _bracket_pairs(text: str) -> dict[int, int]:
     return pairs
 
 
-def _parse_json(text: str) -> Action | None:
+def _parse_json(text: str) -> _Placed | None:
     visible = _blank_thoughts(text)
     if "<tool_call>" not in visible:
         source = visible.strip()
-        return _tool_call(source, len(visible)) if source.startswith("{") and source.endswith("}") else None
+        is_object = source.startswith("{") and source.endswith("}")
+        return (0, action) if is_object and (action := _tool_call(source, len(visible))) else None
     for start, end in spans(visible, "<tool_call>", "</tool_call>"):
         if action := _tool_call(visible[start:end], end + len("</tool_call>")):
-            return action
+            return start, action
     return None
 
 

@@ -90,11 +90,14 @@ class PassageStore:
         return None
 
     def page(self, id_: str) -> Passage | None:
-        """The whole page that the passage belongs to: its title and the text of all its passages, one a line."""
+        """The whole page that the passage belongs to: its title and the text of all its passages, one a line. A passage
+        without a title is a page of its own."""
         row = self.row_of(id_)
         if row is None:
             return None
         hit = self[row]
+        if not hit.title:
+            return Passage(hit.id, hit.title, hit.text, hit.url)
         first = last = row
         while first > 0 and self[first - 1].title == hit.title:
             first -= 1

@@ -32,6 +32,22 @@ def test_tags(text: str, tool: str, argument: str) -> None:
     assert (action.tool, action.argument) == (tool, argument)
 
 
+@pytest.mark.parametrize(
+    ("text", "tool", "argument"),
+    [
+        ("search[first] and then <answer>late</answer>", "search", "first"),
+        ("<answer>first</answer> or search[late]", "answer", "first"),
+        (f"{CALL} or <answer>late</answer>", "search", "a b"),
+        (f"open[17], {CALL}", "open", "17"),
+        ("<search> search[inside] </search>", "search", "search[inside]"),
+        ("search[never closed <answer>b</answer>", "answer", "b"),
+    ],
+)
+def test_of_several_forms_what_begins_first_is_the_action(text: str, tool: str, argument: str) -> None:
+    action = parse_action(text, "any")
+    assert action is not None and (action.tool, action.argument) == (tool, argument)
+
+
 def test_the_text_after_the_action_is_cut() -> None:
     text = "<think>x</think>\n<search>a</search> and so on <answer>b</answer>"
     action = parse_action(text, "tag")

@@ -15,7 +15,7 @@ from empg_cli.benchmarks.base import DataError
 from empg_cli.benchmarks.deepsearch.benchmark import DeepSearchBenchmark
 from empg_cli.benchmarks.deepsearch.corpus import Passage, write_corpus
 from empg_cli.benchmarks.deepsearch.index import build_index
-from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus
+from empg_cli.benchmarks.deepsearch.official.corpora import read_corpus, split_contents
 from empg_cli.benchmarks.deepsearch.official.questions import load_folder, load_questions
 from empg_cli.benchmarks.deepsearch.retrieval.base import Runner
 from empg_cli.benchmarks.deepsearch.search import open_index
@@ -112,6 +112,27 @@ def test_verl_and_deepresearcher_rows(tmp_path: Path, form: str) -> None:
             write_lines(path, [row])
         found += facts(path)
     assert found == expected
+
+
+@pytest.mark.parametrize("key", ["id", "_id", "index"])
+def test_ids_may_count_from_nought(tmp_path: Path, key: str) -> None:
+    rows = [{"question": f"who {n}?", "golden_answers": ["Ann"]} for n in range(3)]
+    for number, row in enumerate(rows):
+        row |= {"extra_info": {key: number}} if key == "index" else {key: number}
+    assert [one[0] for one in facts(write_lines(tmp_path / "test.jsonl", rows))] == ["test/x/0", "test/x/1", "test/x/2"]
+
+
+def test_a_title_keeps_its_own_quotes() -> None:
+    assert split_contents('"Plain"\ntext') == ("Plain", "text")
+    assert split_contents('""Heroes" (David Bowie album)"\ntext') == ('"Heroes" (David Bowie album)', "text")
+    assert split_contents('Bare "quotes"\ntext') == ('Bare "quotes"', "text")
+    assert split_contents('"\ntext') == ('"', "text")
+
+
+def test_a_passage_without_a_title_is_a_page_of_its_own(tmp_path: Path) -> None:
+    passages = [Passage(str(n), "" if n < 3 else "T", f"text {n}") for n in range(5)]
+    store = write_corpus(passages, tmp_path / "corpus")
+    assert [page.text for n in "014" if (page := store.page(n))] == ["text 0", "text 1", "text 3\ntext 4"]
 
 
 def test_a_folder_of_data_sets(tmp_path: Path) -> None:

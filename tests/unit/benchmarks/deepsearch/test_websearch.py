@@ -228,15 +228,33 @@ def test_reader_opens_pages_and_blocked_hosts_are_closed(fake_server: Callable[.
 
     async def play() -> tuple[list[list[Hit]], list[Hit | None]]:
         found = await retriever.search(["x"], 3)
-        ids = ["http://site0.org/x", "https://www.bad.org/x", "17", "file:///etc/passwd"]
+        hidden = ["https://www.bad.org/x", "https://bad.org./x", f"{server.url}/read/https://bad.org/x"]
+        ids = ["http://site0.org/x", *hidden, "17", "file:///etc/passwd"]
         return found, [await retriever.open(id_) for id_ in ids]
 
     found, pages = asyncio.run(play())
     assert [hit.url for hit in found[0]] == ["http://site0.org/x", "http://site2.org/x"]
     assert pages[0] is not None
     assert (pages[0].title, pages[0].text) == ("Page", "# Page\nText")
-    assert pages[1:] == [None, None, None]
+    assert pages[1:] == [None] * 5
     assert len(server.requests) == 2
+
+
+def test_addresses_that_differ_in_case_are_other_pages(
+    fake_server: Callable[..., Any], reply: Any, tmp_path: Path
+) -> None:
+    server = fake_server(web(reply))
+    keys = {"reader": "jina", "reader_url": f"{server.url}/read", "mode": "record", "cache": str(tmp_path / "cache")}
+    retriever = WebRetriever(settings("serper", server.url, **keys))
+
+    async def play() -> list[str]:
+        pages = [await retriever.open(f"http://site0.org/{name}") for name in ("US", "Us", "US")]
+        await retriever.search(["What  is it"], 1)
+        await retriever.search(["what is it"], 1)
+        return [page.url for page in pages if page]
+
+    assert asyncio.run(play()) == ["http://site0.org/US", "http://site0.org/Us", "http://site0.org/US"]
+    assert len(server.requests) == 3
 
 
 def test_settings_refuse_what_is_not_read() -> None:

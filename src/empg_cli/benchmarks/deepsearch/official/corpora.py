@@ -32,7 +32,10 @@ def read_corpus(path: Path) -> Iterator[Passage]:
 def split_contents(contents: str) -> tuple[str, str]:
     """Title and text of wiki-18's `contents`: the title is the first line, in quotes."""
     title, _, text = contents.partition("\n")
-    return title.strip().strip('"'), text.strip()
+    title = title.strip()
+    if len(title) > 1 and title[0] == title[-1] == '"':  # this pair alone: a title may end in a quotation
+        title = title[1:-1]
+    return title, text.strip()
 
 
 def _title_and_text(row: Row) -> tuple[str, str]:

@@ -151,5 +151,6 @@ def _said(value: Any) -> str:
 
 def _row_id(row: Row, number: int) -> str:
     extra = row.get("extra_info") or {}
-    found = row.get("_id") or row.get("id") or extra.get("index") or number
+    given = (row.get("_id"), row.get("id"), extra.get("index"))
+    found = next((value for value in given if value not in (None, "")), number)
     return str(found) if isinstance(found, int) else plain_text(found, "the id")

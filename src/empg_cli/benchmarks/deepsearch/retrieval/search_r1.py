@@ -117,5 +117,5 @@ def _hit(item: dict[str, Any]) -> Hit:
     """A scored document, or the bare document that servers send with return_scores=false."""
     document = item.get("document", item)
     title, text = split_contents(document["contents"])
-    url = str(document.get("url") or "")
-    return Hit(str(document.get("id") or url), title, text, float(item.get("score") or 0.0), url)
+    url, id_ = str(document.get("url") or ""), document.get("id")
+    return Hit(url if id_ in (None, "") else str(id_), title, text, float(item.get("score") or 0.0), url)

@@ -94,14 +94,15 @@ class Asker:
             raise BadAnswerError(f"{self._provider.name}: {error}") from None
 
     def _key(self, query: str, count: int) -> str:
-        """Case and spaces of a query do not matter."""
-        normal = [self._provider.name, " ".join(query.split()).lower(), count]
+        """Case and spaces of a query do not matter, those of an address do."""
+        asked = query if self._provider.takes_addresses else " ".join(query.split()).lower()
+        normal = [self._provider.name, asked, count]
         return hashlib.sha256(json.dumps(normal).encode()).hexdigest()
 
 
 def host_of(url: str) -> str:
     try:
-        return httpx.URL(url).host.lower()
+        return httpx.URL(url).host.lower().rstrip(".")  # with the dot it is the same host
     except (httpx.InvalidURL, TypeError, ValueError):
         return ""
 

@@ -28,6 +28,11 @@ class Provider(Protocol):
     @property
     def max_results(self) -> int: ...
 
+    @property
+    def takes_addresses(self) -> bool:
+        """What is asked for is a page, by its URL, and no query in words."""
+        ...
+
     def request(self, query: str, count: int) -> Request: ...
 
     def parse(self, body: Any) -> list[Hit]:
@@ -52,6 +57,7 @@ class Serper:
     base_url: str
     name: str = "serper"
     max_results: int = 100
+    takes_addresses: bool = False
 
     def request(self, query: str, count: int) -> Request:
         headers = {"X-API-KEY": self.key or ""}
@@ -71,6 +77,7 @@ class Tavily:
     base_url: str
     name: str = "tavily"
     max_results: int = 20
+    takes_addresses: bool = False
 
     def request(self, query: str, count: int) -> Request:
         headers = {"Authorization": f"Bearer {self.key or ''}"}
@@ -91,6 +98,7 @@ class Brave:
     base_url: str
     name: str = "brave"
     max_results: int = 20
+    takes_addresses: bool = False
 
     def request(self, query: str, count: int) -> Request:
         headers = {"X-Subscription-Token": self.key or "", "Accept": "application/json"}
@@ -112,6 +120,7 @@ class SearxNG:
     base_url: str
     name: str = "searxng"
     max_results: int = 100
+    takes_addresses: bool = False
 
     def request(self, query: str, count: int) -> Request:
         return Request("GET", f"{self.base_url}/search", params={"q": query, "format": "json"})
@@ -130,6 +139,7 @@ class JinaReader:
     base_url: str
     name: str = "jina"
     max_results: int = 1
+    takes_addresses: bool = True
 
     def request(self, query: str, count: int) -> Request:
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})

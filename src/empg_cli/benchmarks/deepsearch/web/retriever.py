@@ -25,7 +25,8 @@ class WebRetriever:
         self.budget = Budget(settings.max_calls, settings.usd_per_call)
         self.searches = self._asker(provider)
         self.pages = self._asker(reader) if reader else None
-        self._blocked = tuple(domain.lower().lstrip(".") for domain in settings.blocked_domains)
+        own = [host_of(reader.base_url)] if reader else []  # through the reader's own address all others could be read
+        self._blocked = (*own, *(domain.lower().strip(".") for domain in settings.blocked_domains))
 
     async def search(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
         return list(await asyncio.gather(*(self._search(query, top_k) for query in queries)))
