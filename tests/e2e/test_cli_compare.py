@@ -62,6 +62,24 @@ def test_what_is_not_comparable_is_refused(empg: Empg, tmp_path: Path, changes: 
     assert answer in empg("eval", "--compare", a, b, code=2).stderr
 
 
+def test_a_recording_and_its_replay_are_the_same_data(empg: Empg, tmp_path: Path) -> None:
+    """And so is an index that is served at another place. Another engine, or another index, is not."""
+    web = {"engine": "serper", "mode": "record", "recorded_answers": 3}
+    served = {"engine": "http", "urls": ["http://127.0.0.1:1"], "index": {"digest": "d1"}}
+    for number, (before, now, alike) in enumerate([
+        (web, {**web, "mode": "replay", "recorded_answers": 9}, True),
+        (web, {**web, "engine": "brave"}, False),
+        (served, {**served, "urls": ["http://127.0.0.1:2"]}, True),
+        (served, {**served, "index": {"digest": "d2"}}, False),
+        ({**served, "index": {}}, {**served, "index": {}, "urls": ["http://127.0.0.1:2"]}, False),
+    ]):  # fmt: skip
+        a, b = (
+            evaluation(tmp_path / f"{number}{name}", "+-", data={**DATA, "retrieval": part})
+            for name, part in (("a", before), ("b", now))
+        )
+        empg("eval", "--compare", a, b, code=0 if alike else 2)
+
+
 def test_only_the_total_may_be_bold(empg: Empg, tmp_path: Path) -> None:
     a, b = evaluation(tmp_path / "a", "----" * 6), evaluation(tmp_path / "b", "++++" * 6)
     stars = [line.split()[0] for line in empg("eval", "--compare", a, b).stdout.splitlines() if "*" in line]

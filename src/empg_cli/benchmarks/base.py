@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ class StepResult:
         JSON, and its `bool_` is no number to `numbers.Real`."""
         for name, kind in (("reward", float), ("done", bool), ("success", bool), ("score", float), ("valid", bool)):
             object.__setattr__(self, name, kind(getattr(self, name)))
+        for name in ("reward", "score"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"the {name} of a step must be a finite number, got {getattr(self, name)}")
         object.__setattr__(self, "info", {key: _plain(value) for key, value in self.info.items()})
 
 

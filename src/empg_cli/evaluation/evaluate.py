@@ -20,7 +20,7 @@ from empg_cli.rollout.collect import collect, refuse_if_nothing_fits
 from empg_cli.rollout.engine import Engine
 from empg_cli.rollout.episode import episode_rules
 from empg_cli.rollout.masking import refuse_if_broken
-from empg_cli.rollout.outcomes import mean_info, reported_numbers
+from empg_cli.rollout.outcomes import end_of, mean_info, reported_numbers
 from empg_cli.rollout.stepping import end_unscored
 from empg_cli.runs.evaluations import Evaluation, Success
 from empg_cli.services.tally import FailedCalls
@@ -104,7 +104,8 @@ def evaluate_expert(
     trajectories = []
     said: set[str] = set()
     for number, task in enumerate(tasks):
-        trajectories.append(_play_expert(benchmark, task, number, random.Random(f"expert/{seed}/{number}"), said))
+        rng = random.Random(f"expert/{seed}/{number}")
+        trajectories.append(_play_expert(benchmark, task, number, rng, said, max_steps=settings.max_steps))
         if progress:
             progress(number + 1, len(tasks))
         if (number + 1) % TASKS_AT_ONCE == 0 or number + 1 == len(tasks):
@@ -112,7 +113,9 @@ def evaluate_expert(
     return summarise(trajectories, benchmark=benchmark.name, split=settings.split, temperature=0.0)
 
 
-def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Random, said: set[str]) -> Trajectory:
+def _play_expert(
+    benchmark: Benchmark, task: Task, number: int, rng: random.Random, said: set[str], *, max_steps: int
+) -> Trajectory:
     """said: failures that the log has already."""
     trajectory = Trajectory(task, group=number, index=0, status=Status.FAILED)
     try:
@@ -124,9 +127,8 @@ def _play_expert(benchmark: Benchmark, task: Task, number: int, rng: random.Rand
             shown = result.text
             step.admissible, step.reward, step.score = result.valid, result.reward, result.score
             trajectory.info = reported_numbers(result.info)
-            if result.done:
-                trajectory.success, trajectory.score = result.success, result.score
-                trajectory.status = Status.SUCCESS if result.success else Status.STEP_LIMIT
+            if (end := end_of(result, steps=len(trajectory.steps), max_steps=max_steps)) is not None:
+                trajectory.success, trajectory.score, trajectory.status = result.success, result.score, end
                 break
     except EnvironmentFailed as failed:
         end_unscored(trajectory, failed, said)

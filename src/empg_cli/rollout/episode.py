@@ -14,7 +14,7 @@ from empg_cli.config.node import BenchmarkNode as BenchmarkConfig
 from empg_cli.config.rollout import Rollout
 from empg_cli.pulse import beat
 from empg_cli.rollout.engine import Completion, Engine, NoCompletion, Sampling
-from empg_cli.rollout.outcomes import reported_numbers
+from empg_cli.rollout.outcomes import end_of, reported_numbers
 from empg_cli.rollout.stepping import Stepper
 from empg_cli.signals import obey
 from empg_cli.types import Status, Step, Trajectory
@@ -92,9 +92,8 @@ async def play(
             beat()
             settle(step, result, rules)
             trajectory.info = reported_numbers(result.info)
-            if result.done:
-                trajectory.score, trajectory.success = result.score, result.success
-                trajectory.status = _end(trajectory, rules)
+            if (end := end_of(result, steps=len(trajectory.steps), max_steps=rules.max_steps)) is not None:
+                trajectory.score, trajectory.success, trajectory.status = result.score, result.success, end
                 return
             observation = Observation(result.text, result.actions)
             past += [*prompt, *response] if rules.append_only else []
@@ -128,9 +127,3 @@ def settle(step: Step, result: StepResult, rules: EpisodeRules) -> None:
     invalid = not step.well_formed or (rules.penalise_refused and not result.valid)
     step.penalty = rules.invalid_action_penalty if invalid else 0.0
     step.reward = result.reward - step.penalty
-
-
-def _end(trajectory: Trajectory, rules: EpisodeRules) -> Status:
-    if trajectory.success:
-        return Status.SUCCESS
-    return Status.STEP_LIMIT if len(trajectory.steps) >= rules.max_steps else Status.FAILED

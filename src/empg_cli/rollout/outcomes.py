@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+from empg_cli.benchmarks.base import StepResult
 from empg_cli.types import Status, Trajectory
 
 
@@ -52,9 +54,22 @@ def describe_batch(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     }
 
 
+def end_of(result: StepResult, *, steps: int, max_steps: int) -> Status | None:
+    """How this step, the last of so many, ends its episode; None = it goes on. An environment that says nothing after
+    `max_steps` is ended there: one of a user's that never ends would play for ever."""
+    if not result.done:
+        return Status.STEP_LIMIT if steps >= max_steps else None
+    if result.success:
+        return Status.SUCCESS
+    at_limit = steps >= max_steps if result.at_limit is None else result.at_limit
+    return Status.STEP_LIMIT if at_limit else Status.FAILED
+
+
 def reported_numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers that an environment reports in `StepResult.info`; yes and no count as 1 and 0."""
-    return {name: float(value) for name, value in info.items() if isinstance(value, Real)}
+    """The numbers that an environment reports in `StepResult.info`; yes and no count as 1 and 0, NaN and infinity are
+    no numbers."""
+    found = {name: float(value) for name, value in info.items() if isinstance(value, Real)}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def mean_info(trajectories: Sequence[Trajectory]) -> dict[str, float]:

@@ -66,13 +66,13 @@ def download(
         OSError: the disk refuses; the part stays. FileExistsError: `target` is there.
     """
     with Part.of(target, url, is_checked=sha256 is not None) as part:
-        failures = 0
+        failures, most = 0, part.size
         while not part.is_whole:
-            before = part.size
             try:
                 _receive(url, part, size, progress, timeout_s)
             except (_Again, httpx.TransportError) as error:
-                failures = 1 if part.size > before else failures + 1
+                failures = 1 if part.size > most else failures + 1  # what has come before is no progress
+                most = max(most, part.size)
                 reason = printable(str(error)) or type(error).__name__
                 if failures >= attempts:
                     raise NoAnswerError(f"{_host(url)}: {reason}, tried {attempts} times") from None
@@ -168,7 +168,7 @@ def _ask(client: httpx.Client, place: str, headers: dict[str, str]) -> httpx.Res
 def _is_the_rest(answer: httpx.Response, part: Part) -> bool:
     told = _FROM.fullmatch(answer.headers.get("content-range", "").strip())
     is_same = _validator(answer) in (None, part.validator)
-    return told is not None and is_same and (int(told[1]), int(told[2])) == (part.size, part.total)
+    return told is not None and is_same and int(told[1]) == part.size and part.total in (None, int(told[2]))
 
 
 def _validator(answer: httpx.Response) -> str | None:

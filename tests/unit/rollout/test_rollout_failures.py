@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from empg_cli.evaluation.evaluate import evaluate_expert, summarise
 from empg_cli.learner.demonstrations import demonstrations
 from empg_cli.model.tiny import word_tokenizer
 from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken, count_masked
-from empg_cli.rollout.outcomes import reported_numbers
+from empg_cli.rollout.outcomes import end_of, reported_numbers
 from empg_cli.services.errors import NoAnswerError
 from empg_cli.types import Status, Task
 from tests.support.scripted import scripted_rollout
@@ -51,6 +52,21 @@ def make(task: Task) -> FragileEnv:
     if task.data and task.data[0] == -1:
         raise task.data[1]
     return FragileEnv(task)
+
+
+class EndlessEnv(FragileEnv):
+    def step(self, action: str) -> StepResult:
+        return StepResult("Nothing happens.", ("look",), 0.0, False, False, 0.0, True)
+
+
+def play_endless(answers: int) -> Any:
+    codec = CompactCodec(word_tokenizer(vocabulary()))
+    return scripted_rollout(
+        SimpleNamespace(make_env=EndlessEnv),
+        lambda: Agent(AlfworldCompact(), codec, context="transcript", history=0),
+        [Task("t0", "look", "train", None)],
+        [["look"] * answers],
+    )
 
 
 def play(*broken: tuple[int, Exception] | None) -> Any:
@@ -93,6 +109,38 @@ def test_a_broken_environment_ends_its_own_episode(caplog: pytest.LogCaptureFixt
 def test_reported_numbers() -> None:
     found = reported_numbers({"em": 1.0, "searches": 2, "well_formed": True, "answer": "7", "none": None, "t": (1,)})
     assert found == {"em": 1.0, "searches": 2.0, "well_formed": 1.0}
+    assert reported_numbers({"mean": math.nan, "most": math.inf, "least": -1}) == {"least": -1.0}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_reward_or_score_that_is_no_number_is_the_environments_fault(number: float) -> None:
+    with pytest.raises(ValueError, match="the reward of a step must be a finite number"):
+        StepResult("", (), number, False, False, 0.0, True)
+    with pytest.raises(ValueError, match="the score of a step must be a finite number"):
+        StepResult("", (), 0.0, False, False, number, True)
+
+
+@pytest.mark.parametrize(
+    ("done", "success", "at_limit", "steps", "end"),
+    [
+        (False, False, None, 2, None),
+        (False, False, None, 3, Status.STEP_LIMIT),  # the environment does not say that it ends, and would go on
+        (True, True, None, 3, Status.SUCCESS),
+        (True, False, None, 2, Status.FAILED),
+        (True, False, None, 3, Status.STEP_LIMIT),  # by the count, as well as that can be told
+        (True, False, False, 3, Status.FAILED),  # a wrong purchase with the last step
+        (True, False, True, 2, Status.STEP_LIMIT),
+    ],
+)
+def test_how_an_episode_ends(done: bool, success: bool, at_limit: bool | None, steps: int, end: Status | None) -> None:
+    result = StepResult("", (), 0.0, done, success, 0.0, True, at_limit=at_limit)
+    assert end_of(result, steps=steps, max_steps=3) == end
+
+
+def test_an_environment_that_never_ends_is_ended() -> None:
+    """The limit of `scripted_rollout` is 6 steps; nothing more is asked for."""
+    (trajectory,) = play_endless(9)
+    assert (trajectory.status, len(trajectory.steps)) == (Status.STEP_LIMIT, 6)
 
 
 def test_a_task_whose_environment_cannot_be_made_ends_its_own_episode(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +196,7 @@ class Outside:
 
 
 def test_the_expert_is_judged_on_what_can_be_played() -> None:
-    settings: Any = SimpleNamespace(split="train", eval_tasks=None)
+    settings: Any = SimpleNamespace(split="train", eval_tasks=None, max_steps=6)
     evaluation = evaluate_expert(Outside(), settings, seed=0)  # type: ignore[arg-type]
     errors = {t.task.task_id: t.error for t in evaluation.trajectories if not t.is_scored}
     assert errors == {

@@ -46,6 +46,12 @@ def there(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
 
 
+def cut_in_chunks() -> Reply:
+    """An answer that does not tell its size, and whose line is cut in the middle of its chunks."""
+    body = b"186a0\r\n" + CONTENT[:100_000] + b"\r\n"
+    return Reply(body, 200, {"ETag": '"one"', "Transfer-Encoding": "chunked"}, says_length=False)
+
+
 def stopped_at(bytes_: int) -> Callable[[int, int | None], None]:
     def progress(done: int, total: int | None) -> None:
         if done >= bytes_:
@@ -73,6 +79,23 @@ def test_a_cut_line_is_gone_on_with(serve: Serve, tmp_path: Path, etag: str | No
     starts = [int(request.headers.get("range", "bytes=0-")[6:-1]) for request in server.requests]
     assert starts[0] == 0 and 0 < starts[1] < starts[2] <= 150_000
     assert [request.headers.get("if-range") for request in server.requests] == [None, etag, etag]
+
+
+def test_a_rest_of_a_file_whose_size_nobody_told_is_taken(serve: Serve, tmp_path: Path) -> None:
+    server = serve(FileServer(CONTENT))
+    server.script = [cut_in_chunks()]
+    assert download(server.url, tmp_path / "file") == SHA
+    assert len(server.requests) == 2
+
+
+def test_bytes_that_came_before_are_no_progress(serve: Serve, tmp_path: Path) -> None:
+    """Each rest is another file's, so all begins anew, and not for ever."""
+    server = serve(FileServer(CONTENT))
+    other = Reply(OTHER[1:], 206, {"ETag": '"two"', "Content-Range": "bytes 1-299999/300000"})
+    server.script = [cut_in_chunks(), other] * 20
+    with pytest.raises(NoAnswerError, match="tried 4 times"):
+        download(server.url, tmp_path / "file")
+    assert len(server.requests) == 4
 
 
 def test_ctrl_c_keeps_the_part_and_the_next_call_asks_for_the_rest(serve: Serve, tmp_path: Path) -> None:
