@@ -123,6 +123,16 @@ class Model(Node):
 # --- commands --------------------------------------------------------------------------
 
 
+def _refuse_blind_wordings(model: Model, benchmark: Benchmark, rollout: Rollout) -> None:
+    """The tiny agents of WebShop and Deep Search keep in mind what their own actions have done."""
+    is_stateful = model.prompt == "compact" and benchmark.name in ("webshop", "deepsearch")
+    if is_stateful and rollout.context == "window" and not rollout.history:
+        raise ValueError(
+            f"rollout.history (0) must be at least 1 when model.prompt=compact and benchmark={benchmark.name}: the "
+            "prompt follows from the last action too"
+        )
+
+
 class TrainConfig(Node):
     seed: NonNegativeInt
     """Of everything random: weights, tasks, sampling. The same seed gives the same numbers on a CPU."""
@@ -138,6 +148,11 @@ class TrainConfig(Node):
     trainer: Trainer
     logger: Logger
     dist: Annotated[Dist, Field(discriminator="launch")]
+
+    @model_validator(mode="after")
+    def wordings_see_the_last_action(self) -> TrainConfig:
+        _refuse_blind_wordings(self.model, self.benchmark, self.rollout)
+        return self
 
     @model_validator(mode="after")
     def sequence_ratio_sees_whole_trajectories(self) -> TrainConfig:
@@ -235,6 +250,11 @@ class EvalConfig(Node):
     rollout: Rollout
     trainer: Trainer
     logger: Logger
+
+    @model_validator(mode="after")
+    def wordings_see_the_last_action(self) -> EvalConfig:
+        _refuse_blind_wordings(self.model, self.benchmark, self.rollout)
+        return self
 
     @model_validator(mode="after")
     def evaluations_open_no_sinks(self) -> EvalConfig:

@@ -51,6 +51,11 @@ def problem(*overrides: str) -> Problem:
         ("algo.credit.kind=emgp", "algo.credit.kind", "did you mean empg?"),
         ("rollout.history=2", "rollout.history", "is not read when context=transcript"),
         (
+            "experiment=webshop rollout=window rollout.history=0",
+            "rollout.history",
+            "must be at least 1 when model.prompt=compact and benchmark=webshop",
+        ),
+        (
             "rollout.max_new_tokens=5000 rollout.max_context_tokens=2048",
             "rollout.max_new_tokens",
             "must be below max_context_tokens (2048) (got 5000)",
