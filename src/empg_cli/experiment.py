@@ -161,6 +161,9 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         ranks.obey()
         budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
         progress = observer.progress("rollout")
+        if cfg.rollout.max_staleness and cfg.algo.loss.importance_cap is None and ranks.is_first:
+            log.warning("rollout.max_staleness=%d: samples of earlier policies count as if today's had drawn them; "
+                        "algo.loss.importance_cap=2 weighs them", cfg.rollout.max_staleness)  # fmt: skip
         source = stack.enter_context(open_source(cfg, engine, benchmark, make_agent, progress, ranks))
         experiment = Experiment(
             source=source,

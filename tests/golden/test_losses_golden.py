@@ -88,6 +88,18 @@ def test_gspo_gradient_is_that_of_its_ratio(length_normalised, slope):
     close(logprob_ST.grad, [[-slope, -slope], [-slope, 0.0]])
 
 
+@pytest.mark.parametrize(("sum_of_logs", "has_gradient"), [(19.0, True), (21.0, False), (-21.0, False)])
+def test_a_sequence_ratio_that_was_cut_passes_on_no_gradient(sum_of_logs, has_gradient):
+    """exp(20) = 5e8 would be the whole step; with a negative advantage nothing else bounds it."""
+    logprob_ST = torch.full((1, 2), sum_of_logs / 2, requires_grad=True)
+    mask_ST = torch.ones(1, 2, dtype=torch.long)
+    sequence_surrogate(
+        logprob_ST, torch.zeros(1, 2), torch.tensor([-1.0]), mask_ST, clip_low=0.2, clip_high=0.2,
+        length_normalised=False, num_tokens=2,
+    ).loss.backward()  # fmt: skip
+    assert bool(logprob_ST.grad.abs().max() > 0) is has_gradient
+
+
 def test_gspo_shares_one_ratio():
     # first step: exp(mean(log 1.5, log .5)) = sqrt(.75) = .866025; second: 1. Weights of `step`: 1/4, 1/4, 1/2
     weight_ST = token_weights(MASK_ST, torch.tensor([0, 0]), "step")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
 from typing import Any
 
 import numpy as np
@@ -238,3 +241,29 @@ def test_models_that_the_plan_cannot_serve_are_padded(kind: str) -> None:
     policy = Policy(network, None, torch.device("cpu"))
     assert not policy.packs_rows
     assert policy.reading([np.array([1, 2, 3]), np.array([1])], np.array([0]), np.array([2])).ids_BT.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "has_it"),
+    [
+        ("query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None", False),
+        (
+            "query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)",
+            False,
+        ),
+        ("query, key, value, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False", True),
+    ],
+)
+def test_a_kernel_that_does_not_take_what_we_ask_for_is_none(
+    parameters: str, has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signatures of torch 2.10, 2.11 and 2.12: rows are then read padded."""
+    scope: dict[str, Any] = {}
+    exec(f"def varlen_attn({parameters}): ...", scope)
+    module = types.ModuleType("torch.nn.attention.varlen")
+    module.varlen_attn = scope["varlen_attn"]  # type: ignore[attr-defined]
+    module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert packed_attention._has_kernel() is has_it
+    monkeypatch.setattr(packed_attention, "find_spec", lambda name: None)
+    assert not packed_attention._has_kernel()

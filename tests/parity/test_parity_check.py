@@ -18,7 +18,7 @@ from empg_cli.loop import train
 from empg_cli.model import decoder
 from empg_cli.model.attention import POLICY_ATTENTION, use_policy_attention
 from empg_cli.model.head import Head
-from empg_cli.model.loading import ModelError, load_folder, packaged_agent
+from empg_cli.model.loading import ModelError, load_folder, packaged_agent, without_dropout
 from empg_cli.model.policy import Policy
 from empg_cli.rollout import parity
 from empg_cli.rollout.parity import check_parity
@@ -93,6 +93,21 @@ def test_a_model_that_cannot_be_read_is_refused_with_its_reason(name: str) -> No
 def prepared_and_checked(network: Any) -> None:
     use_policy_attention(network)
     check_parity(Policy(network, None, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "starcoder2", "granite"])
+def test_a_model_with_dropout_learns_without_and_keeps_its_config(name: str) -> None:
+    keys = {"attention_dropout": 0.5} | {
+        "gpt2": {"attn_pdrop": 0.5, "embd_pdrop": 0.5, "resid_pdrop": 0.5, "n_layer": 2, "n_head": 4, "n_embd": 32},
+        "starcoder2": {"residual_dropout": 0.5, "embedding_dropout": 0.5},
+        "granite": {},
+    }[name]
+    network = network_of(name, keys)
+    with pytest.raises(ModelError, match="of the passes of training differ from the model's own"):
+        prepared_and_checked(network)
+    without_dropout(network)
+    prepared_and_checked(network)
+    assert network.config.attention_dropout == 0.5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -124,7 +127,16 @@ def test_minibatches_are_whole_trajectories_and_cover_everything_once() -> None:
     parts = list(minibatches(batch, 4, torch.tensor([3, 0, 5, 1, 4, 2])))
     assert sorted(torch.cat(parts).tolist()) == list(range(batch.num_steps))
     owners = [set(batch.trajectory_S[part].tolist()) for part in parts]
-    assert owners == [{3, 0}, {5, 1}, {4, 2}]
+    assert owners == [{3, 0}, {5, 1}, {4}, {2}]
+
+
+@pytest.mark.parametrize(("trajectories", "count", "sizes"), [
+    (128, 16, [8] * 16), (113, 16, [8] + [7] * 15), (17, 16, [2] + [1] * 15), (3, 4, [1] * 3), (1, 1, [1]), (0, 2, []),
+])  # fmt: skip
+def test_minibatches_are_as_many_as_asked_for_and_alike(trajectories: int, count: int, sizes: list[int]) -> None:
+    """A step of one trajectory would weigh it eight times as much as the others."""
+    batch: Any = SimpleNamespace(trajectory_S=torch.arange(trajectories))
+    assert [len(part) for part in minibatches(batch, count, torch.arange(trajectories))] == sizes
 
 
 def test_both_contexts_give_the_same_steps() -> None:

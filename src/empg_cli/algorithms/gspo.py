@@ -44,11 +44,14 @@ def sequence_surrogate(
         total_S = total_S.new_zeros(len(ids)).index_add_(0, index_S, total_S)[index_S]
         length_S = length_S.new_zeros(len(ids)).index_add_(0, index_S, length_S)[index_S]
     length_S = length_S.clamp_min(1)
-    log_ratio_S = (total_S / length_S if length_normalised else total_S).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    log_ratio_S = total_S / length_S if length_normalised else total_S
+    is_within_S = log_ratio_S.abs() <= MAX_LOG_RATIO
+    log_ratio_S = log_ratio_S.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     # The value is s for every token. Each token passes on 1/length of the gradient of a normalised ratio through its
     # own weight; the ratio of the sums has the full gradient in every token, hence the factor.
     slope_S1 = (torch.ones_like(total_S) if length_normalised else length_S)[:, None]
-    own_ST = torch.where(mask_ST.bool(), logprob_ST - logprob_ST.detach(), 0.0)
+    # A ratio that was cut passes on none.
+    own_ST = torch.where(mask_ST.bool() & is_within_S[:, None], logprob_ST - logprob_ST.detach(), 0.0)
     ratio_ST = torch.exp(log_ratio_S)[:, None] * torch.exp(slope_S1 * own_ST)
     return ppo_objective(
         ratio_ST,

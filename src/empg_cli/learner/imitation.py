@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from empg_cli.errors import UserError
 from empg_cli.learner.buckets import length_groups
 from empg_cli.learner.course import Course
 from empg_cli.learner.demonstrations import ImitationRow, Lessons
@@ -22,6 +23,10 @@ WARMUP_SHARE = 0.1
 FINAL_LR_FRACTION = 0.1
 TOKENS_PER_MICROBATCH = 2048
 """Padded tokens in one forward pass, at most; changes speed and memory only."""
+
+
+class NotFinite(UserError):  # noqa: N818 (a sentence for the user)
+    """A gradient of NaN or infinity."""
 
 
 def imitate(
@@ -47,6 +52,7 @@ def imitate(
     Raises:
         ExpertFails: the expert has nothing to show.
         ServerDown: too many of the benchmark's servers' calls stayed without an answer.
+        NotFinite: a gradient was none; the weights are those of before this step.
     """
     optimizer = adamw(policy, kind, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
     done = course.restore(policy, optimizer) if course else 0
@@ -58,7 +64,12 @@ def imitate(
                 for group in optimizer.param_groups:
                     group["lr"] = lr * learning_rate_factor(done, lessons.steps)
                 loss = accumulate_imitation_gradient(policy, rows, budget)
-                torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+                norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0))
+                if not math.isfinite(norm):
+                    raise NotFinite(
+                        f"step {done + 1} of the warm start gave NaN or infinity, and no weights to go on with: "
+                        "take a lower trainer.warm_start.lr, or model.dtype=float32"
+                    )
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 done += 1

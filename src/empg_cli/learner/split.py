@@ -19,8 +19,9 @@ Part = tuple[list[int], Tensor]
 
 
 def minibatches(batch: Batch, count: int, order_N: Tensor) -> Iterator[Tensor]:
-    """Split the steps into `count` parts of whole trajectories, taken in the order given: long [s] each."""
-    for part_N in order_N.chunk(count):
+    """Split the steps into `count` parts of whole trajectories, taken in the order given: long [s] each. Parts differ
+    by one trajectory at most, also where episodes that count nowhere leave a number that `count` does not divide."""
+    for part_N in order_N.tensor_split(max(1, min(count, len(order_N)))):
         steps_S = torch.isin(batch.trajectory_S, part_N).nonzero()[:, 0]
         if len(steps_S):
             yield steps_S

@@ -223,6 +223,7 @@ def _policy(network: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
     except UserError as error:
         raise ModelError(f"{error}; choose another model") from error
     fuse_norms(network)
+    without_dropout(network)
     network = network.to(device).eval()
     for parameter in network.parameters():
         # Weights mapped from a safetensors file begin at any byte, and a CPU's product with a single row then rounds
@@ -233,6 +234,21 @@ def _policy(network: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
         return Policy(network, tokenizer, device)
     masters = MasterWeights(network, dtype)
     return Policy(masters.computing, tokenizer, device, masters)
+
+
+def without_dropout(network: torch.nn.Module) -> None:
+    """Of modules and of the numbers that attention reads.
+
+    With it the policy that learns is not the one that has sampled, even before the first step, the gradient depends on
+    how a batch is split, and a resume draws other numbers. The model's configuration, which goes into checkpoints, keeps
+    what it says.
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def check_context(policy: Policy, max_context_tokens: int) -> None:

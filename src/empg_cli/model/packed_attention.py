@@ -11,6 +11,7 @@ different lengths. Written, not run.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,17 @@ def has_packed_attention(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda":
         return device.type == "cpu"
     is_half = dtype in (torch.float16, torch.bfloat16)
-    has_kernel = find_spec("torch.nn.attention.varlen") is not None
-    return is_half and has_kernel and torch.cuda.get_device_capability(device) >= (8, 0)
+    return is_half and _has_kernel() and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _has_kernel() -> bool:
+    """With all that is asked of it here: scale, window and grouped heads came one after the other (torch 2.10 to 2.12).
+    Else rows are read padded."""
+    if find_spec("torch.nn.attention.varlen") is None:
+        return False
+    from torch.nn.attention.varlen import varlen_attn
+
+    return inspect.signature(varlen_attn).parameters.keys() >= {"scale", "window_size", "enable_gqa"}
 
 
 class PackedAttention:

@@ -38,7 +38,8 @@ smaller is found where the parameters are kept in float32."""
 
 
 def check_parity(policy: Policy) -> None:
-    """Two turns of two episodes through rollout and scoring, against the model's forward pass with its own attention.
+    """Two turns of two episodes through rollout, scoring and a pass of training, against the model's forward pass with
+    its own attention.
 
     Where the parameters are kept in a longer type than passes compute in, they are read in that type as well, which
     shows what rounding would hide. A policy with an adapter is read with another one on the same weights as well: a new
@@ -79,10 +80,16 @@ def check_parity(policy: Policy) -> None:
 
 @torch.no_grad()
 def largest_differences(policy: Policy) -> dict[str, float]:
-    """Nats between log-probs and entropies of sampled tokens and those of the model's own logits, for rollout and
-    scoring: the largest difference, in half precision the mean one."""
+    """Nats between log-probs and entropies of sampled tokens and those of the model's own logits, for rollout, scoring
+    and scoring as a model in training: the largest difference, in half precision the mean one."""
     batch = make_batch(_play(policy), append_only=True)
-    scored = policy.score(batch, range(len(batch.row_ids)), torch.arange(batch.num_steps), temperature=1.0)
+    every_step = torch.arange(batch.num_steps)
+    scored = policy.score(batch, range(len(batch.row_ids)), every_step, temperature=1.0)
+    policy.model.train()
+    try:
+        learnt = policy.score(batch, range(len(batch.row_ids)), every_step, temperature=1.0)
+    finally:
+        policy.model.eval()
     own = [torch.zeros_like(part) for part in scored]
     with _own_attention(policy):
         for step in range(batch.num_steps):
@@ -94,7 +101,8 @@ def largest_differences(policy: Policy) -> dict[str, float]:
             own[0][step] = logp_TV.gather(1, target_T[:, None])[:, 0]
             own[1][step] = -(logp_TV.exp() * logp_TV).sum(-1)
     played = [part.to(policy.device) for part in (batch.old_logprob_ST, batch.entropy_ST)]
-    return {"rollout": _difference(played, own, policy), "scoring": _difference(list(scored), own, policy)}
+    paths = {"rollout": played, "scoring": list(scored), "passes of training": list(learnt)}
+    return {path: _difference(found, own, policy) for path, found in paths.items()}
 
 
 def _difference(ours: list[Tensor], own: list[Tensor], policy: Policy) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -382,6 +383,17 @@ def test_passes_are_bounded_by_the_setting(setting: int, most: int, monkeypatch:
     lessons = Lessons(lambda first: iter([rows]), steps=1)
     imitation.imitate(policy, lessons, lr=1e-3, tokens_per_microbatch=setting)
     assert most / 2 < max(seen) <= most
+
+
+def test_a_gradient_that_is_none_ends_the_warm_start_and_leaves_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, nll = tiny_policy(CFG), imitation.weighted_nll
+    before = [parameter.clone() for parameter in policy.parameters()]
+    row = ImitationRow()
+    row.add([1, 2, 3], 1.0)
+    monkeypatch.setattr(imitation, "weighted_nll", lambda *given: nll(*given) * math.inf)
+    with pytest.raises(imitation.NotFinite, match=r"step 1 of the warm start .* lower trainer\.warm_start\.lr"):
+        imitation.imitate(policy, Lessons(lambda first: iter([[row]]), steps=3), lr=1e-3)
+    assert all(torch.equal(old, new) for old, new in zip(before, policy.parameters(), strict=True))
 
 
 def test_the_rate_of_a_short_warm_start_reaches_its_height() -> None:
