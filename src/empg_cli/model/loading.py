@@ -240,8 +240,7 @@ def without_dropout(network: torch.nn.Module) -> None:
     """Of modules and of the numbers that attention reads.
 
     With it the policy that learns is not the one that has sampled, even before the first step, the gradient depends on
-    how a batch is split, and a resume draws other numbers. The model's configuration, which goes into checkpoints, keeps
-    what it says.
+    how a batch is split, and a resume draws other numbers. The model's configuration keeps what it says.
     """
     for module in network.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
