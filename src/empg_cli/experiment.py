@@ -43,7 +43,7 @@ from empg_cli.rollout.source import Source
 from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state, warn_of_little_room
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import SETTLED
-from empg_cli.runs.folder import OpenFolder, open_folder
+from empg_cli.runs.folder import OpenFolder, open_folder, putting_back
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import WEIGHTS
 from empg_cli.runs.run_file import read_run_file, update_run_file
@@ -92,6 +92,13 @@ class Experiment:
         is_synced = self.ranks.of_first(self.observer.sync(self.state))
         return is_synced and self.learner.save(self.run_dir, self.state)
 
+    def save_again(self) -> None:
+        """A checkpoint that held what was not logged yet, now that it is: else every process that goes on from it would
+        play the evaluation once more."""
+        if self.ranks.of_first(is_saved(self.run_dir, self.state.update)):
+            with self.observer.timed("save"):
+                self.save()
+
     def save_what_stands(self) -> None:
         """Save the state that the run can go on from, unless it is saved or an update has changed a part of it."""
         if self.learner.is_whole and not is_saved(self.run_dir, self.state.update):
@@ -128,57 +135,73 @@ def _opened(cfg: TrainConfig, run_dir: Path, ranks: Ranks) -> Iterator[Experimen
         bitsandbytes()
     benchmark = make_benchmark(**cfg.benchmark.model_dump())
     folder = None
-    with ranks.first_decides():
-        if ranks.is_first:
-            kinds = sorted({task.kind for task in benchmark.tasks("train")})
-            folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
-            cfg = fitted(cfg, folder, ranks)
-    cfg, folder = together(cfg, folder, ranks)
-    watching = observing(cfg, folder) if ranks.is_first else onlooking(cfg, folder.path, ranks.rank)
-    with caught(), watching as observer, ExitStack() as stack:
-        initial = initial_policy(cfg, benchmark, folder, observer, ranks)
-        observer.keep_texts(text_with_special_tokens(initial.tokenizer))
-        reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
-        policy, optimizer, state = fresh_or_resumed(cfg, initial, folder, ranks)
-        del initial  # spread over ranks it is another policy, and its weights would stay
-        if reference is not None and policy.sharding is not None:
-            reference = spread(reference, cfg.dist, ranks)
-        if ranks.is_first:
-            warn_of_little_room(folder.path, checkpoint_bytes(policy, optimizer), keep=cfg.trainer.keep_checkpoints)
-        make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
-        engine = stack.enter_context(
-            opened_engine(
-                cfg.rollout,
-                policy,
-                make_agent().codec.stop_ids,
-                model=cfg.model,
-                folder=run_dir / SERVERS,
-                ranks=ranks,
-            )
-        )
-        with held():  # servers are not left in the middle of it
-            engine.publish(state.update)
-        ranks.obey()
-        budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
-        progress = observer.progress("rollout")
-        if cfg.rollout.max_staleness and cfg.algo.loss.importance_cap is None and ranks.is_first:
-            log.warning("rollout.max_staleness=%d: samples of earlier policies count as if today's had drawn them; "
-                        "algo.loss.importance_cap=2 weighs them", cfg.rollout.max_staleness)  # fmt: skip
-        source = stack.enter_context(open_source(cfg, engine, benchmark, make_agent, progress, ranks))
-        experiment = Experiment(
-            source=source,
-            learner=Learner(cfg, policy, optimizer, reference, budget, ranks),
-            engine=engine,
-            observer=observer,
-            state=state,
-            cfg=cfg,
-            run_dir=run_dir,
-            benchmark=benchmark,
-            make_agent=make_agent,
+    with ExitStack() as opening:
+        with ranks.first_decides():
+            if ranks.is_first:
+                kinds = sorted({task.kind for task in benchmark.tasks("train")})
+                folder = open_folder(cfg, run_dir, data=data_facts(benchmark), task_kinds=kinds)
+                goes_on = opening.enter_context(putting_back(folder))
+                cfg = fitted(cfg, folder, ranks)
+        cfg, folder = together(cfg, folder, ranks)
+        watching = observing(cfg, folder) if ranks.is_first else onlooking(cfg, folder.path, ranks.rank)
+        with caught(), watching as observer, ExitStack() as stack:
+            experiment = _begun(cfg, folder, benchmark, observer, ranks, stack)
+            if ranks.is_first:
+                goes_on()
+            with ending_whole(experiment):
+                yield experiment
+
+
+def _begun(
+    cfg: TrainConfig,
+    folder: OpenFolder,
+    benchmark: Benchmark,
+    observer: Observer | Onlooker,
+    ranks: Ranks,
+    stack: ExitStack,
+) -> Experiment:
+    """All that a loop needs, in its folder; what is to be closed in the end is in `stack`."""
+    initial = initial_policy(cfg, benchmark, folder, observer, ranks)
+    observer.keep_texts(text_with_special_tokens(initial.tokenizer))
+    reference = initial.frozen_copy() if cfg.algo.loss.kl_coef else None
+    policy, optimizer, state = fresh_or_resumed(cfg, initial, folder, ranks)
+    del initial  # spread over ranks it is another policy, and its weights would stay
+    if reference is not None and policy.sharding is not None:
+        reference = spread(reference, cfg.dist, ranks)
+    if ranks.is_first:
+        warn_of_little_room(folder.path, checkpoint_bytes(policy, optimizer), keep=cfg.trainer.keep_checkpoints)
+    make_agent = agents_of(cfg, policy, benchmark, today=folder.prompt_date)
+    engine = stack.enter_context(
+        opened_engine(
+            cfg.rollout,
+            policy,
+            make_agent().codec.stop_ids,
+            model=cfg.model,
+            folder=folder.path / SERVERS,
             ranks=ranks,
         )
-        with ending_whole(experiment):
-            yield experiment
+    )
+    with held():  # servers are not left in the middle of it
+        engine.publish(state.update)
+    ranks.obey()
+    budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
+    progress = observer.progress("rollout")
+    if cfg.rollout.max_staleness and cfg.algo.loss.importance_cap is None and ranks.is_first:
+        log.warning("rollout.max_staleness=%d: samples of earlier policies count as if today's had drawn them; "
+                    "algo.loss.importance_cap=2 weighs them", cfg.rollout.max_staleness)  # fmt: skip
+    source = stack.enter_context(open_source(cfg, engine, benchmark, make_agent, progress, ranks))
+    return Experiment(
+        source=source,
+        learner=Learner(cfg, policy, optimizer, reference, budget, ranks),
+        engine=engine,
+        observer=observer,
+        state=state,
+        cfg=cfg,
+        run_dir=folder.path,
+        benchmark=benchmark,
+        make_agent=make_agent,
+        ranks=ranks,
+    )
 
 
 def together(cfg: TrainConfig, folder: OpenFolder | None, ranks: Ranks) -> tuple[TrainConfig, OpenFolder]:
@@ -226,13 +249,15 @@ def ending_whole(experiment: Experiment) -> Iterator[None]:
         observer.finish(state)
         raise
     except (ServerDown, EnvironmentsDown, NothingJudged) as gone:
-        if state.update:
-            experiment.save_what_stands()
-        observer.raise_gone(state, str(gone))
+        with held():  # a signal waits for the save here too
+            if state.update:
+                experiment.save_what_stands()
+            observer.raise_gone(state, str(gone))
     except Exception as error:
         is_alone = experiment.ranks.size == 1  # memory runs out on one rank, and a save needs every rank
         if isinstance(error, TasksBroken) or (is_alone and is_out_of_memory(error)):
-            experiment.save_what_stands()
+            with held():
+                experiment.save_what_stands()
         raise
 
 

@@ -40,10 +40,11 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
         source, engine, learner = experiment.source, experiment.engine, experiment.learner
         observer, state = experiment.observer, experiment.state
         evaluation, is_saved = None, True
-        if state.unlogged is not None:
-            evaluation = experiment.evaluate()
+        if state.unlogged is not None:  # at the beginning, or where a stop has cut off the end of an update
+            evaluation = experiment.evaluate() if evaluates(cfg, state.update) else None
             observer.log(state, state.unlogged, evaluation)
             state.unlogged = None
+            experiment.save_again()
 
         while state.update < cfg.trainer.updates:
             # Rollout: group_size attempts at each task; what nobody can judge does not train. Whatever ends this
@@ -74,24 +75,24 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
                 metrics |= learner.step(batch, state.update)
             after.update += 1
             state.become(after)
-            state.unlogged = metrics  # waits with a checkpoint where the servers are gone
-            metrics |= engine.publish(state.update)
-            state.unlogged = None
-
-            # Log, evaluate, save. A signal may end the evaluation; then the row waits with the checkpoint for the next.
             observer.log_histograms(state.update, batch, parts, was_won_S)
             metrics |= observer.health.watch(state.update, metrics, trajectories, batch, parts)
-            is_last = state.update == cfg.trainer.updates
-            evaluates = is_last or due(state.update, cfg.trainer.eval_every)
-            if evaluates or observer.must_stop:
+            is_evaluated = evaluates(cfg, state.update)
+            if is_evaluated or observer.must_stop:
                 observer.keep_trajectories(state.update, trajectories, parts)
-            if evaluates:
-                state.unlogged = metrics
+            state.unlogged = (
+                metrics  # waits with a checkpoint, for the next process, where servers or a signal end it here
+            )
+            metrics |= engine.publish(state.update)
+
+            # Evaluate, log, save.
+            if is_evaluated:
                 evaluation = experiment.evaluate()
-            observer.log(state, metrics, evaluation if evaluates else None)
+            observer.log(state, metrics, evaluation if is_evaluated else None)
             state.unlogged = None
+            is_last = state.update == cfg.trainer.updates
             is_due = is_last or observer.must_stop or due(state.update, cfg.trainer.checkpoint_every)
-            if ranks.of_first(is_due or (evaluates and is_best_yet(run_dir, state.update))):
+            if ranks.of_first(is_due or (is_evaluated and is_best_yet(run_dir, state.update))):
                 with observer.timed("save"):
                     is_saved = experiment.save()
             with ranks.first_decides():
@@ -102,6 +103,11 @@ def train(cfg: TrainConfig, run_dir: Path, ranks: Ranks = ALONE) -> RunSummary:
         with ranks.first_decides():
             observer.raise_if_unsaved(state, is_saved=is_saved)
         return RunSummary(run_dir, state.update, evaluation.success_rate if evaluation else None)
+
+
+def evaluates(cfg: TrainConfig, update: int) -> bool:
+    """Whether the row of this update has an evaluation; that of update 0 is one."""
+    return update in (0, cfg.trainer.updates) or due(update, cfg.trainer.eval_every)
 
 
 def due(update: int, every: int) -> bool:

@@ -123,6 +123,10 @@ class Model(Node):
 # --- commands --------------------------------------------------------------------------
 
 
+Seed = Annotated[int, Field(ge=0, lt=10**18)]
+"""Torch takes some more."""
+
+
 def _refuse_blind_wordings(model: Model, benchmark: Benchmark, rollout: Rollout) -> None:
     """The tiny agents of WebShop and Deep Search keep in mind what their own actions have done."""
     is_stateful = model.prompt == "compact" and benchmark.name in ("webshop", "deepsearch")
@@ -134,7 +138,7 @@ def _refuse_blind_wordings(model: Model, benchmark: Benchmark, rollout: Rollout)
 
 
 class TrainConfig(Node):
-    seed: NonNegativeInt
+    seed: Seed
     """Of everything random: weights, tasks, sampling. The same seed gives the same numbers on a CPU."""
     run_dir: str
     """The run's folder (docs/run-folder.md). One that is named by the time is a new one for every command."""
@@ -235,7 +239,7 @@ class EvalConfig(Node):
     """endpoint: a model behind an OpenAI-compatible server, chosen by endpoint=openai."""
     endpoint: Endpoint | None
     """Read by policy=endpoint; null otherwise."""
-    seed: NonNegativeInt
+    seed: Seed
     """Of sampling; null in `seeds` stands for this one alone."""
     seeds: PositiveInt | Annotated[list[NonNegativeInt], Field(min_length=1)] | None
     """Passes over the tasks with other random numbers; a number n stands for seed to seed + n - 1, null for seed."""

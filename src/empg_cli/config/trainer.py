@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -127,9 +127,9 @@ class Trainer(Node):
     """The newest n stay, and the best one beside them."""
     device: str = Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
     """auto (cuda when there is one, else cpu), cpu, cuda, cuda:1 ..."""
-    threads: NonNegativeInt
+    threads: Annotated[int, Field(ge=0, le=1024)]
     """Torch CPU threads; 0 = leave torch's own choice."""
-    watchdog: NonNegativeFloat
+    watchdog: Annotated[float, Field(ge=0, le=10_000_000)]
     """Seconds without a turn or a micro-batch before the stacks of all threads go into `hang.txt`; 0 = never."""
     warm_start: WarmStart
     health: Health

@@ -185,7 +185,6 @@ METRICS = (
     ),
     Metric("dapo/resampled_batches", "batches", "Rollout batches sampled beyond the first to fill this update."),
     Metric("dapo/overlong_frac", "share", "Trajectories that the soft overlong penalty touched / trajectories."),
-    Metric("dapo/skipped_update", "0 or 1", "1: no informative group was found, so the policy was left as it was."),
     # --- optimisation ---
     Metric("actor/pg_loss", "loss", "Clipped surrogate loss, without the KL and entropy terms."),
     Metric(
@@ -263,7 +262,7 @@ METRICS = (
     Metric(
         "timing_s/<phase>",
         "s",
-        "Seconds spent in a phase: rollout, logprob, update, publish (weights to servers), eval, save, warm_start.",
+        "Seconds spent in a phase: rollout, logprob, update, publish (weights to servers), eval; save is that before.",
     ),
     Metric(
         "perf/throughput",

@@ -13,10 +13,11 @@ import torch
 
 
 class Clocks:
-    def __init__(self) -> None:
+    def __init__(self, tokens: int = 0) -> None:
+        """tokens: sampled before this process."""
         self._started = self._last_row = time.perf_counter()
         self._seconds: dict[str, float] = defaultdict(float)
-        self._tokens = 0
+        self._tokens = tokens
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from empg_cli.config.problems import ConfigError
 
 A_BUG = "this is a bug in empg, or in code from outside that it runs: the traceback above says where; please report it"
-PLAIN = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+
+class Masking(logging.Formatter):
+    """Without secrets, those in tracebacks among them: libraries log what they were asked for."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+PLAIN = Masking("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
 
 @cache
@@ -43,9 +53,7 @@ class ConsoleHandler(logging.Handler):
         if is_watched():
             from rich.logging import RichHandler
 
-            self._rich = RichHandler(
-                console=get_console(), show_path=False, rich_tracebacks=True, log_time_format="%H:%M:%S"
-            )
+            self._rich = RichHandler(console=get_console(), show_path=False, log_time_format="%H:%M:%S")
             self._rich.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 (logging's own name)
@@ -53,12 +61,24 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._rich is not None:
-            self._rich.emit(record)
+            self._rich.emit(_in_one_text(record))
             return
         try:
             write_line(sys.stderr, PLAIN.format(record))
         except (OSError, ValueError):  # a closed stream
             self.handleError(record)
+
+
+def _in_one_text(record: logging.LogRecord) -> logging.LogRecord:
+    """Message and traceback, without secrets: rich would print frames of its own."""
+    found = copy(record)
+    found.msg, found.args, found.exc_info, found.exc_text = (
+        Masking("%(message)s").format(copy(record)),
+        None,
+        None,
+        None,
+    )
+    return found
 
 
 def show_error(message: str) -> None:

@@ -6,12 +6,13 @@ import logging
 from collections import deque
 from pathlib import Path
 
+from empg_cli.config.secrets import without_secrets
 from empg_cli.disk import refusal
 from empg_cli.runs.row_file import RowFile
 
 
 class LogFile(logging.Handler):
-    """Appends records to a file, whole or not at all. What a full disk refuses is written when there is room.
+    """Appends records to a file, whole or not at all, and no secret. What a full disk refuses waits for room.
 
     `logging.FileHandler` prints a traceback for each record that it cannot write, and leaves half of it.
     """
@@ -24,7 +25,7 @@ class LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record).replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+            line = without_secrets(self.format(record)).replace("\0", "").encode("utf-8", "replace").decode("utf-8")
         except Exception:  # of whoever called the log: no fault of the run
             self.handleError(record)
             return

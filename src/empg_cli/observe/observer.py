@@ -70,8 +70,13 @@ class Observer:
         sinks: Fan,
         dashboard: Dashboard,
         history: Mapping[int, Row],
+        tokens: int = 0,
     ) -> None:
-        """history: the rows of a resumed run."""
+        """
+        Args:
+            history: the rows of a resumed run.
+            tokens: that it has sampled before.
+        """
         self.health = HealthWatch(
             cfg.trainer.health,
             folder.path,
@@ -81,7 +86,7 @@ class Observer:
         )
         self._cfg, self._folder, self._sinks, self._dashboard = cfg, folder, sinks, dashboard
         self._files = Patience("evaluations and trajectories", str(folder.path))
-        self._clocks = Clocks()
+        self._clocks = Clocks(tokens)
         self._last_row: dict[str, float] = {}
         self._text_of: TextOf | None = None
         self._outside = repeated(addresses(cfg.model_dump()))
@@ -311,7 +316,7 @@ def observing(cfg: TrainConfig, folder: OpenFolder) -> Iterator[Observer]:
         stack.enter_context(Watchdog(cfg.trainer.watchdog, folder.path))
         if folder.resume_from:
             dashboard.message(f"resumed from {folder.resume_from}, update {folder.done}")
-        observer = Observer(cfg, folder, sinks, dashboard, history)
+        observer = Observer(cfg, folder, sinks, dashboard, history, begun.tokens if begun else 0)
         try:
             yield observer
             status = 0

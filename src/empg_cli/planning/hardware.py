@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,12 +84,20 @@ def this_machine() -> Hardware:
     return Hardware("this machine", "cpu", None if free is None else free + resident_memory())
 
 
-def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that could be had now without swapping; None where the system does not say."""
+def available_memory(
+    meminfo: Path = Path("/proc/meminfo"),
+    cgroup: Path = Path("/sys/fs/cgroup"),
+    own: Path = Path("/proc/self/cgroup"),
+) -> int | None:
+    """Bytes that could be had now without swapping; None where the system does not say.
+
+    Args:
+        own: which groups this process is in: a batch system limits a job in one far below the root.
+    """
     limits = []
     if (found := _meminfo(meminfo, "MemAvailable")) is not None:
         limits.append(found)
-    limits += [limit - used for limit, used in _cgroup(cgroup)]
+    limits += [limit - used for limit, used in _cgroup(cgroup, own)]
     return max(0, min(limits)) if limits else None
 
 
@@ -109,11 +118,11 @@ def _meminfo(file: Path, name: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _cgroup(root: Path) -> list[tuple[int, int]]:
-    """Limit and use of the container, of either version; empty without a limit."""
+def _cgroup(root: Path, own: Path) -> list[tuple[int, int]]:
+    """Limit and use of the container, of the group of this process and of all groups around that, of either version;
+    empty without a limit."""
     found = []
-    for folder, most, used in ((root, "memory.max", "memory.current"),
-                               (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")):  # fmt: skip
+    for folder, most, used in _groups(root, own):
         try:
             limit, now = (folder / most).read_text().strip(), (folder / used).read_text().strip()
             cache = re.search(r"^(?:total_)?inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
@@ -122,3 +131,24 @@ def _cgroup(root: Path) -> list[tuple[int, int]]:
         if limit.isdecimal() and now.isdecimal() and int(limit) < 2**60:  # the first version writes 2**63 for none
             found.append((int(limit), int(now) - (int(cache[1]) if cache else 0)))
     return found
+
+
+def _groups(root: Path, own: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folders of groups, from the root to that of this process, and the names of their limit and their use."""
+    second, first = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    yield root, *second
+    yield root / "memory", *first
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:  # "0::/slice/job" of the second version, "4:memory:/slice/job" of the first
+        _, _, named = line.partition(":")
+        controllers, _, path = named.partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, names = (root / "memory", first) if controllers else (root, second)
+        inside = Path(path.lstrip("/"))
+        for part in (*reversed(inside.parents), inside):
+            if part != Path() and ".." not in part.parts:
+                yield top / part, *names

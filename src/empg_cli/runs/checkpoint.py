@@ -12,11 +12,15 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from empg_cli.disk import free_bytes, in_bytes, refusal
 from empg_cli.errors import UserError
@@ -45,6 +49,11 @@ class NotSaved(UserError):  # noqa: N818 (a sentence for the user)
     exit_code = 1
 
 
+def _number(value: Any) -> Any:
+    """NaN and infinity are kept as text."""
+    return float(value) if value in ("nan", "inf", "-inf") else value
+
+
 @dataclass
 class TrainState:
     """Where a run is. All randomness is keyed by (seed, update), so no generator state has to be stored."""
@@ -57,7 +66,7 @@ class TrainState:
     episodes: int = 0
     tokens: int = 0
     """Sampled tokens."""
-    unlogged: dict[str, float] | None = None
+    unlogged: dict[str, Annotated[float, BeforeValidator(_number)]] | None = None
     """Metrics of these updates' last one, where the evaluation that belongs into its row is still to be played, at the
     beginning or because a stop cut it short; None = the row is logged."""
 
@@ -115,13 +124,17 @@ def _write_whole(final: Path, state: TrainState, write: Callable[[Path], None]) 
     temporary = final.with_name(f".tmp-{state.update:06d}-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
+        sync(final.parents[1])  # has the name of the folder of checkpoints
         write(temporary)
-        (temporary / STATE).write_text(json.dumps(dataclasses.asdict(state), indent=1, default=float))
+        (temporary / STATE).write_text(json.dumps(_plain(state), indent=1, default=float, allow_nan=False))
         (temporary / HISTORY).write_text(json.dumps(seal(final.parents[1]), indent=1))
         write_manifest(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
+        if final.exists():  # aside, and not deleted first: a kill in between would leave neither
+            old = final.replace(final.with_name(f".tmp-old-{final.name}"))
+            temporary.rename(final)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(final)
         sync(final.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -218,7 +231,17 @@ def _delete(checkpoint: Path) -> None:
 
 
 def load_state(path: Path) -> TrainState:
-    return read_json(path / STATE, TrainState, mend="give another checkpoint")
+    """NaN in what is unlogged is that of an update whose step was left out, in whatever form it was kept."""
+    return read_json(path / STATE, TrainState, mend="give another checkpoint", finite=False)
+
+
+def _plain(state: TrainState) -> dict[str, Any]:
+    """For JSON, which has no NaN and no infinity."""
+    values = dataclasses.asdict(state)
+    if state.unlogged is not None:
+        numbers = {name: float(value) for name, value in state.unlogged.items()}
+        values["unlogged"] = {name: n if math.isfinite(n) else str(n) for name, n in numbers.items()}
+    return values
 
 
 def remove_leftovers(run_dir: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, SETTLED, "trac
 """Keys of run.json that a run which begins anew does not take over."""
 
 
+OF_A_COMMAND = (CONFIG_FILE, RUN_FILE, "summary.json")
+"""Files that say what the last command on a run was, and how it ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenFolder:
     """A run folder, ready for the rows, evaluations and checkpoints to come."""
@@ -75,6 +80,8 @@ class OpenFolder:
     """What the prompts show."""
     bends: tuple[tuple[int, int], ...] = ()
     """Of the learning rate's schedule, see `facts.config_hash`."""
+    before: Mapping[str, str | None] = field(default_factory=dict)
+    """Of a run that goes on in its folder: the files of `OF_A_COMMAND` as they were; None = there was none."""
     held: Hold | None = None
     """Keeps `resume_from` from being deleted by its run; to be released when it is loaded."""
 
@@ -139,6 +146,8 @@ def _opened(
     facts: dict[str, Any] = {**run_facts(cfg, data, bends), PROMPT_DATE: today.isoformat()}
     refuse_unlike(run_dir, facts)
 
+    is_own = start is not None and origin == run_dir.resolve()
+    as_it_was = {name: _content(run_dir / name) for name in OF_A_COMMAND} if is_own else {}
     _leave_later(cfg, run_dir, start, done)
     remove_leftovers(run_dir)
     drop_expendable(run_dir, cfg.trainer.keep_checkpoints)
@@ -163,7 +172,32 @@ def _opened(
     if start and done == cfg.trainer.updates:
         log.info("nothing to do: all %d updates are done; trainer.updates=N goes on to N", done)
     kinds = tuple(task_kinds)
-    return OpenFolder(run_dir, start, done, str(data["source"]), kinds, today, tuple(bends), held)
+    return OpenFolder(run_dir, start, done, str(data["source"]), kinds, today, tuple(bends), as_it_was, held)
+
+
+@contextmanager
+def putting_back(folder: OpenFolder) -> Iterator[Callable[[], None]]:
+    """What the block is given says that the run goes on. Where the block ends before, in an error or by a signal, the
+    folder says again what it said before the command: a mistake is not the run's from then on."""
+    goes_on = False
+
+    def note() -> None:
+        nonlocal goes_on
+        goes_on = True
+
+    try:
+        yield note
+    except BaseException:
+        for name, content in folder.before.items() if not goes_on else ():
+            if content is None:
+                (folder.path / name).unlink(missing_ok=True)
+            else:
+                write_atomically(folder.path / name, content)
+        raise
+
+
+def _content(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _to_go_on_from(cfg: TrainConfig, run_dir: Path) -> Hold | None:

@@ -60,7 +60,8 @@ def write_manifest(folder: Path) -> None:
         sync(file)
     (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1))
     sync(folder / MANIFEST)
-    sync(folder)
+    for names in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        sync(names)
 
 
 def _sha256(path: Path) -> str:

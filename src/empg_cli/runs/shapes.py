@@ -21,15 +21,16 @@ OPEN = ConfigDict(extra="allow")
 MEND = "restore the file from a copy"
 
 
-def read_json(path: Path, shape: type[Shape], *, mend: str = MEND) -> Shape:
+def read_json(path: Path, shape: type[Shape], *, mend: str = MEND, finite: bool = True) -> Shape:
     """
     Args:
         mend: what to do where it is broken.
+        finite: numbers that JSON does not have (NaN, infinity) are refused.
 
     Raises:
         DataError: it cannot be read, or is something else.
     """
-    return _parsed(path, _bytes(path), shape, "", mend)
+    return _parsed(path, _bytes(path), shape, "", mend, finite=finite)
 
 
 def read_json_lines(path: Path, shape: type[Shape], *, mend: str = MEND) -> Iterator[Shape]:
@@ -52,8 +53,10 @@ def check_shape(path: Path, values: Any, shape: type[Shape], *, mend: str = MEND
     return _checked(path, lambda adapter: adapter.validate_python(values, strict=True), shape, "", mend)
 
 
-def _parsed(path: Path, content: bytes, shape: type[Shape], place: str, mend: str) -> Shape:
+def _parsed(path: Path, content: bytes, shape: type[Shape], place: str, mend: str, *, finite: bool = True) -> Shape:
     found = _checked(path, lambda adapter: adapter.validate_json(content, strict=True), shape, place, mend)
+    if not finite:
+        return found
     try:
         json.dumps(from_json(content), allow_nan=False)  # the quickest way to look at every number
     except ValueError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from empg_cli.learner.checkpoint import load_optimizer, save_checkpoint
 from empg_cli.learner.optim import make_optimizer
 from empg_cli.model.policy import Policy
-from empg_cli.runs.checkpoint import TrainState, all_checkpoints, load_state
+from empg_cli.runs.checkpoint import TrainState, all_checkpoints, load_state, write_checkpoint
 from empg_cli.runs.manifest import CheckpointError, checkpoint_fault
 from empg_cli.runs.which_checkpoint import find_checkpoint
 from tests.support.tiny import tiny_config, tiny_policy
@@ -73,3 +75,29 @@ def test_one_flipped_bit_is_seen(saved: Path) -> None:
     finally:
         file.write_bytes(plain)
     assert checkpoint_fault(newest) is None
+
+
+@pytest.mark.parametrize("is_of_before", [False, True])
+def test_numbers_that_json_does_not_have_come_back(tmp_path: Path, is_of_before: bool) -> None:
+    """Of an update whose step was left out, where a stop has cut off its evaluation."""
+    state = TrainState(update=3, unlogged={"actor/kl_loss": math.nan, "up": math.inf, "down": -math.inf, "one": 1.5})
+    path = write_checkpoint(tmp_path, state, lambda folder: None, keep=1)
+    assert path is not None
+    if is_of_before:  # Python's own words
+        text = (path / "state.json").read_text()
+        for kept, word in (('"nan"', "NaN"), ('"inf"', "Infinity"), ('"-inf"', "-Infinity")):
+            text = text.replace(kept, word)
+        (path / "state.json").write_text(text)
+    else:
+        json.loads((path / "state.json").read_text(), parse_constant=pytest.fail)
+    found = load_state(path).unlogged
+    assert found is not None and math.isnan(found.pop("actor/kl_loss"))
+    assert found == {"up": math.inf, "down": -math.inf, "one": 1.5}
+
+
+def test_a_checkpoint_that_is_written_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    for tokens in (1, 2):
+        write_checkpoint(tmp_path, TrainState(update=3, tokens=tokens), lambda folder: None, keep=1)
+    (path,) = all_checkpoints(tmp_path)
+    assert load_state(path).tokens == 2
+    assert [child.name for child in path.parent.iterdir()] == ["step-000003"]

@@ -48,15 +48,30 @@ def test_named_hardware_has_the_card_of_its_size(text: str, card: str) -> None:
 def test_what_is_free_is_the_least_of_system_and_container(tmp_path: Path) -> None:
     meminfo, cgroup = tmp_path / "meminfo", tmp_path / "cgroup"
     meminfo.write_text("MemTotal:       8000 kB\nMemAvailable:   4000 kB\n")
-    assert available_memory(meminfo, cgroup) == 4000 * 1024
+    own = tmp_path / "own"
+    assert available_memory(meminfo, cgroup, own) == 4000 * 1024
     cgroup.mkdir()
     (cgroup / "memory.max").write_text("3000000\n")
     (cgroup / "memory.current").write_text("2500000\n")
     (cgroup / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
-    assert available_memory(meminfo, cgroup) == 3_000_000 - (2_500_000 - 500_000)
+    assert available_memory(meminfo, cgroup, own) == 3_000_000 - (2_500_000 - 500_000)
     (cgroup / "memory.max").write_text("max\n")
-    assert available_memory(meminfo, cgroup) == 4000 * 1024
-    assert available_memory(tmp_path / "none", tmp_path / "none") is None
+    assert available_memory(meminfo, cgroup, own) == 4000 * 1024
+    assert available_memory(tmp_path / "none", tmp_path / "none", tmp_path / "none") is None
+    for version, most, used in (
+        (2, "memory.max", "memory.current"),
+        (1, "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        own.write_text(
+            "0::/slurm/job_7/step_0\n" if version == 2 else "5:cpu:/slurm\n4:hugetlb,memory:/slurm/job_7/step_0\n"
+        )
+        job = (cgroup if version == 2 else cgroup / "memory") / "slurm" / "job_7"
+        (job / "step_0").mkdir(parents=True)
+        (job / most).write_text("1000000\n")  # around the group of this process, which has no limit of its own
+        (job / used).write_text("400000\n")
+        (job / "memory.stat").write_text("")
+        assert available_memory(meminfo, cgroup, own) == 600_000
+        (job / most).unlink()
     (tmp_path / "status").write_text("VmRSS:\t   12 kB\n")
     assert resident_memory(tmp_path / "status") == 12 * 1024
 

@@ -11,15 +11,20 @@ from typing import Any
 
 import pytest
 
+from empg_cli import experiment as experiment_module
 from empg_cli import loop
 from empg_cli.learner import learner as learner_module
 from empg_cli.learner import update as update_module
+from empg_cli.model.loading import ModelError
 from empg_cli.model.memory import OutOfMemory
 from empg_cli.observe import observer as observer_module
+from empg_cli.observe.health import HealthStop
 from empg_cli.observe.stop import Stopped
 from empg_cli.rollout import episode as episode_module
+from empg_cli.rollout.torch_engine.engine import TorchEngine
 from empg_cli.runs.checkpoint import all_checkpoints, load_state
 from empg_cli.runs.rows import without_wall_clock
+from empg_cli.services.errors import ServerDown
 from tests.support.tiny import tiny_config
 
 WORDS = (
@@ -117,6 +122,77 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert (summary["exit_code"], summary["updates"]) == (143, checkpoint)
     train(tmp_path, "resume=auto")
     assert outcome(tmp_path) == straight
+
+
+@pytest.mark.parametrize("eval_every", [1, 2], ids=["with an evaluation", "without one"])
+def test_a_run_whose_servers_are_gone_after_an_update_goes_on_bit_for_bit(
+    eval_every: int, straight: list[Any], trap: Trap, tmp_path: Path
+) -> None:
+    """Weights cannot be published: the update stands, the next process logs its row, and plays an evaluation where one
+    is due."""
+    words, expected = (f"trainer.eval_every={eval_every}",), straight
+    if eval_every == 2:
+        train(tmp_path / "straight", *words)
+        expected = outcome(tmp_path / "straight")
+    trap(TorchEngine, "publish", 2, ServerDown("gone"))
+    with pytest.raises(HealthStop, match="gone"):
+        train(tmp_path, *words)
+    assert load_state(all_checkpoints(tmp_path / "run")[-1]).update == 1
+    train(tmp_path, *words, "resume=auto")
+    assert outcome(tmp_path) == expected
+    evaluated = [path.name for path in sorted((tmp_path / "run" / "evaluations").glob("*.json"))]
+    assert len(evaluated) == (3 if eval_every == 1 else 2)
+
+
+def test_a_signal_does_not_cut_off_the_save_of_a_run_whose_servers_are_gone(
+    trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = learner_module.Learner.save
+
+    def signalled(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return save(*given)
+
+    monkeypatch.setattr(learner_module.Learner, "save", signalled)
+    trap(TorchEngine, "publish", 2, ServerDown("gone"))
+    with pytest.raises(HealthStop, match="gone"):
+        train(tmp_path)
+    assert load_state(all_checkpoints(tmp_path / "run")[-1]).update == 1
+
+
+def test_an_evaluation_that_was_cut_short_is_played_once_more_and_not_again(
+    straight: list[Any], trap: Trap, tmp_path: Path
+) -> None:
+    trap(episode_module, "settle", EVALUATION + ROLLOUT + 2)
+    with pytest.raises(Stopped):
+        train(tmp_path)
+    assert load_state(all_checkpoints(tmp_path / "run")[-1]).unlogged is not None
+    trap.calls = -EVALUATION  # the evaluation, then two turns of the next rollout
+    trap(episode_module, "settle", 2)
+    with pytest.raises(Stopped):
+        train(tmp_path, "resume=auto")
+    (newest,) = all_checkpoints(tmp_path / "run")
+    assert (load_state(newest).update, load_state(newest).unlogged) == (1, None)
+    train(tmp_path, "resume=auto")
+    assert outcome(tmp_path) == straight
+
+
+def test_a_command_that_is_refused_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its configuration is read again by the next command, and a study reads its summary."""
+    train(tmp_path)
+    run = tmp_path / "run"
+    before = {name: (run / name).read_bytes() for name in ("config.yaml", "run.json", "summary.json")}
+
+    def refuse(policy: Any) -> None:
+        raise ModelError("not this one")
+
+    monkeypatch.setattr(experiment_module, "check_parity", refuse)
+    with pytest.raises(ModelError):
+        train(tmp_path, "resume=auto", "trainer.updates=3")
+    assert {name: (run / name).read_bytes() for name in before} == before
+    monkeypatch.undo()
+    train(tmp_path, "resume=auto", "trainer.updates=3")
+    assert b"updates: 3" in (run / "config.yaml").read_bytes()
 
 
 def test_a_signal_before_anything_was_played_leaves_no_checkpoint(trap: Trap, tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 from empg_cli.cli.ranks.job import RankEnd
 from empg_cli.errors import UserError
+from empg_cli.observe.console import Masking
 from empg_cli.signals import Interrupted, asked
 
 
 def plain_lines() -> None:
     """Log to stderr, as ranks other than the first do."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Masking("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
