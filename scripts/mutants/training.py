@@ -125,8 +125,8 @@ TRAINING = (
     Mutant(
         "resume-not-published",
         "src/empg_cli/experiment.py",
-        "            engine.publish(state.update)\n        ranks.obey()\n",
-        "            pass\n",
+        "        engine.publish(state.update)\n    ranks.obey()\n",
+        "        pass\n",
         "after a resume the first steps say that the initial policy sampled them",
         _LOOP,
     ),

@@ -37,8 +37,8 @@ UPDATING = (
     Mutant(
         "minibatches-not-shuffled",
         "src/empg_cli/learner/split.py",
-        "in order_N.chunk(count):",
-        "in torch.arange(len(order_N)).chunk(count):",
+        "in order_N.tensor_split(",
+        "in torch.arange(len(order_N)).tensor_split(",
         "every pass has the same mini-batches",
         _UPDATE,
     ),

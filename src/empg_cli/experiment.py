@@ -40,7 +40,7 @@ from empg_cli.rollout.engines import SERVERS, opened_engine
 from empg_cli.rollout.masking import EnvironmentsDown, TasksBroken
 from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
-from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state, warn_of_little_room
+from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state, may_be_rewritten, warn_of_little_room
 from empg_cli.runs.evaluations import Evaluation
 from empg_cli.runs.facts import SETTLED
 from empg_cli.runs.folder import OpenFolder, open_folder, putting_back
@@ -94,8 +94,8 @@ class Experiment:
 
     def save_again(self) -> None:
         """A checkpoint that held what was not logged yet, now that it is: else every process that goes on from it would
-        play the evaluation once more."""
-        if self.ranks.of_first(is_saved(self.run_dir, self.state.update)):
+        play the evaluation once more. One that somebody reads stays as it is."""
+        if self.ranks.of_first(may_be_rewritten(self.run_dir, self.state.update)):
             with self.observer.timed("save"):
                 self.save()
 
@@ -186,9 +186,6 @@ def _begun(
     ranks.obey()
     budget = TokenBudget(cfg.trainer.microbatch_tokens, halves=cfg.trainer.oom == "halve")
     progress = observer.progress("rollout")
-    if cfg.rollout.max_staleness and cfg.algo.loss.importance_cap is None and ranks.is_first:
-        log.warning("rollout.max_staleness=%d: samples of earlier policies count as if today's had drawn them; "
-                    "algo.loss.importance_cap=2 weighs them", cfg.rollout.max_staleness)  # fmt: skip
     source = stack.enter_context(open_source(cfg, engine, benchmark, make_agent, progress, ranks))
     return Experiment(
         source=source,

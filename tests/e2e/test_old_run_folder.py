@@ -37,7 +37,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 def test_show_prints_its_numbers_and_an_episode(empg: Empg, old_run: Path) -> None:
     shown = " ".join(empg("show", old_run, "-n", "9").stdout.split())
     assert "empg on alfworld, seed 2" in shown
-    assert "success rate, evaluation 0.5 [0.09453, 0.9055] after update 2" in shown
+    assert "success rate, evaluation 50.0% [9.5%, 90.5%] after update 2" in shown
     assert "reward, training episodes 2.125 after update 2" in shown
     assert "solved · evaluation, update 2 · pick_and_place_simple" in shown
 

@@ -257,7 +257,8 @@ class EvalConfig(Node):
 
     @model_validator(mode="after")
     def wordings_see_the_last_action(self) -> EvalConfig:
-        _refuse_blind_wordings(self.model, self.benchmark, self.rollout)
+        if self.policy == "model":
+            _refuse_blind_wordings(self.model, self.benchmark, self.rollout)
         return self
 
     @model_validator(mode="after")

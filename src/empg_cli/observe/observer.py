@@ -72,11 +72,7 @@ class Observer:
         history: Mapping[int, Row],
         tokens: int = 0,
     ) -> None:
-        """
-        Args:
-            history: the rows of a resumed run.
-            tokens: that it has sampled before.
-        """
+        """history: the rows of a resumed run; tokens: that it has sampled before."""
         self.health = HealthWatch(
             cfg.trainer.health,
             folder.path,

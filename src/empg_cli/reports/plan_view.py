@@ -46,8 +46,11 @@ def _size(study: Study, forecast: Forecast) -> str:
 
 
 def _time(study: Study, forecast: Forecast) -> str:
+    if not forecast.pending:
+        return "time: none, as all cells are done"
     if forecast.seconds is None or forecast.seconds_per_update is None:
-        what = "these settings" if len(forecast.untimed) == len(study.variants) else f"those of {forecast.untimed[0]}"
+        some = 0 < len(forecast.untimed) < len(study.variants)
+        what = f"the settings of {forecast.untimed[0]}" if some else "these settings"
         return f"time: unknown, as no run with {what} is at hand; one seed of one variant tells"
     basis = f"measured: {forecast.seconds_per_update:.3g} s an update, the median of {forecast.timed_runs} runs"
     return f"time: about {duration(forecast.seconds)} with {forecast.jobs} at once ({basis})"

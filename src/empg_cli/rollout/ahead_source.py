@@ -237,5 +237,8 @@ def open_source(
     if not cfg.rollout.max_staleness:
         yield Source(cfg, engine, benchmark, make_agent, progress, ranks)
         return
+    if cfg.algo.loss.importance_cap is None and ranks.is_first:
+        log.warning("rollout.max_staleness=%d: samples of earlier policies count as if today's had drawn them; "
+                    "algo.loss.importance_cap=2 weighs them", cfg.rollout.max_staleness)  # fmt: skip
     with closing(AheadSource(cfg, engine, benchmark, make_agent, progress, ranks)) as source:
         yield source

@@ -202,6 +202,15 @@ def is_saved(run_dir: Path, update: int) -> bool:
     return (run_dir / FOLDER / _name(update)).is_dir()
 
 
+def may_be_rewritten(run_dir: Path, update: int) -> bool:
+    """There is one of this update, and nobody reads it at this moment."""
+    path = run_dir / FOLDER / _name(update)
+    if not path.is_dir():
+        return False
+    with nobody_reads(path) as is_free:
+        return is_free
+
+
 def _name(update: int) -> str:
     return f"step-{update:06d}"
 

@@ -59,7 +59,8 @@ OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, SETTLED, "trac
 """Keys of run.json that a run which begins anew does not take over."""
 
 
-OF_A_COMMAND = (CONFIG_FILE, RUN_FILE, "summary.json")
+SUMMARY = "summary.json"
+OF_A_COMMAND = (CONFIG_FILE, RUN_FILE, SUMMARY)
 """Files that say what the last command on a run was, and how it ended."""
 
 
@@ -146,9 +147,11 @@ def _opened(
     facts: dict[str, Any] = {**run_facts(cfg, data, bends), PROMPT_DATE: today.isoformat()}
     refuse_unlike(run_dir, facts)
 
+    has_left = _leave_later(cfg, run_dir, start, done)
     is_own = start is not None and origin == run_dir.resolve()
     as_it_was = {name: _content(run_dir / name) for name in OF_A_COMMAND} if is_own else {}
-    _leave_later(cfg, run_dir, start, done)
+    if has_left and is_own:  # the summary is that of the branch which is set aside
+        as_it_was[SUMMARY] = None
     remove_leftovers(run_dir)
     drop_expendable(run_dir, cfg.trainer.keep_checkpoints)
     kept = done if start else EVERYTHING  # a checkpoint before the first update stands after an evaluation
@@ -238,7 +241,7 @@ def had_a_checkpoint(run_dir: Path, newest: int) -> bool:
 
 def _summary(run_dir: Path) -> dict[str, Any]:
     try:
-        found = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        found = json.loads((run_dir / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -319,13 +322,15 @@ def _older(origin: Path, start: Path, first: int) -> str:
     return _ways_out(origin).replace("Put one back", "Put them back")
 
 
-def _leave_later(cfg: TrainConfig, run_dir: Path, start: Path | None, done: int) -> None:
+def _leave_later(cfg: TrainConfig, run_dir: Path, start: Path | None, done: int) -> bool:
     """Set aside what came later: in a rewind, behind a checkpoint that is damaged by now, for a restart. A run that was
-    killed has no later checkpoint: it makes the same rows again."""
+    killed has no later checkpoint: it makes the same rows again. Returns whether anything was set aside."""
     is_own = start is not None and start.resolve().parents[1] == run_dir.resolve()
     is_restarted = cfg.resume == RESTART
     after = EVERYTHING if is_restarted else done
     has_later = any((updates_of(path) or 0) > after for path in all_checkpoints(run_dir))
-    if (has_later and (is_own or is_restarted)) or (is_restarted and (run_dir / METRICS).exists()):
+    leaves = (has_later and (is_own or is_restarted)) or (is_restarted and (run_dir / METRICS).exists())
+    if leaves:
         left = leave_branch(run_dir, after=after)
         log.info("what came after update %d is set aside in %s", done, from_here(left))
+    return leaves

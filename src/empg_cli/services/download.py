@@ -66,12 +66,14 @@ def download(
         OSError: the disk refuses; the part stays. FileExistsError: `target` is there.
     """
     with Part.of(target, url, is_checked=sha256 is not None) as part:
-        failures, most = 0, part.size
+        failures, most, version = 0, part.size, part.validator
         while not part.is_whole:
             try:
                 _receive(url, part, size, progress, timeout_s)
             except (_Again, httpx.TransportError) as error:
-                failures = 1 if part.size > most else failures + 1  # what has come before is no progress
+                if part.validator not in (None, version):  # another file, of which nothing had come
+                    most, version = 0, part.validator
+                failures = 1 if part.size > most else failures + 1  # what had come before is no progress
                 most = max(most, part.size)
                 reason = printable(str(error)) or type(error).__name__
                 if failures >= attempts:

@@ -225,3 +225,9 @@ def test_files_of_ones_own_are_found(tmp_path: Path) -> None:
 )
 def test_nearest_match(word: str, answer: str | None) -> None:
     assert did_you_mean(word, ["a.lr", "b.lr", "group_size"]) == answer
+
+
+@pytest.mark.parametrize("words", [["policy=expert"], ["policy=endpoint", "endpoint=openai", "endpoint.model=x"]])
+def test_what_is_said_to_an_expert_or_an_endpoint_may_be_without_history(words: list[str]) -> None:
+    cfg = load([*words, "benchmark=webshop", "rollout=window", "rollout.history=0"], "eval")
+    assert cfg.rollout.history == 0

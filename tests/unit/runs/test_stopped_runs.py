@@ -22,8 +22,10 @@ from empg_cli.observe.health import HealthStop
 from empg_cli.observe.stop import Stopped
 from empg_cli.rollout import episode as episode_module
 from empg_cli.rollout.torch_engine.engine import TorchEngine
+from empg_cli.runs.abandoned import branches
 from empg_cli.runs.checkpoint import all_checkpoints, load_state
 from empg_cli.runs.rows import without_wall_clock
+from empg_cli.runs.which_checkpoint import hold_checkpoint
 from empg_cli.services.errors import ServerDown
 from tests.support.tiny import tiny_config
 
@@ -193,6 +195,41 @@ def test_a_command_that_is_refused_leaves_the_run_as_it_was(tmp_path: Path, monk
     monkeypatch.undo()
     train(tmp_path, "resume=auto", "trainer.updates=3")
     assert b"updates: 3" in (run / "config.yaml").read_bytes()
+
+
+def test_a_rewind_that_is_refused_is_a_run_that_ended_where_it_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came later is set aside, and its summary with it: a sweep would count what is left as done."""
+    words = ("trainer.checkpoint_every=1", "trainer.keep_checkpoints=3")
+    train(tmp_path, *words)
+    run = tmp_path / "run"
+    config = (run / "config.yaml").read_bytes()
+
+    def refuse(policy: Any) -> None:
+        raise ModelError("not this one")
+
+    monkeypatch.setattr(experiment_module, "check_parity", refuse)
+    with pytest.raises(ModelError):
+        train(tmp_path, *words, f"resume={run}/checkpoints/step-000001", "trainer.eval_every=2")
+    assert (run / "config.yaml").read_bytes() == config
+    assert not (run / "summary.json").exists() and len(branches(run)) == 1
+    assert [path.name for path in all_checkpoints(run)] == ["step-000001"]
+    monkeypatch.undo()
+    train(tmp_path, *words, "resume=auto")
+    assert json.loads((run / "summary.json").read_text())["updates"] == 2
+
+
+def test_a_checkpoint_that_somebody_reads_is_not_written_again(trap: Trap, tmp_path: Path) -> None:
+    trap(episode_module, "settle", EVALUATION + ROLLOUT + 2)
+    with pytest.raises(Stopped):
+        train(tmp_path)
+    held = hold_checkpoint(tmp_path / "run")
+    assert held.checkpoint.name == "step-000001"
+    inode = held.checkpoint.stat().st_ino
+    train(tmp_path, "resume=auto", "trainer.keep_checkpoints=3")
+    assert held.checkpoint.stat().st_ino == inode and load_state(held.checkpoint).unlogged is not None
+    held.release()
 
 
 def test_a_signal_before_anything_was_played_leaves_no_checkpoint(trap: Trap, tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ def test_bytes_that_came_before_are_no_progress(serve: Serve, tmp_path: Path) ->
     assert len(server.requests) == 4
 
 
+def test_the_first_bytes_of_another_file_are_progress(serve: Serve, tmp_path: Path) -> None:
+    """Each answer brings 20,000 bytes of the new file; the part of the old one had 100,000."""
+    server = serve(FileServer(OTHER, '"old"'))
+    with pytest.raises(Interrupted):
+        download(server.url, tmp_path / "file", progress=stopped_at(100_000))
+    server.handler = FileServer(CONTENT, '"new"', cuts=[20_000] * 14)
+    assert download(server.url, tmp_path / "file") == SHA
+
+
 def test_ctrl_c_keeps_the_part_and_the_next_call_asks_for_the_rest(serve: Serve, tmp_path: Path) -> None:
     server = serve(FileServer(CONTENT))
     with pytest.raises(Interrupted):

@@ -10,6 +10,7 @@ import pytest
 from empg_cli.config import load
 from empg_cli.config.location import groups
 from empg_cli.config.problems import ConfigError
+from empg_cli.reports.plan_view import print_plan
 from empg_cli.runs.facts import cell_hash
 from empg_cli.runs.study import job_overrides, read_study, write_study
 from empg_cli.stats.paired import pairs_needed
@@ -152,6 +153,19 @@ def test_time_is_unknown_while_one_variant_has_no_run_that_costs_as_much() -> No
     # five cells of 2 and five of 32 seconds in turns: of 9 jobs the first to be free, at 2, takes the last of 32
     assert forecast(study, wish, jobs=9).seconds == pytest.approx(2 + 32)
     assert forecast(study, wish, jobs=10).seconds == forecast(study, wish, jobs=99).seconds == pytest.approx(32)
+
+
+def test_a_plan_of_what_is_done_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where no run of it costs what the settings would cost by now, such as after its data was moved."""
+    study = make_study(["ablation=dapo_empg", "seeds=1", "run_dir=study"])
+    write_study(study)
+    for cell in study.cells:
+        study.cell_dir(cell).mkdir(parents=True)
+        (study.cell_dir(cell) / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": cell.cell_hash}))
+    told = forecast(study, Wish(0.03, sd=0.05))
+    assert (told.pending, told.untimed, told.timed_runs) == (0, (), 0)
+    print_plan(study, told)
+    assert "time: none, as all cells are done" in capsys.readouterr().out
 
 
 def test_links_to_nowhere_and_files_among_the_runs_are_passed_over() -> None:

@@ -21,7 +21,7 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.config.unsaid import with_unsaid
 from empg_cli.disk import free_bytes
 from empg_cli.files import check_could_be_written
-from empg_cli.invocation import from_here
+from empg_cli.invocation import command, from_here
 from empg_cli.observe.terminal import printable, write_line
 from empg_cli.observe.trackers import refuse_missing
 from empg_cli.planning.plan import Plan, plan_of
@@ -39,7 +39,11 @@ def run(overrides: Sequence[str], flags: HydraFlags) -> None:
     for flag, given in (("--multirun", flags.multirun), ("--cfg, --info or --hydra-help", flags.only_shows),
                         ("--config-path or --experimental-rerun", flags.config_path or flags.rerun)):  # fmt: skip
         if given:
-            hint = "give one value of each key; `empg ablate --plan` is about many runs" if flags.multirun else None
+            hint = (
+                f"give one value of each key; `{command('ablate', '--plan')}` is about many runs"
+                if flags.multirun
+                else None
+            )
             raise ConfigError(
                 INVALID, [Problem("--plan", f"cannot be combined with {flag}: it is about one job", hint=hint)]
             )

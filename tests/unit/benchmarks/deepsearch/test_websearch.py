@@ -257,6 +257,20 @@ def test_addresses_that_differ_in_case_are_other_pages(
     assert len(server.requests) == 3
 
 
+def test_a_page_that_an_older_empg_recorded_is_replayed(
+    fake_server: Callable[..., Any], reply: Any, tmp_path: Path
+) -> None:
+    """Its key had no capitals."""
+    server = fake_server(web(reply))
+    keys = {"reader": "jina", "reader_url": f"{server.url}/read", "cache": str(tmp_path / "cache")}
+    recording = WebRetriever(settings("serper", server.url, mode="record", **keys))
+    object.__setattr__(recording.pages._provider, "takes_addresses", False)  # type: ignore[union-attr]
+    assert asyncio.run(recording.open("http://site0.org/US")) is not None
+    replay = WebRetriever(settings("serper", server.url, mode="replay", **keys))
+    page = asyncio.run(replay.open("http://site0.org/US"))
+    assert page is not None and page.url == "http://site0.org/US"
+
+
 def test_settings_refuse_what_is_not_read() -> None:
     with pytest.raises(ValidationError, match="cache is not read when mode=live"):
         settings("serper", "http://x", cache="c.sqlite")

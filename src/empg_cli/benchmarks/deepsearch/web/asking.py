@@ -61,6 +61,8 @@ class Asker:
         count = min(count, self._provider.max_results)
         key = self._key(query, count)
         body = self._cache.get(key) if self._cache is not None else None
+        if body is None and self._cache is not None and self._only_replays and self._provider.takes_addresses:
+            body = self._cache.get(_digest([self._provider.name, query.lower(), count]))  # of an older empg
         if body is not None:
             self.num_cached += 1
             return self._parse(body, count)
@@ -96,8 +98,11 @@ class Asker:
     def _key(self, query: str, count: int) -> str:
         """Case and spaces of a query do not matter, those of an address do."""
         asked = query if self._provider.takes_addresses else " ".join(query.split()).lower()
-        normal = [self._provider.name, asked, count]
-        return hashlib.sha256(json.dumps(normal).encode()).hexdigest()
+        return _digest([self._provider.name, asked, count])
+
+
+def _digest(asked: list[str | int]) -> str:
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def host_of(url: str) -> str:
