@@ -388,12 +388,22 @@ def test_progress_is_of_what_the_update_needs() -> None:
     assert told == sorted(told)
 
 
-def test_max_staleness_says_which_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    for words, kind in (([*VLLM, "rollout.max_staleness=1"], AheadSource), ([], Source)):
-        engine: Any = SlowEngine()
-        games: Any = Walks()
-        with open_source(tiny_config(*words), engine, games, make_agent) as source:
-            assert type(source) is kind
-            with source.paused():
-                pass
+@pytest.mark.parametrize(
+    ("words", "kind", "warns"),
+    [
+        ([*VLLM, "rollout.max_staleness=1"], AheadSource, True),
+        ([*VLLM, "rollout.max_staleness=1", "algo.loss.importance_cap=2.0"], AheadSource, False),
+        ([], Source, False),
+    ],
+)
+def test_max_staleness_says_which_source_and_what_weighs_it(
+    words: list[str], kind: type, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine: Any = SlowEngine()
+    games: Any = Walks()
+    with open_source(tiny_config(*words), engine, games, make_agent) as source:
+        assert type(source) is kind
+        with source.paused():
+            pass
     assert not threads()
+    assert ("algo.loss.importance_cap=2 weighs them" in caplog.text) is warns
