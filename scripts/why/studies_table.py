@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 from scripts.why.play import STUDIES
 from scripts.why.predictions import points
-from scripts.why.records import by_temperature, curves, late_success, markdown, runs_of, study_of, values_of
+from scripts.why.records import (
+    by_temperature,
+    curves,
+    late_success,
+    markdown,
+    of_cells,
+    runs_of,
+    study_of,
+    values_of,
+)
 
 
 class Compared(NamedTuple):
@@ -50,9 +59,10 @@ def _answer(records: Path, compared: Compared) -> list[str] | None:
     archive = records / f"{compared.study}.tar.xz"
     if not archive.is_file():
         return None
-    study, values = study_of(archive), values_of(archive)
-    if any(cell["seed"] not in values.get(cell["variant"], {}) for cell in study["cells"]):
+    study = study_of(archive)
+    if sum(1 for _ in of_cells(archive, study, "summary.json")) < len(study["cells"]):
         return None
+    values = values_of(archive)
     base = compared.base or study["base"]
     measured = records / f"{compared.study}-temperatures.csv"
     at = by_temperature(measured) if measured.is_file() else {}

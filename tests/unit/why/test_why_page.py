@@ -132,10 +132,11 @@ def test_empg_and_grpo_side_by_side_in_every_study_that_is_finished(tmp_path: Pa
         for arm, own in values.items()
         for seed, value in enumerate(own)
     }
+    files |= {f"{arm}-s{seed}/summary.json": "{}" for arm in values for seed in (0, 1)}
     study = {"base": "scaling", "cells": cells, "seeds": [0, 1]}
     pack(tmp_path / "controls.tar.xz", files | {"runs.csv": runs, "study.json": json.dumps(study)})
     more = {**study, "base": "grpo", "cells": [*cells, {"variant": "empg", "seed": 2}]}
-    pack(tmp_path / "window.tar.xz", files | {"runs.csv": runs, "study.json": json.dumps(more)})
+    pack(tmp_path / "window.tar.xz", files | {"study.json": json.dumps(more)})  # no table yet
     pack(
         tmp_path / "fair-confirmed.tar.xz",
         files | {"runs.csv": runs, "study.json": json.dumps({**study, "base": "grpo"})},
