@@ -124,7 +124,7 @@ class Model(Node):
 
 
 Seed = Annotated[int, Field(ge=0, lt=10**18)]
-"""Torch takes some more."""
+"""Of 18 digits at most, well inside the 64 bits that torch's generators take."""
 
 
 def _refuse_blind_wordings(model: Model, benchmark: Benchmark, rollout: Rollout) -> None:

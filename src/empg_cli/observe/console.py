@@ -72,12 +72,8 @@ class ConsoleHandler(logging.Handler):
 def _in_one_text(record: logging.LogRecord) -> logging.LogRecord:
     """Message and traceback, without secrets: rich would print frames of its own."""
     found = copy(record)
-    found.msg, found.args, found.exc_info, found.exc_text = (
-        Masking("%(message)s").format(copy(record)),
-        None,
-        None,
-        None,
-    )
+    found.msg = Masking("%(message)s").format(copy(record))
+    found.args = found.exc_info = found.exc_text = None
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,15 @@ def open_runs(paths: Sequence[Path]) -> list[RunFolder]:
         NotARun: a path holds no run, or none that has logged anything.
         FromTheFuture: a newer empg has made one of them.
     """
-    folders: dict[Path, Path] = {}
-    for folder in (folder for path in paths for folder in _run_folders(path)):
-        folders.setdefault(folder.resolve(), folder)
-    return [_open(folder) for folder in folders.values()]
+    return [_open(folder) for folder in each_once(folder for path in paths for folder in _run_folders(path))]
+
+
+def each_once(folders: Iterable[Path]) -> list[Path]:
+    """In order, under the name that came first: links and `.` lead to the same folder."""
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    return list(once.values())
 
 
 def unstarted(paths: Sequence[Path]) -> list[Path]:

@@ -40,7 +40,7 @@ def address(host: str, listening: socket.socket) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}"
 
 
-def answer(app: Any, listening: socket.socket, say: Callable[[str], None], **settings: Any) -> None:
+def serve_until_stopped(app: Any, listening: socket.socket, say: Callable[[str], None], **settings: Any) -> None:
     """Run an ASGI application until a signal ends it.
 
     Args:

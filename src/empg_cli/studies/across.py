@@ -10,6 +10,7 @@ from typing import Literal
 from empg_cli.errors import UserError
 from empg_cli.invocation import command
 from empg_cli.runs.mixture import MixedStudy
+from empg_cli.runs.reading import each_once
 from empg_cli.runs.study import read_study
 from empg_cli.stats.intervals import Estimate, iqm_difference, iqm_interval
 from empg_cli.studies.comparison import Comparison, VariantRow, compare, is_up_to_one
@@ -56,10 +57,7 @@ def compare_across(folders: Sequence[Path], *, mixed: Literal["refuse", "mark"] 
         MixedStudy: there are such, and `mixed` is refuse.
         NotTogether: fewer than two studies, other metrics or bases, a metric that is not a share, or no common variant.
     """
-    once: dict[Path, Path] = {}
-    for folder in folders:
-        once.setdefault(folder.resolve(), folder)
-    folders = list(once.values())
+    folders = each_once(folders)
     if len(folders) < 2:
         raise NotTogether(f"give two studies or more: {command('ablate', '--across', 'STUDY', 'STUDY')}")
     found: list[Comparison] = []

@@ -19,7 +19,7 @@ from empg_cli.cli.path_errors import writing
 from empg_cli.invocation import command
 from empg_cli.observe.console import get_console, is_watched
 from empg_cli.observe.terminal import printable, write_line
-from empg_cli.services.listening import address, answer, bound
+from empg_cli.services.listening import address, bound, serve_until_stopped
 
 LINE_EVERY = 100_000
 
@@ -77,7 +77,7 @@ def serve(
         app = RetrieveApp(open_index(directory), top_k)
         listening.listen()  # who reads the next line may connect
         say(f"serving {directory} at {address(host, listening)}/retrieve; Ctrl-C ends it")
-        answer(app, listening, say)
+        serve_until_stopped(app, listening, say)
 
 
 def _world_index(mode: Literal["fictional", "real"], seed: int, cache_dir: Path | None) -> Path:

@@ -22,7 +22,7 @@ from empg_cli.rollout.parity import check_parity
 from empg_cli.runs.checkpoint import MODEL, load_state
 from empg_cli.runs.facts import prompt_date
 from empg_cli.runs.which_checkpoint import hold_checkpoint
-from empg_cli.services.listening import address, answer, bound
+from empg_cli.services.listening import address, bound, serve_until_stopped
 
 Say = Callable[[str], None]
 FINISH_S = 3
@@ -81,7 +81,7 @@ def serve(
                 say(f"warning: whoever reaches {host} can use the model, no key is asked; host=127.0.0.1 is for here")
             listening.listen()  # who reads the next line may connect
             say(f"serving {name} ({source}) at {address(host, listening)}/v1; Ctrl-C ends it")
-            answer(
+            serve_until_stopped(
                 app if is_open else OwnMachineOnly(app, host),
                 listening,
                 say,
