@@ -53,7 +53,7 @@ SOURCES := src tests scripts examples
 .PHONY: help install demo smollm2 axe test test-long test-vllm test-lowest mutants faults fuzz parity bench vllm-cpu bench-models check lint types layers format build docs constraints clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/uv:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "empg needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

@@ -1,7 +1,8 @@
 """A text environment of your own: a game in sixty lines, played by its expert, trained on and evaluated from Python.
 
-A parcel lies somewhere in a store, and the agent walks there. docs/adding-a-benchmark.md says what a benchmark has to
-have; `empg init my-game` writes a project around one.
+Run it in its folder: the commands that a run names find the game by the name of this file. A parcel lies somewhere in
+a store, and the agent walks there. docs/adding-a-benchmark.md says what a benchmark has to have; `empg init my-game`
+writes a project around one.
 """
 
 from collections.abc import Iterator
@@ -119,6 +120,7 @@ if __name__ == "__main__":
             "trainer.lr=0.001",
             "trainer.eval_every=4",
             "logger.wandb.mode=disabled",
+            "resume=restart",  # set aside what an earlier start has left
         ]
     )
     summary = train(cfg, Path("runs/store"))

@@ -17,10 +17,10 @@ FOLDERS = [Path("runs/smoke")]
 
 # %% Two runs of seconds, if there are none
 
-if not FOLDERS[0].exists():
+if [Path("runs/smoke")] == FOLDERS:
     for seed in (0, 1):
-        cfg = load(["experiment=smoke", f"seed={seed}", "logger.console=quiet", "logger.wandb.mode=disabled"])
-        train(cfg, FOLDERS[0] / f"empg-s{seed}")
+        words = ["experiment=smoke", f"seed={seed}", "logger.console=quiet", "logger.wandb.mode=disabled"]
+        train(load([*words, "resume=auto"]), FOLDERS[0] / f"empg-s{seed}")
 
 # %% Metrics: a row an update. `open_runs` finds the runs in a folder, reads old formats, and warns of damaged files
 

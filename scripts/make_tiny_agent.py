@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,7 @@ def main() -> None:
         "seed": args.seed,
         "stop_at": args.stop_at,
         "demonstrations": benchmark.fingerprint(),
-        "held_out": {
-            "split": cfg.benchmark.split,
-            "max_steps": cfg.benchmark.max_steps,
-            **HELD_OUT[args.benchmark],
-        },
+        "held_out": {key: _setting(cfg.benchmark, key) for key in ("split", "max_steps", *HELD_OUT[args.benchmark])},
         "model": model_fingerprint(policy),
         "versions": package_versions(),
         "curve": curve,
@@ -127,6 +124,11 @@ def load_config(args: argparse.Namespace, source: dict[str, Any]) -> TrainConfig
     )
 
 
+def _setting(benchmark: Any, key: str) -> Any:
+    """As it was used: overrides may have changed it."""
+    return reduce(getattr, key.split("."), benchmark)
+
+
 def _play(cfg: TrainConfig, engine: TorchEngine, benchmark: Any, make_agent: Any, *, temperature: float) -> Evaluation:
     rollout = cfg.rollout.model_copy(update={"eval_temperature": temperature})
     return evaluate(engine, benchmark, make_agent, cfg.benchmark, rollout, seed=0)
@@ -146,7 +148,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--stop-at", type=float, default=0.40, help="sampled success on held-out games")
     parser.add_argument("--keep-all", action="store_true", help="save the policy at every evaluation")
     parser.add_argument("overrides", nargs="*", help="further settings, e.g. benchmark.max_steps=30")
-    return parser.parse_args()
+    args = parser.parse_args()
+    both = DEMONSTRATIONS[args.benchmark], HELD_OUT[args.benchmark]
+    for key in both[0].keys() & both[1].keys():
+        if both[0][key] != both[1][key] and any(word.startswith(f"benchmark.{key}=") for word in args.overrides):
+            parser.error(f"benchmark.{key} is not to be given: it keeps demonstrations and held-out tasks apart")
+    return args
 
 
 if __name__ == "__main__":

@@ -212,3 +212,6 @@ def test_an_evaluation_and_a_diagnosis_settle_auto_too(empg: Empg, small: tuple[
     empg("train", *small, "rollout.max_concurrent=auto", "trainer.tokens_per_microbatch=auto", "run_dir=run")
     assert json.loads(empg("eval", "run=run", "--json").stdout)["total"]["n"] == 4
     empg("diagnose", "run", "--episodes", "4", "--gradients", "2")
+    empg("diagnose", "run", "--episodes", "4", "--gradients", "1")
+    found = json.loads(Path("run/diagnostics/diagnosis.json").read_text())["gradients"]
+    assert len(found["steps"]) == 1 and found["rank"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,12 @@ def test_empg_on_your_batch(tmp_path: Path) -> None:
 def test_own_text_environment(tmp_path: Path) -> None:
     said = run("own_text_environment.py", tmp_path, **{"trainer.updates=12": "trainer.updates=4"})
     assert "> north" in said or "> south" in said or "> east" in said or "> west" in said
+    (evaluate,) = [line.split(maxsplit=1)[1] for line in said.splitlines() if line.split()[:1] == ["evaluate"]]
+    words = [sys.executable, "-m", "empg_cli", *shlex.split(evaluate)[1:], "--json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    again = run("own_text_environment.py", tmp_path, **{"trainer.updates=12": "trainer.updates=1"})
+    assert again.rstrip().splitlines()[-1].startswith("after  1 updates:")
     shares = [line for line in said.splitlines() if line.endswith("not trained on")]
     assert [line.split()[1] for line in shares] == ["0", "4"]
 
@@ -64,6 +71,7 @@ def test_runs_into_dataframes(tmp_path: Path) -> None:
     said = run("runs_into_dataframes.py", tmp_path)
     assert "eval/success_rate" in said and "update-000002" in said
     assert said.count("shape: ") == 2 and "advantage" in said
+    assert run("runs_into_dataframes.py", tmp_path).count("shape: ") == 2
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from empg_cli.benchmarks.deepsearch.answers import exact_match, normalise
 from empg_cli.benchmarks.deepsearch.benchmark import DeepSearchBenchmark
 from empg_cli.benchmarks.deepsearch.retrieval.base import Runner
 from empg_cli.benchmarks.deepsearch.world.questions import Question
+from empg_cli.config.deepsearch import PARTS
 from empg_cli.config.job import load_job
 from empg_cli.config.schema import TrainConfig
 
@@ -216,3 +217,12 @@ def test_digest_does_not_depend_on_the_hash_seed(mode: str) -> None:
         for seed in ("0", "4711")
     }
     assert len(digests) == 1
+
+
+def test_splits_that_hold_each_other_are_known(benchmark: DeepSearchBenchmark) -> None:
+    """`PARTS` are those whose tasks they have, and no other two splits share a task."""
+    ids = {split: {task.task_id for task in benchmark.tasks(split)} for split in benchmark.splits}
+    for one, other in permutations(ids, 2):
+        assert (ids[other] <= ids[one]) is (other in PARTS.get(one, ())), (one, other)
+        if other not in PARTS.get(one, ()) and one not in PARTS.get(other, ()):
+            assert not ids[one] & ids[other], (one, other)

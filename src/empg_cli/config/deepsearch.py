@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -167,6 +168,14 @@ class FormatShaping(Node):
     """Added to `structure` of a wrong answer when a gold answer had been found."""
     penalty: float = Field(ge=0, le=1)
     """Subtracted from a malformed episode (DeepResearcher: 1)."""
+
+
+OUT_OF_DISTRIBUTION: Final = ("ood_composition", "ood_depth3", "ood_depth4", "ood_intersection")
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "test": ("id", "ood", *OUT_OF_DISTRIBUTION),
+    "ood": OUT_OF_DISTRIBUTION,
+}
+"""Split -> those that it holds, in the generated world and in official data."""
 
 
 class Deepsearch(BenchmarkNode):

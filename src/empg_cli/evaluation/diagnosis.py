@@ -21,6 +21,7 @@ from empg_cli.stats.intervals import Estimate
 
 FOLDER = "diagnostics"
 FILE = "diagnosis.json"
+TABLES = ("proposition1.csv", "gradients.csv", "entropy_change.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,9 @@ class GradientNorms:
     """Whether the logits' story holds for the parameters: gradient norm of real steps against their entropy."""
 
     steps: tuple[GradientStep, ...]
-    rank: Estimate
-    """Spearman correlation of entropy and gradient norm; interval by resampling whole episodes, n = steps."""
+    rank: Estimate | None
+    """Spearman correlation of entropy and gradient norm; interval by resampling whole episodes, n = steps. None: too
+    few steps, or episodes, for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +128,26 @@ def write_diagnosis(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     """`diagnosis.json` with everything, and a CSV per table."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {FILE: json.dumps(asdict(diagnosis), indent=1, allow_nan=False) + "\n"}
-    texts["proposition1.csv"] = _csv(
+    proposition1, gradients, change = TABLES
+    texts[proposition1] = _csv(
         ["entropy", "renyi2", "predicted", "exact", "sampled", "sampled_low", "sampled_high", "tokens"],
         [[b.entropy, b.renyi2, b.predicted, b.exact, *b.sampled] for b in diagnosis.proposition1.bins],
     )
     if diagnosis.gradients:
-        texts["gradients.csv"] = _csv(
+        texts[gradients] = _csv(
             ["task_id", "step", "tokens", "entropy", "logit_norm2", "gradient_norm"],
             [list(asdict(step).values()) for step in diagnosis.gradients.steps],
         )
     if diagnosis.change:
-        texts["entropy_change.csv"] = _csv(
+        texts[change] = _csv(
             ["percentile_low", "percentile_high", "before", "after", "change", "low", "high", "steps", "absolute"],
             [[*b.percentile, b.before, b.after, *b.change, b.absolute] for b in diagnosis.change.bins],
         )
     for name, text in texts.items():
         write_atomically(folder / name, text)
+    for name in TABLES:
+        if name not in texts:  # of an earlier call, of another policy
+            (folder / name).unlink(missing_ok=True)
     return [folder / name for name in texts]
 
 

@@ -27,7 +27,13 @@ class Pass:
     def name(self) -> str:
         """Of its file."""
         sample = f"-sample-{self.sample}" if self.sample else ""
-        return f"temperature-{self.temperature:g}-seed-{self.seed}{sample}"
+        return f"temperature-{_shortest(self.temperature)}-seed-{self.seed}{sample}"
+
+
+def _shortest(number: float) -> str:
+    """`1`, `0.4`: as it is written, but never as another number."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 @dataclass(frozen=True, slots=True)

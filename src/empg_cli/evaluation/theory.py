@@ -54,6 +54,8 @@ BINS = 20
 """As many as Figure 3 of the paper has."""
 LOGITS_AT_ONCE = 2**24
 """Bounds the memory of one chunk: 128 MiB in float64, a few times over."""
+FEWEST_RANKED = 3
+"""Steps of which a rank correlation says something: that of two is 1 or -1."""
 Z = NormalDist().inv_cdf(0.975)
 
 
@@ -221,9 +223,12 @@ def gradient_norms(
         )
         for step in chosen.tolist()
     ]
-    rank = clustered_rank_correlation(
-        [step.entropy for step in steps], [step.gradient_norm for step in steps], played.episode_S[chosen].tolist()
-    )
+    episodes = played.episode_S[chosen].tolist()
+    rank = None
+    if len(steps) >= FEWEST_RANKED and len(set(episodes)) > 1:
+        rank = clustered_rank_correlation(
+            [step.entropy for step in steps], [step.gradient_norm for step in steps], episodes
+        )
     return GradientNorms(tuple(steps), rank)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from empg_cli.config.schema import EvalConfig, TrainConfig
 from empg_cli.planning.fitting import settled
 from empg_cli.planning.hardware import Hardware
-from empg_cli.planning.job import MOST_TOKENS, Job, eval_job_of
+from empg_cli.planning.job import MOST_TOKENS, Job, beside_servers, eval_job_of
 from empg_cli.planning.plan import Plan, plan_of
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def playing_within_memory(cfg: EvalConfig, hardware: Hardware) -> EvalConfig:
     job: Job | None = eval_job_of(cfg, hardware.kind)
     if job is None:
         return _with(cfg, 0, MOST_TOKENS[hardware.kind])
-    job = settled(job, hardware.memory)
+    job = settled(beside_servers(job, cfg.rollout, hardware.memory), hardware.memory)
     assert job.concurrent is not None and job.microbatch is not None, "settled"
     return _with(cfg, job.concurrent, job.microbatch)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from empg_cli.config.dist import Dist, NodeDist, NoDist
+from empg_cli.config.rollout import Rollout
 from empg_cli.config.schema import EvalConfig, Lora, TrainConfig
 from empg_cli.planning.shapes import Shape, shape_of
 
@@ -87,7 +88,11 @@ class Job:
     """Tokens; None = auto, still to be settled."""
     spread: Spread = Spread()
     plays: bool = True
-    """The model itself; False: servers do, whose memory is not counted (`rollout.engine=vllm`)."""
+    """The model itself; False: servers do (`rollout.engine=vllm`)."""
+    served_bytes: int = 0
+    """Of the same GPU that servers take, where they share it (`rollout.vllm.colocate`)."""
+    servers_sleep: bool = True
+    """While the run learns; they do not where they play on meanwhile (`rollout.max_staleness`)."""
 
     @property
     def row_tokens(self) -> int:
@@ -183,6 +188,15 @@ def job_of(cfg: TrainConfig, device: str, spread: Spread = Spread()) -> Job | No
     )
     concurrent = None if job.concurrent is None else min(job.concurrent, played)
     return replace(job, spread=spread, episodes=played, concurrent=concurrent)
+
+
+def beside_servers(job: Job, rollout: Rollout, memory: int | None) -> Job:
+    """With what servers of vLLM take of the GPU that they share with it."""
+    settings = rollout.vllm
+    shares = not job.plays and job.device == "cuda" and settings.colocate and settings.urls is None
+    if not shares or memory is None:
+        return job
+    return replace(job, served_bytes=int(settings.gpu_memory * memory), servers_sleep=not rollout.max_staleness)
 
 
 def eval_job_of(cfg: EvalConfig, device: str) -> Job | None:

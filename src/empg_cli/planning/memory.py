@@ -29,6 +29,7 @@ and one that a product leaves."""
 
 WHOLE = "whole weights"
 """Of a spread model, in the compute type, to play with, or through an optimiser step where they are not freed."""
+SERVERS = "servers of vLLM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +48,20 @@ def phases(job: Job) -> list[Phase]:
     """The peak of each phase of a run that has taken its first optimiser step; only that of playing where nothing is
     trained."""
     kept = standing(job)
+    served = {SERVERS: job.served_bytes} if job.served_bytes else {}
     if not job.train_episodes:
-        return [Phase("load", loading(job)), Phase("rollout", kept | playing(job))]
+        return [Phase("load", loading(job)), Phase("rollout", kept | served | playing(job))]
     optimiser = {"optimiser state": int(2 * job.trained * job.moment_bytes) // job.spread.shard}
     gradients = {"gradients": _gradients(job)}
     scores = job.has_reference or job.recomputes
-    read = kept | _gathered(job)
+    awake = {} if job.servers_sleep else served
+    read = kept | awake | _gathered(job)
     return [
         Phase("load", loading(job)),
-        Phase("rollout", kept | optimiser | playing(job)),
+        Phase("rollout", kept | served | optimiser | playing(job)),
         *([Phase("score", read | optimiser | {"activations": scoring(job)})] if scores else []),
         Phase("update", read | optimiser | gradients | {"activations": learning(job)}),
-        Phase("save", kept | optimiser),
+        Phase("save", kept | awake | optimiser),
     ]
 
 

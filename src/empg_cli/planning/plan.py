@@ -14,7 +14,7 @@ from empg_cli.errors import UserError
 from empg_cli.planning.duration import Duration, duration
 from empg_cli.planning.fitting import WayOut, fits, is_clearly_too_large, settled, ways_out
 from empg_cli.planning.hardware import Hardware
-from empg_cli.planning.job import BYTES, Job, job_of, spread_of
+from empg_cli.planning.job import BYTES, Job, beside_servers, job_of, spread_of
 from empg_cli.planning.memory import Phase, host_loading, peak, phases
 
 CONCURRENT, MICROBATCH = "rollout.max_concurrent", "trainer.tokens_per_microbatch"
@@ -195,4 +195,5 @@ def plan_of(
         microbatch=job.microbatch or (given or {}).get(MICROBATCH),
     )
     own = hardware if isinstance(cfg.dist, ClusterDist) else hardware.of_one(spread.ranks)
+    job, taken = (beside_servers(one, cfg.rollout, own.memory) for one in (job, taken))
     return Plan(cfg.model.name, job, settled(taken, own.memory), own, cpu_flops)

@@ -26,9 +26,12 @@ def across_table(across: Across) -> Table:
     if values < FEW:
         notes.append(f"FEW VALUES: {values} are fewer than {FEW}; rely on the studies' own tables.")
     if any(one and are_equal([one.low, one.high]) for row in across.rows for one in (row.iqm, row.difference)):
-        notes.append("An interval without width: its values are equal, carry no spread, and are not certain for it.")
+        notes.append(
+            "An interval without width: within each study its values are equal, carry no spread, and are not certain "
+            "for it."
+        )
     if across.left_out:
-        notes.append(f"Not in every study, so left out: {', '.join(across.left_out)}.")
+        notes.append(f"Not in every study, or with one seed in each, so left out: {', '.join(across.left_out)}.")
     header = ("variant", "values", f"IQM of {across.metric} (%)", "95% interval", f"Δ to {across.base}", "95% interval")
     rows = tuple(
         (Cell(row.variant), Cell(str(row.iqm.n)), *_cells(row.iqm, ""), *_cells(row.difference, "+"))

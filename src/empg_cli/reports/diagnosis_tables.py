@@ -54,12 +54,17 @@ def _gradients(found: GradientNorms) -> Table:
         means = [sum(column) / len(column) for column in columns]
         rows.append((*(f"{mean:.4g}" for mean in means), str(len(steps))))
     rank = found.rank
+    told = "too few steps or episodes for a rank correlation"
+    if rank:
+        told = (
+            f"rank correlation of entropy and gradient norm: {rank.value:+.3f} [{rank.low:+.3f}, {rank.high:+.3f}] "
+            f"over {rank.n} steps; interval by resampling episodes"
+        )
     return _table(
         "Gradient of a step's mean token log-prob in all parameters, by step entropy",
         ("entropy", "1 - exp(-H2)", "gradient norm", "steps"),
         rows,
-        f"rank correlation of entropy and gradient norm: {rank.value:+.3f} [{rank.low:+.3f}, {rank.high:+.3f}] over "
-        f"{rank.n} steps; interval by resampling episodes",
+        told,
     )
 
 

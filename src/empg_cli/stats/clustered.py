@@ -43,9 +43,12 @@ def clustered_rank_correlation(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Spearman's rho with a percentile interval over resampled clusters; too narrow with few of them."""
+    """Spearman's rho with a percentile interval over resampled clusters; too narrow with few of them. One cluster has
+    no interval: ValueError."""
     x_N, y_N, cluster_N = np.asarray(x), np.asarray(y), np.asarray(clusters)
     rows = [np.flatnonzero(cluster_N == cluster) for cluster in np.unique(cluster_N)]
+    if len(rows) < 2:
+        raise ValueError(f"an interval over clusters needs at least 2 of them, got {len(rows)}")
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):

@@ -29,7 +29,8 @@ class AcrossRow:
     iqm: Estimate
     """Over all seeds of all studies; n counts them."""
     difference: Estimate | None
-    """To the base, seeds paired within each study; None for the base and without a pair in every study."""
+    """To the base, seeds paired within each study; None for the base, without a pair in every study, and with no more
+    than one in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Across:
     """Folder, benchmark and model of each."""
     rows: tuple[AcrossRow, ...]
     left_out: tuple[str, ...]
-    """Variants that some study does not have, or has no finished run of."""
+    """Variants that some study does not have, or has no finished run of, or of which every study has one alone."""
     mixtures: tuple[str, ...]
     """In what the runs of a study, or those of all studies, were not made of the same."""
     unfair: tuple[str, ...]
@@ -82,6 +83,10 @@ def compare_across(folders: Sequence[Path], *, mixed: Literal["refuse", "mark"] 
     common = [name for name in by_variant[0] if all(name in rows for rows in by_variant)]
     if first.base not in common:
         raise NotTogether(f"not every study has finished runs of the base, {first.base}")
+    # Redrawing one seed gives it back, so an interval would have no width whatever the seeds say.
+    common = [name for name in common if any(len(rows[name].runs) > 1 for rows in by_variant)]
+    if first.base not in common:
+        raise NotTogether(f"each study has one finished run of the base, {first.base}: an interval takes two or more")
     every = dict.fromkeys(name for rows in by_variant for name in rows)
     return Across(
         metric=first.metric,
@@ -106,7 +111,7 @@ def _mixtures(folders: Sequence[Path], found: Sequence[Comparison]) -> Iterator[
 def _row(name: str, rows: Sequence[VariantRow], found: Sequence[Comparison]) -> AcrossRow:
     values = [[run.value for run in row.runs] for row in rows]
     pairs = [one.pairs(row) for one, row in zip(found, rows, strict=True)]
-    difference = iqm_difference(pairs) if all(pairs) else None
+    difference = iqm_difference(pairs) if all(pairs) and any(len(one) > 1 for one in pairs) else None
     return AcrossRow(name, iqm_interval(values), difference)
 
 

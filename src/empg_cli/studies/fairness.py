@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from empg_cli.config.deepsearch import PARTS
 from empg_cli.runs.study import Study
 
 SAME = 0.01
@@ -31,7 +32,7 @@ def unfair(study: Study, seeds: set[int], episodes: Mapping[str, float]) -> Iter
     if study.confirms:
         if reused := sorted(seeds & set(study.confirms["seeds"])):
             yield f"TUNED ON THESE SEEDS: {', '.join(map(str, reused))} have chosen the settings compared here."
-        if _overlap(study.confirms["tasks"], tasks_of(study)):
+        if share_tasks(study.confirms["tasks"], tasks_of(study)):
             yield ("TUNED ON THESE TASKS: the evaluation plays some or all of what has chosen the settings; give "
                    "another benchmark.split, or other data.")  # fmt: skip
     if episodes and max(episodes.values()) > min(episodes.values()) * (1 + SAME):
@@ -39,6 +40,9 @@ def unfair(study: Study, seeds: set[int], episodes: Mapping[str, float]) -> Iter
         yield f"UNEQUAL BUDGETS: training episodes that a run has played, on average: {each}."
 
 
-def _overlap(tuned: Mapping[str, Any], played: Mapping[str, Any]) -> bool:
-    """`benchmark.eval_tasks=N` are the first N tasks of a split, so of two evaluations one holds the other."""
-    return all(tuned[key] == played[key] for key in ("split", "data"))
+def share_tasks(tuned: Mapping[str, Any], played: Mapping[str, Any]) -> bool:
+    """`benchmark.eval_tasks=N` are the first N tasks of a split, so of two evaluations of it one holds the other. Of a
+    split and another one that holds it, too, some tasks are taken to be the same."""
+    one, other = tuned["split"], played["split"]
+    is_within = other in PARTS.get(one, ()) or one in PARTS.get(other, ())
+    return tuned["data"] == played["data"] and (one == other or is_within)

@@ -152,3 +152,10 @@ def test_the_pages_show_commands_of_every_kind() -> None:
         "data",
     } <= shown
     assert len(COMMANDS) > 100 and len(SPANS) > 60
+
+
+def test_make_help_lists_every_target_that_says_what_it_does() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = re.findall(r"^([\w-]+):.*## ", MAKEFILE, re.MULTILINE)
+    assert "smollm2" in told
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("  make ")] == told

@@ -165,3 +165,11 @@ def test_a_server_brings_budgets_for_a_chat_model_and_the_command_line_wins() ->
     cfg = load([*SERVER, "benchmark=webshop", "rollout=window"], "eval")
     assert (cfg.policy, cfg.rollout.max_new_tokens, cfg.rollout.context) == ("endpoint", 512, "window")
     assert load([*SERVER, "rollout.max_new_tokens=64"], "eval").rollout.max_new_tokens == 64
+
+
+def test_passes_of_other_temperatures_have_other_names() -> None:
+    names = [Pass(temperature, 0, 0).name for temperature in (0.12345678, 0.12345679, 1.0, 0.4, 0.0)]
+    assert names == [
+        "temperature-0.12345678-seed-0", "temperature-0.12345679-seed-0", "temperature-1-seed-0",
+        "temperature-0.4-seed-0", "temperature-0-seed-0",
+    ]  # fmt: skip

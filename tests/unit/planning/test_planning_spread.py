@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from empg_cli.config import load
+from empg_cli.config.job import load_job
+from empg_cli.config.schema import EvalConfig
 from empg_cli.planning.fitting import settled
 from empg_cli.planning.hardware import GB, Hardware
-from empg_cli.planning.job import Job, job_of, spread_of
+from empg_cli.planning.job import Job, beside_servers, eval_job_of, job_of, spread_of
 from empg_cli.planning.memory import phases
 from empg_cli.planning.plan import plan_of
 
@@ -103,3 +105,38 @@ def test_what_servers_play_takes_no_memory_of_the_learner() -> None:
     assert {"keys and values", "activations", "whole weights"}.isdisjoint(items(of, "rollout"))
     assert items(of, "update") == items(job(*words), "update")
     assert items(job(*SERVED, *words, "dist.reshard=false"), "rollout")["whole weights"] == 2 * of.shape.parameters
+
+
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        ((), {"rollout"}),
+        (("rollout.max_staleness=1",), {"rollout", "score", "update", "save"}),
+        (("rollout.vllm.colocate=false",), set()),
+        (("rollout.vllm.urls=[http://127.0.0.1:8000]",), set()),
+    ],
+)
+def test_servers_on_the_same_gpu_take_their_share_of_it(words: tuple[str, ...], taken: set[str]) -> None:
+    """0.5 of 80 GB while they play, and while the run learns where they play on meanwhile."""
+    plan = plan_of(load([*WORDS, *SERVED, *words]), Hardware("80 GB", "cuda", 80 * GB))
+    assert plan is not None
+    assert {
+        phase.name: phase.items["servers of vLLM"] for phase in plan.phases if "servers of vLLM" in phase.items
+    } == (dict.fromkeys(taken, 40 * GB))
+
+
+def test_a_model_that_fits_alone_may_not_fit_beside_its_servers() -> None:
+    words = ["benchmark=webshop", "model=qwen2.5-1.5b", "rollout=transcript", "rollout.engine=vllm"]
+    plans = [
+        plan_of(load([*words, *more, "model.gradient_checkpointing=true"]), Hardware("48 GB", "cuda", 48 * GB))
+        for more in ([], ["rollout.vllm.colocate=false"])
+    ]
+    assert [plan.fits for plan in plans if plan] == [False, True]
+
+
+def test_an_evaluation_by_servers_plays_all_at_once() -> None:
+    cfg = load_job("eval", ["benchmark=webshop", "model=qwen2.5-1.5b", "rollout.engine=vllm"], EvalConfig)
+    job = eval_job_of(cfg, "cuda")
+    assert job is not None
+    beside = beside_servers(job, cfg.rollout, 48 * GB)
+    assert beside.served_bytes == 24 * GB and settled(beside, 48 * GB).concurrent == job.episodes

@@ -117,3 +117,28 @@ def test_on_the_command_line(two: list[Path], tmp_path: Path) -> None:
     refused = ablate("--across", two[0], "seeds=3")
     assert refused.exit_code == 2 and "seeds=3: no such folder" in refused.stderr
     assert ablate("--out", "x").exit_code == 2
+
+
+def test_one_seed_a_study_has_no_interval(two: list[Path]) -> None:
+    """A variant of which every study has one run is left out, a base of that kind refused."""
+    for variant in ("empg", "grpo"):
+        for folder in two:
+            for summary in sorted(folder.glob(f"{variant}-*/summary.json"))[1:]:
+                summary.unlink()
+        if variant == "empg":
+            across = compare_across(two)
+            assert [row.variant for row in across.rows] == ["grpo"] and "empg" in across.left_out
+            assert "or with one seed in each, so left out: empg" in markdown(across_table(across))
+    with pytest.raises(NotTogether, match="one finished run of the base, grpo"):
+        compare_across(two)
+
+
+def test_one_pair_a_study_has_no_difference(two: list[Path]) -> None:
+    for folder in two:
+        for variant, lost in (("empg", (2, 3)), ("grpo", (0, 1))):
+            for seed in lost:
+                (cell,) = folder.glob(f"{variant}-s{seed}/summary.json")
+                cell.unlink()
+        (folder / "grpo-s1" / "summary.json").write_text(json.dumps({"exit_code": 0, "cell_hash": "grpo-1"}))
+    rows = {row.variant: row for row in compare_across(two).rows}
+    assert rows["empg"].iqm.n == 4 and rows["empg"].difference is None

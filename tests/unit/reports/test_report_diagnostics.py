@@ -23,8 +23,10 @@ from empg_cli.evaluation.diagnosis import (
     GradientStep,
     Proposition1,
     TokenBin,
+    read_diagnosis,
     write_diagnosis,
 )
+from empg_cli.reports.diagnosis_tables import diagnosis_tables
 from empg_cli.reports.entropy_change import changes
 from empg_cli.reports.figures import draw_figures
 from empg_cli.reports.health_history import spike_note
@@ -153,3 +155,20 @@ def test_figure_3_is_a_file_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra report")
     paths = draw_figures(open_runs([make_run(tmp_path / "run", change=0.6)]), tmp_path / "out")
     assert {path.name for path in paths} >= {"entropy_change.png", "entropy_change.pdf", "entropy_change.svg"}
+
+
+def test_tables_of_an_earlier_diagnosis_do_not_stay(tmp_path: Path) -> None:
+    write_diagnosis(diagnosis(0.6), tmp_path)
+    written = write_diagnosis(replace(diagnosis(0.6), gradients=None, change=None), tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(written)
+    assert [path.name for path in written] == ["diagnosis.json", "proposition1.csv"]
+
+
+def test_too_few_gradients_have_no_rank_correlation(tmp_path: Path) -> None:
+    found = diagnosis(0.6)
+    assert found.gradients is not None
+    few = replace(found, gradients=GradientNorms(found.gradients.steps[:1], None))
+    write_diagnosis(few, tmp_path)
+    assert read_diagnosis(tmp_path) == few
+    (table,) = [one for one in diagnosis_tables(few) if "all parameters" in one.title]
+    assert table.notes == ("too few steps or episodes for a rank correlation",)

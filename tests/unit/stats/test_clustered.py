@@ -64,3 +64,8 @@ def test_no_bin_rests_on_a_single_episode():
     assert [part.tolist() for part in bins_of_episodes(order, np.array([0, 0, 0, 0, 1, 1, 1, 1]))] == [list(range(8))]
     mixed = bins_of_episodes(order, np.array([0, 1, 0, 1, 0, 1, 0, 1]))
     assert [part.tolist() for part in mixed] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_one_cluster_has_no_interval_of_a_rank_correlation():
+    with pytest.raises(ValueError, match="at least 2 of them, got 1"):
+        clustered_rank_correlation([1, 2, 3], [1, 3, 2], [0, 0, 0])

@@ -24,6 +24,7 @@ from empg_cli.reports.across_tables import across_table
 from empg_cli.runs.study import Study, read_study
 from empg_cli.studies.across import compare_across
 from empg_cli.studies.comparison import compare
+from empg_cli.studies.fairness import share_tasks
 from empg_cli.studies.growth import entered
 from empg_cli.studies.plan import make_study
 from empg_cli.studies.preregistration import read_plan
@@ -337,6 +338,25 @@ def test_a_table_over_tasks_that_tuned_says_so(eval_tasks: str) -> None:
     """The smoke test's 4 tasks are the first of their split, so fewer and more of them share some."""
     study = entered(made(*CONFIRM, "seeds=2", f"benchmark.eval_tasks={eval_tasks}"))
     assert warned(played(study)) == ["TUNED ON THESE TASKS"]
+
+
+@pytest.mark.parametrize(
+    ("tuned_on", "played_on", "is_told"),
+    [
+        ("id", "test", True),
+        ("test", "id", True),
+        ("ood_depth3", "ood", True),
+        ("ood_depth3", "test", True),
+        ("id", "ood", False),
+        ("ood_depth3", "ood_depth4", False),
+        ("train", "test", False),
+    ],
+)
+def test_splits_that_hold_each_other_share_tasks(tuned_on: str, played_on: str, *, is_told: bool) -> None:
+    data = {"name": "deepsearch", "digest": "d"}
+    tuned, played = ({"split": split, "eval_tasks": 10, "data": data} for split in (tuned_on, played_on))
+    assert share_tasks(tuned, played) is is_told
+    assert not share_tasks(tuned, played | {"data": data | {"digest": "of another world"}})
 
 
 def test_a_table_over_unequal_budgets_says_so() -> None:

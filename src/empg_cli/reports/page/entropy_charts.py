@@ -77,6 +77,8 @@ def _gradients(found: Diagnosis) -> list[Chart]:
     if not (found.gradients and found.gradients.steps):
         return []
     title = "gradient norm in the parameters by step entropy"
-    rank: Estimate = found.gradients.rank
-    note = f"a dot is a step; rank correlation {rank.value:.2f} [{rank.low:.2f}, {rank.high:.2f}], n={rank.n}"
+    rank = found.gradients.rank
+    note = "a dot is a step"
+    if rank:
+        note += f"; rank correlation {rank.value:.2f} [{rank.low:.2f}, {rank.high:.2f}], n={rank.n}"
     return [Chart(title, gradient_chart(found.gradients.steps, title), note)]
