@@ -20,6 +20,11 @@ CHANGING: Final = (
     "--speculative-config --hf-overrides --rope-scaling --logits-processors"
 )
 """Flags of vLLM with which it samples from another policy than the one that is trained."""
+REFUSED: Final = {
+    **dict.fromkeys(OURS.split(), "other settings decide that"),
+    **dict.fromkeys(CHANGING.split(), "another policy would be sampled than is trained"),
+    "--config": "its file could hold any of the flags that are refused here",
+}
 
 
 class Vllm(Node):
@@ -53,13 +58,14 @@ class Vllm(Node):
     @model_validator(mode="after")
     def args_leave_the_policy(self) -> Vllm:
         for arg in self.args:
-            flag = arg.partition("=")[0].partition(".")[0].replace("_", "-")  # --flag.part=value sets a part of it
             if not arg.startswith("--"):
                 raise ValueError(f"args must hold flags with their values, such as --max-num-seqs=64, not {arg!r}")
-            if flag in OURS.split():
-                raise ValueError(f"args must not hold {flag}: other settings decide that")
-            if flag in CHANGING.split():
-                raise ValueError(f"args must not hold {flag}: another policy would be sampled than is trained")
+            name = arg.partition("=")[0].partition(".")[0].replace("_", "-")  # --flag.part=value sets a part of it
+            flag = name.replace("--no-", "--", 1)
+            for refused, why in REFUSED.items():
+                if refused.startswith(flag):  # argparse takes a beginning for the whole
+                    said = "" if name == refused else f" (as {name})"
+                    raise ValueError(f"args must not hold {refused}{said}: {why}")
         return self
 
     @model_validator(mode="after")
