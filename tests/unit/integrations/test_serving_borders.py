@@ -83,6 +83,28 @@ def test_strangers_are_not_told_what_an_error_says() -> None:
     assert (status, found["error"]["message"]) == (500, "the engine failed")
 
 
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_a_temperature_at_which_logits_overflow_is_refused(path: str) -> None:
+    body = json.dumps({"model": "mine", "prompt": "x", "temperature": 1e-39}).encode()
+    if path == "chat/completions":
+        body = body.replace(b'"prompt": "x"', b'"messages": [{"role": "user", "content": "x"}]')
+    status, found = asked(serving_app(), f"/v1/{path}", body)
+    assert (status, found["error"]["param"]) == (400, "temperature")
+    assert found["error"]["message"].startswith("temperature: must not be between 0 and 1e-05")
+
+
+def test_a_number_that_is_none_is_an_error_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has no NaN: clients could not read the answer."""
+
+    async def broken(self: ServingApp, request: Any) -> dict[str, Any]:
+        return {"logprobs": [float("nan")]}
+
+    monkeypatch.setattr(ServingApp, "_completions", broken)
+    body = json.dumps({"model": "mine", "prompt": "x"}).encode()
+    status, found = asked(serving_app(), "/v1/completions", body)
+    assert status == 500 and found["error"]["type"] == "server_error"
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_module, "BODY_S", 0.05)
     status, found = asked(serving_app(), "/v1/completions", None)

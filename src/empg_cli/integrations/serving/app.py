@@ -59,21 +59,22 @@ class ServingApp:
                         return
             case "http":
                 try:
-                    status, body = 200, await self._answer(scope["method"], scope["path"].rstrip("/"), receive)
+                    answer = await self._answer(scope["method"], scope["path"].rstrip("/"), receive)
+                    status, body = 200, encoded(answer)
                 except RequestError as error:
-                    status, body = error.status, error.as_dict()
+                    status, body = error.status, encoded(error.as_dict())
                 except BadRequestError as error:
                     status = 413 if error.status == 413 else 400
-                    body = RequestError(str(error)).as_dict()
+                    body = encoded(RequestError(str(error)).as_dict())
                 except _HungUp:
                     return
                 except Exception as error:  # a client learns that it is not to blame, the log has the rest
                     log.exception("a request failed")
                     said = "the engine failed" if self._is_open else f"the engine failed: {error}"
-                    status, body = 500, RequestError(said, status=500).as_dict()
+                    status, body = 500, encoded(RequestError(said, status=500).as_dict())
                 except asyncio.CancelledError:  # the server ends, and this is all that is left of the request
-                    status, body = 503, RequestError("the server has been stopped", status=503).as_dict()
-                await send_json(send, status, encoded(body))
+                    status, body = 503, encoded(RequestError("the server has been stopped", status=503).as_dict())
+                await send_json(send, status, body)
             case _:  # a WebSocket
                 await receive()
                 await send({"type": "websocket.close"})
