@@ -16,6 +16,7 @@ import pytest
 from empg_cli.integrations.serving import app as app_module
 from empg_cli.integrations.serving.app import ServingApp
 from empg_cli.integrations.serving.guard import OwnMachineOnly
+from empg_cli.services.listening import bound, is_loopback
 
 uvicorn = pytest.importorskip("uvicorn", reason="serving needs the extra: empg-cli[serve]")
 
@@ -59,6 +60,14 @@ def test_the_machines_own_names_are_served(host: str) -> None:
     app = OwnMachineOnly(serving_app(), "127.0.0.2")
     assert asked(app, "/health", host=host) == (200, {"status": "ok"})
     assert asked(app, "/health", host=host, origin="http://localhost:3000")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"), [("127.1", True), ("localhost", True), ("2130706434", True), ("0.0.0.0", False), ("0", False)]
+)
+def test_whether_an_address_is_the_machines_own_does_not_depend_on_how_it_is_spelt(host: str, is_own: bool) -> None:
+    with bound(host, 0, hint="") as listening:
+        assert is_loopback(listening) is is_own
 
 
 @pytest.mark.parametrize(
