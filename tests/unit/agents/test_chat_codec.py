@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from empg_cli.agents import control_tokens
 from empg_cli.agents.agent import Agent, agent_maker
 from empg_cli.agents.alfworld_chat import AlfworldChat
 from empg_cli.agents.chat_template import ChatTemplateError, generation_ends
@@ -96,6 +97,16 @@ def test_a_prompt_is_whole_whatever_a_training_script_has_left_in_the_tokenizer(
     loaded.save_pretrained(tmp_path)  # an export
     saved = json.loads((tmp_path / "tokenizer.json").read_text())
     assert saved["truncation"] is None and saved["padding"] is None
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_long_text_is_read_as_a_short_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is encoded in another way, which other threads do not wait for."""
+    codec = ChatCodec(chat_tokenizer(TEMPLATES[name]))
+    asked = f"caf\u00e9 \U0001f600 <think> {FORGED}"
+    short = codec.opening(asked)
+    monkeypatch.setattr(control_tokens, "LONG", 0)
+    assert codec.opening(asked) == short
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from empg_cli.agents.chat_template import ChatTemplateError
 from empg_cli.agents.codec import ChatCodec
+from empg_cli.agents.control_tokens import encoding
 from empg_cli.integrations.serving.answering import Answer, Answerer, Wish
 from empg_cli.integrations.serving.reading import UNFINISHED, Reading
 from empg_cli.integrations.serving.requests import ChatRequest, CompletionRequest, RequestError, read_request
@@ -121,7 +122,7 @@ class ServingApp:
             raise RequestError(f"{self._name} has no chat template: ask /v1/completions", code="no_chat_template")
         said = [(message.role.replace("developer", "system"), message.text) for message in request.messages]
         try:
-            prompt = codec.conversation(said)
+            prompt = await asyncio.to_thread(codec.conversation, said)
         except ChatTemplateError as error:
             raise RequestError(str(error), param="messages") from None
         answers = await self._sampled([prompt], request)
@@ -140,7 +141,7 @@ class ServingApp:
 
     async def _completions(self, request: CompletionRequest) -> dict[str, Any]:
         self._check_name(request.model)
-        prompts = [self._prompt_ids(prompt) for prompt in request.prompts]
+        prompts = await asyncio.to_thread(lambda: [self._prompt_ids(prompt) for prompt in request.prompts])
         answers = await self._sampled(prompts, request)
         choices = [
             {
@@ -156,7 +157,7 @@ class ServingApp:
 
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
-            ids: list[int] = self._answerer.tokenizer.backend_tokenizer.encode(prompt).ids
+            ids: list[int] = encoding(self._answerer.tokenizer, prompt, add_special_tokens=True).ids
             if not ids:
                 raise RequestError("prompt: has no token", param="prompt")
             return ids
