@@ -120,7 +120,7 @@ def _rollout(case: Case, policy: Policy) -> Any:
     prompts = torch.randint(NO_MORE_THAN, (case.episodes, case.context - 1), generator=generator).tolist()
 
     def play() -> None:
-        rows = reader.open(list(enumerate(prompts)), room=1)
+        rows = reader.open(list(enumerate(prompts)), columns=case.context)
         with torch.inference_mode():
             logit_BV = reader.read(rows, prompts)
             token_B, _, _ = sample(logit_BV, torch.rand(case.episodes), 1.0)

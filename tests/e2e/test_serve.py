@@ -258,6 +258,14 @@ def test_no_page_from_elsewhere_uses_it(chat: Served) -> None:
     assert httpx.get(chat.url.replace("127.0.0.1", "localhost") + "/v1/models").status_code == 200
 
 
+def test_an_address_of_this_machine_may_be_spelt_otherwise(finished_run: Path) -> None:
+    with serving(finished_run, "host=127.1") as served:
+        url = f"{served.url}/v1/models"
+        assert httpx.get(url, headers={"host": "evil.example"}).status_code == 403
+        assert [httpx.get(url, headers={"host": host}).status_code for host in ("127.1", "127.0.0.1")] == [200, 200]
+        assert not any("whoever reaches" in line for line in served.said)
+
+
 def test_it_warns_when_others_can_reach_it_and_does_not_tell_them_where_it_is(finished_run: Path) -> None:
     with serving(finished_run, "host=0.0.0.0") as served:
         assert any("whoever reaches 0.0.0.0 can use the model" in line for line in served.said)

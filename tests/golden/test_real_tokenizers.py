@@ -24,7 +24,7 @@ from empg_cli.agents.conversation import rows_of
 from empg_cli.benchmarks.base import Observation
 from empg_cli.config import load
 from empg_cli.config.location import conf_dir
-from empg_cli.model.loading import _load_tokenizer
+from empg_cli.model.tokenizer import load_tokenizer
 from empg_cli.runs.demonstrations import Message
 
 FOLDER = Path(os.environ.get("EMPG_TEST_TOKENIZERS", "none"))
@@ -50,7 +50,7 @@ TALK = [
 def speaker(family: str) -> Any:
     if not (FOLDER / family / "tokenizer.json").is_file():
         pytest.skip(f"needs {family} in EMPG_TEST_TOKENIZERS: python scripts/get_tokenizers.py DIR")
-    return SimpleNamespace(tokenizer=_load_tokenizer(str(FOLDER / family)), model=None)
+    return SimpleNamespace(tokenizer=load_tokenizer(str(FOLDER / family)), model=None)
 
 
 def episode(who: Any, context: str) -> tuple[Agent[int], list[tuple[list[int], list[int]]]]:

@@ -10,6 +10,7 @@ from empg_cli.agents.chat_template import ChatTemplate
 from empg_cli.agents.control_tokens import THOUGHT_TAGS, encode
 from empg_cli.errors import UserError
 from empg_cli.model.tiny import ACT, END
+from empg_cli.model.tokenizer import unbound
 from empg_cli.types import Step
 
 P = TypeVar("P")
@@ -74,7 +75,7 @@ class CompactCodec(_TokenCodec):
     needs_end = True
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = unbound(tokenizer)
         missing = [word for word in (ACT, END) if word not in tokenizer.get_vocab()]
         if missing:
             raise UserError(
@@ -124,7 +125,7 @@ class ChatCodec(_TokenCodec):
                 "model.prompt=chat needs a tokenizer with a chat template, and this one has none: give the folder of "
                 "an instruction-tuned model in model.path, or put a chat_template.jinja into this one"
             )
-        self._tokenizer = tokenizer
+        self._tokenizer = unbound(tokenizer)
         self.template = ChatTemplate(tokenizer, end_ids=end_ids, today=today or date.today())
         self._control = self.template.control
         self.stop_ids, self.thought = self.template.stop_ids, self.template.thought

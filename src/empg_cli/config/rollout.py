@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from empg_cli.config.node import Node
 from empg_cli.config.service import Address
@@ -20,6 +28,26 @@ CHANGING: Final = (
     "--speculative-config --hf-overrides --rope-scaling --logits-processors"
 )
 """Flags of vLLM with which it samples from another policy than the one that is trained."""
+REFUSED: Final = {
+    **dict.fromkeys(OURS.split(), "other settings decide that"),
+    **dict.fromkeys(CHANGING.split(), "another policy would be sampled than is trained"),
+    "--config": "its file could hold any of the flags that are refused here",
+}
+
+LEAST_TEMPERATURE: Final = 1e-5
+
+
+def _divides(temperature: float) -> float:
+    """Logits are divided before their maximum is taken off: the other order would change the last bits of every run."""
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(
+            f"must not be between 0 and {LEAST_TEMPERATURE:g}: logits that are divided by so little are infinite"
+        )
+    return temperature
+
+
+Temperature = Annotated[NonNegativeFloat, AfterValidator(_divides)]
+"""0 = greedy."""
 
 
 class Vllm(Node):
@@ -53,13 +81,14 @@ class Vllm(Node):
     @model_validator(mode="after")
     def args_leave_the_policy(self) -> Vllm:
         for arg in self.args:
-            flag = arg.partition("=")[0].partition(".")[0].replace("_", "-")  # --flag.part=value sets a part of it
             if not arg.startswith("--"):
                 raise ValueError(f"args must hold flags with their values, such as --max-num-seqs=64, not {arg!r}")
-            if flag in OURS.split():
-                raise ValueError(f"args must not hold {flag}: other settings decide that")
-            if flag in CHANGING.split():
-                raise ValueError(f"args must not hold {flag}: another policy would be sampled than is trained")
+            name = arg.partition("=")[0].partition(".")[0].replace("_", "-")  # --flag.part=value sets a part of it
+            flag = name.replace("--no-", "--", 1)
+            for refused, why in REFUSED.items():
+                if refused.startswith(flag):  # argparse takes a beginning for the whole
+                    said = "" if name == refused else f" (as {name})"
+                    raise ValueError(f"args must not hold {refused}{said}: {why}")
         return self
 
     @model_validator(mode="after")
@@ -79,10 +108,10 @@ class Rollout(Node):
     """transcript: append-only, one row per trajectory; window: a new prompt each step with the last `history` pairs."""
     history: NonNegativeInt
     """Observation-action pairs that a window prompt repeats; 0 with transcript, which does not read it."""
-    temperature: PositiveFloat
-    """Of training episodes."""
-    eval_temperature: NonNegativeFloat
-    """0 = greedy."""
+    temperature: Annotated[PositiveFloat, AfterValidator(_divides)]
+    """Of training episodes; 1e-5 or more."""
+    eval_temperature: Temperature
+    """0 = greedy; else 1e-5 or more."""
     eval_top_p: float = Field(gt=0, le=1)
     """Evaluation samples from the most likely tokens that together have this probability; 1 = all. Training always
     samples from all: log-probs of a cut distribution could not be reproduced by the training pass."""

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -25,7 +24,7 @@ from empg_cli.config.dist import Dist
 from empg_cli.config.endpoint import Endpoint
 from empg_cli.config.logger import Logger
 from empg_cli.config.node import Node
-from empg_cli.config.rollout import Rollout
+from empg_cli.config.rollout import Rollout, Temperature
 from empg_cli.config.trainer import Trainer
 
 # --- model ---------------------------------------------------------------------------------------
@@ -243,7 +242,7 @@ class EvalConfig(Node):
     """Of sampling; null in `seeds` stands for this one alone."""
     seeds: PositiveInt | Annotated[list[NonNegativeInt], Field(min_length=1)] | None
     """Passes over the tasks with other random numbers; a number n stands for seed to seed + n - 1, null for seed."""
-    temperatures: Annotated[list[NonNegativeFloat], Field(min_length=1)] | None
+    temperatures: Annotated[list[Temperature], Field(min_length=1)] | None
     """The passes are made at each of them; 0 = greedy, one pass; null = rollout.eval_temperature."""
     samples: PositiveInt
     """Attempts at each task with each seed; from 2 on, pass@k is reported."""

@@ -22,8 +22,8 @@ from empg_cli.model.norm import fuse_norms
 from empg_cli.model.policy import Policy
 from empg_cli.model.precision import MasterWeights
 from empg_cli.model.tiny import scratch_model, word_tokenizer
+from empg_cli.model.tokenizer import load_tokenizer
 from empg_cli.reading.guard import reading
-from empg_cli.reading.streams import read_json
 
 ALIGNMENT = 64
 """Bytes; where torch's own CPU tensors begin."""
@@ -175,7 +175,7 @@ def load_folder(path: str, *, dtype: str, device: torch.device, param_dtype: str
 
     try:
         with reading(f"cannot load the model {path!r}"):
-            tokenizer = _load_tokenizer(path)
+            tokenizer = load_tokenizer(path)
             with ONE_AT_A_TIME:
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     path,
@@ -202,18 +202,6 @@ def _refuse_unlike(network: Any, tokenizer: Any, found: Mapping[str, Any]) -> No
     last, rows = max(tokenizer.get_vocab().values()), network.get_input_embeddings().weight.shape[0]
     if last >= rows:
         raise ValueError(f"its tokenizer has an id {last}, its embedding {rows} rows")
-
-
-def _load_tokenizer(path: str) -> Any:
-    """The tokenizer as it was saved. AutoTokenizer goes by the model's type where a generic class was saved, and would
-    read a word-level vocabulary with Qwen2's byte-pair rules: every word would vanish."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    settings = Path(path) / "tokenizer_config.json"
-    saved_class = read_json(settings).get("tokenizer_class") if settings.is_file() else None
-    if saved_class in ("TokenizersBackend", "PreTrainedTokenizerFast"):
-        return PreTrainedTokenizerFast.from_pretrained(path)
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def _policy(network: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> Policy:

@@ -14,12 +14,14 @@ STDOUT = "<stdout>"
 
 # CSI (colours, cursor), OSC and its kin up to BEL or ST (window titles, links), then any other two-byte escape.
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?", re.DOTALL)
-# C0 and C1 controls, and the marks that turn the direction of text around.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 controls, the marks that turn the direction of text around, and what stands for bytes that are not UTF-8 in
+# the name of a file.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Without escape sequences and control characters (tab and newline stay): a model or a task file may write both."""
+    """Without escape sequences and control characters (tab and newline stay): a model or a task file may write both.
+    What is left can be encoded."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ESCAPE.sub("", text))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from empg_cli.observe.terminal import printable
 from empg_cli.reports.axes import Axis, number_axis, update_axis
 from empg_cli.reports.configurations import Configuration, configurations
 from empg_cli.runs.reading import RunFolder
@@ -183,7 +184,7 @@ def left_out_notes(runs: Sequence[RunFolder]) -> list[str]:
     notes = []
     for configuration in configurations(runs):
         unfinished = [f"seed {run.seed} ({run.updates} of {run.planned_updates})" for run in configuration.left_out]
-        again = [f"seed {run.seed} ({run.folder})" for run in configuration.repeated]
+        again = [f"seed {run.seed} ({printable(str(run.folder))})" for run in configuration.repeated]
         for why, left_out in (("as unfinished", unfinished), ("as that seed is there already", again)):
             if left_out:
                 notes.append(f"{configuration.label}: not in the curves, {why}: {', '.join(left_out)}")

@@ -42,7 +42,7 @@ def show_run(run: RunFolder, *, trajectories: int, texts: bool = False, stream: 
     console = _console(stream)
     console.print(Text(printable(run.title), style="bold"))
     note = "" if run.data_source == "official" else " (not the official benchmark)"
-    console.print(Text(f"{run.folder}   data: {run.data_source}{note}", style="dim"), soft_wrap=True)
+    console.print(Text(printable(f"{run.folder}   data: {run.data_source}{note}"), style="dim"), soft_wrap=True)
     console.print(_curves([run]))
     console.print(_diagnostics(run))
     for warning in health_warnings(run):

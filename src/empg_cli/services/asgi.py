@@ -48,7 +48,12 @@ async def json_body(receive: Receive) -> dict[str, Any]:
 
 
 def encoded(answer: Any) -> bytes:
-    return json.dumps(answer, ensure_ascii=False).encode(errors="replace")  # a text may hold half a character
+    """
+    Raises:
+        ValueError: a number in it is none, which JSON cannot say.
+    """
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="replace")  # a text may hold half a character
 
 
 async def send_json(send: Send, status: int, body: bytes) -> None:

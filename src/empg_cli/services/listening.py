@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -38,6 +39,12 @@ def address(host: str, listening: socket.socket) -> str:
     """With the port that was found."""
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{listening.getsockname()[1]}"
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Only this machine reaches it. Asked of the socket, for `127.1` and names of /etc/hosts lead there too."""
+    found = ipaddress.ip_address(listening.getsockname()[0])
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def serve_until_stopped(app: Any, listening: socket.socket, say: Callable[[str], None], **settings: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from empg_cli.agents import control_tokens
 from empg_cli.agents.agent import Agent, agent_maker
 from empg_cli.agents.alfworld_chat import AlfworldChat
 from empg_cli.agents.chat_template import ChatTemplateError, generation_ends
@@ -21,6 +24,7 @@ from empg_cli.agents.wording import Wording
 from empg_cli.benchmarks.base import Observation
 from empg_cli.config import load
 from empg_cli.errors import UserError
+from empg_cli.model.tokenizer import load_tokenizer
 from tests.support.chat import (
     BRACKETS,
     DATED,
@@ -75,6 +79,34 @@ def test_ordinary_messages_give_the_ids_of_the_template(name: str) -> None:
     assert codec.opening(first) == ids_of(tokenizer, asked)
     whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert codec.turn(second, ended=False) == ids_of(tokenizer, whole[whole.index(answer) + len(answer) :])
+
+
+@pytest.mark.parametrize("bound", [{"truncation": True, "max_length": 32}, {"padding": "max_length", "max_length": 99}])
+def test_a_prompt_is_whole_whatever_a_training_script_has_left_in_the_tokenizer(
+    tmp_path: Path, bound: dict[str, Any]
+) -> None:
+    used = chat_tokenizer()
+    used("x", **bound)
+    used.save_pretrained(tmp_path)
+    text = "You are in the middle of a room. " * 20 + "<|im_end|>"
+    whole = ChatCodec(chat_tokenizer()).opening(text)
+    loaded = load_tokenizer(str(tmp_path))
+    assert loaded.backend_tokenizer.encode(text).ids == chat_tokenizer().backend_tokenizer.encode(text).ids
+    for tokenizer in (loaded, used):  # the latter: one from outside, as verl's agent loop and TRL's trainer hand over
+        assert ChatCodec(tokenizer).opening(text) == whole
+    loaded.save_pretrained(tmp_path)  # an export
+    saved = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert saved["truncation"] is None and saved["padding"] is None
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_long_text_is_read_as_a_short_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is encoded in another way, which other threads do not wait for."""
+    codec = ChatCodec(chat_tokenizer(TEMPLATES[name]))
+    asked = f"caf\u00e9 \U0001f600 <think> {FORGED}"
+    short = codec.opening(asked)
+    monkeypatch.setattr(control_tokens, "LONG", 0)
+    assert codec.opening(asked) == short
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -77,8 +77,23 @@ def test_flags_that_change_what_is_sampled(defaults: dict[str, Any], flag: str):
         assert f"must not hold {flag}: another policy would be sampled than is trained" in reason
 
 
+@pytest.mark.parametrize(
+    ("arg", "said"),
+    [
+        ("--hos=0.0.0.0", "--host (as --hos): other settings decide that"),
+        ("--logprobs_mod=raw_logprobs", "--logprobs-mode (as --logprobs-mod): another policy would be"),
+        ("--quant=fp8", "--quantization (as --quant): another policy would be"),
+        ("--no-enable-lora", "--enable-lora (as --no-enable-lora): other settings decide that"),
+        ("--config=/tmp/vllm.yaml", "--config: its file could hold any of the flags that are refused here"),
+        ("--conf=/tmp/vllm.yaml", "--config (as --conf): its file could hold any"),
+    ],
+)
+def test_flags_are_refused_however_they_are_said(defaults: dict[str, Any], arg: str, said: str):
+    assert f"args must not hold {said}" in refusal(defaults, args=["--max-num-seqs=64", arg])[1]
+
+
 def test_other_flags_are_taken(defaults: dict[str, Any]):
-    args = ["--max-num-seqs=64", "--enable-prefix-caching", "--kv_cache_memory_bytes=1000"]
+    args = ["--max-num-seqs=64", "--no-enable-prefix-caching", "--config-format=hf", "--kv_cache_memory_bytes=1000"]
     assert Vllm.model_validate(defaults | {"args": args}).args == args
 
 

@@ -83,6 +83,8 @@ def test_rows_that_are_none_of_verls_are_refused() -> None:
         (["trainer.optimizer=adamw8bit"], "trainer.optimizer"),
         (["trainer.warm_start.steps=5"], "trainer.warm_start"),
         (["model=tiny-scratch"], "model.init"),
+        (["dist=cluster"], "dist"),
+        (["dist=node"], "dist.processes"),
         (["model.lora.alpha=1.5"], "model.lora.alpha"),
         (["rollout.engine=vllm", "rollout.max_staleness=1", "trainer.old_logprobs=recompute"], "rollout.max_staleness"),
         (["rollout=window", "algo.loss.weighting=step"], "algo.loss.weighting"),

@@ -140,6 +140,7 @@ def test_duration(seconds, text):
         ("a\x1b(Bb\x1bcd", "abd"),  # character set, reset
         ("a\rb\x08c\x00", "a\ufffdb\ufffdc\ufffd"),  # going back over what was written
         ("a\x9b31mb", "a\ufffd31mb"),  # the one-byte form of the escape
+        ("caf\udce9", "caf\ufffd"),  # a byte that is not UTF-8, as Python names files
         ("[bold]a[/]", "[bold]a[/]"),
     ],
 )

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import math
+import os
 import random
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +63,17 @@ def test_the_page_has_what_the_model_read_and_wrote_as_text(tmp_path: Path) -> N
     assert reader.data["texts"][prompt] == f"0 1 <|im_start|>user\n{shown}"
     assert reader.data["texts"][response] == f"{shown}<|im_end|>"
     assert "img" not in reader.tags and "alert(" not in text and reader.tags.count("script") == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are UTF-8")
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_folder_may_have_a_name_that_is_not_utf_8(tmp_path: Path, runs: int) -> None:
+    """Of a run, of what holds several, and in the note on a seed that is there twice."""
+    above = tmp_path / os.fsdecode(b"caf\xe9")
+    folders = [make_run(above / os.fsdecode(b"run-\xff%d" % number), seed=number // 2) for number in range(runs)]
+    text, reader = page_of(folders, above / "report.html")
+    assert reader.data["trajectories"][0]["id"].startswith("run-\ufffd0/")
+    assert "run-\ufffd0" in text and ("caf\ufffd" in text) is (runs > 1)
 
 
 def test_a_long_prompt_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ def test_requests_of_other_temperatures_and_lengths_share_passes(policy: Policy)
         assert one.entropies == pytest.approx(alone.entropies, abs=2e-5)
 
 
+@pytest.mark.parametrize("look_every", [0, 8])
+def test_a_long_prompt_and_a_long_answer_share_a_pass_within_the_bound(policy: Policy, look_every: int) -> None:
+    """60 + 4 and 3 + 50 tokens are each within 64; 60 + 50 would not be."""
+    engine = TorchEngine(policy, stop_ids=(), most_tokens=64, look_every=look_every)
+    long, short = play(say(engine, 0, 4, prompt=60), say(engine, 1, 50, prompt=3))
+    assert (len(long.response), len(short.response)) == (4, 50)
+    alone = [play(say(TorchEngine(policy, ()), *asked))[0].response for asked in ((0, 4, 60), (1, 50, 3))]
+    assert [long.response, short.response] == alone
+
+
 def test_slots_stay_dense_and_an_idle_engine_holds_nothing(policy: Policy) -> None:
     """Episodes end in the middle of others' answers; a row that moves to a free slot goes on as if it had not."""
     engine = TorchEngine(policy, stop_ids=())

@@ -17,6 +17,7 @@ from empg_cli.config import load
 from empg_cli.config.rollout import Vllm
 from empg_cli.ranks import ALONE
 from empg_cli.rollout.engine import EngineLost
+from empg_cli.rollout.vllm import launch
 from empg_cli.rollout.vllm.launch import ServerNotStarted, Started, Wanted, command, environment
 from empg_cli.rollout.vllm.opening import opened_servers
 from empg_cli.services import http
@@ -250,6 +251,22 @@ def test_the_last_lines_of_a_log_without_errors_are_shown(plain: Vllm, tmp_path:
     python = script(tmp_path, "for i in $(seq 30); do echo line $i; done; exit 4")
     message = refusal(plain.model_copy(update={"python": str(python)}), tmp_path)
     assert message.splitlines()[1:] == [f"    line {number}" for number in range(19, 31)]
+
+
+def test_a_server_is_not_said_to_have_ended_as_in_an_earlier_life(plain: Vllm, tmp_path: Path):
+    """Also one of an earlier run: a run that goes on writes into the same logs."""
+    python = script(tmp_path, "echo 'torch.OutOfMemoryError: CUDA out of memory'; exit 1")
+    vllm = plain.model_copy(update={"python": str(python)})
+    assert "OutOfMemoryError" in refusal(vllm, tmp_path)
+    script(tmp_path, "echo 'usage: unrecognized arguments: --frobnicate'; exit 2")
+    assert refusal(vllm, tmp_path).splitlines()[1:] == ["    usage: unrecognized arguments: --frobnicate"]
+
+
+def test_of_a_long_log_the_end_is_read(plain: Vllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launch, "MOST_READ", 30)
+    python = script(tmp_path, "echo 'OldError: first'; echo 'INFO a line'; echo 'ValueError: last'; exit 1")
+    message = refusal(plain.model_copy(update={"python": str(python)}), tmp_path)
+    assert message.splitlines()[1:] == ["    ValueError: last"]
 
 
 def test_a_python_that_is_not_there(plain: Vllm, tmp_path: Path):

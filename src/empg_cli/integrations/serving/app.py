@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from empg_cli.agents.chat_template import ChatTemplateError
 from empg_cli.agents.codec import ChatCodec
+from empg_cli.agents.control_tokens import encoding
 from empg_cli.integrations.serving.answering import Answer, Answerer, Wish
 from empg_cli.integrations.serving.reading import UNFINISHED, Reading
 from empg_cli.integrations.serving.requests import ChatRequest, CompletionRequest, RequestError, read_request
@@ -59,21 +60,22 @@ class ServingApp:
                         return
             case "http":
                 try:
-                    status, body = 200, await self._answer(scope["method"], scope["path"].rstrip("/"), receive)
+                    answer = await self._answer(scope["method"], scope["path"].rstrip("/"), receive)
+                    status, body = 200, encoded(answer)
                 except RequestError as error:
-                    status, body = error.status, error.as_dict()
+                    status, body = error.status, encoded(error.as_dict())
                 except BadRequestError as error:
                     status = 413 if error.status == 413 else 400
-                    body = RequestError(str(error)).as_dict()
+                    body = encoded(RequestError(str(error)).as_dict())
                 except _HungUp:
                     return
                 except Exception as error:  # a client learns that it is not to blame, the log has the rest
                     log.exception("a request failed")
                     said = "the engine failed" if self._is_open else f"the engine failed: {error}"
-                    status, body = 500, RequestError(said, status=500).as_dict()
+                    status, body = 500, encoded(RequestError(said, status=500).as_dict())
                 except asyncio.CancelledError:  # the server ends, and this is all that is left of the request
-                    status, body = 503, RequestError("the server has been stopped", status=503).as_dict()
-                await send_json(send, status, encoded(body))
+                    status, body = 503, encoded(RequestError("the server has been stopped", status=503).as_dict())
+                await send_json(send, status, body)
             case _:  # a WebSocket
                 await receive()
                 await send({"type": "websocket.close"})
@@ -120,7 +122,7 @@ class ServingApp:
             raise RequestError(f"{self._name} has no chat template: ask /v1/completions", code="no_chat_template")
         said = [(message.role.replace("developer", "system"), message.text) for message in request.messages]
         try:
-            prompt = codec.conversation(said)
+            prompt = await asyncio.to_thread(codec.conversation, said)
         except ChatTemplateError as error:
             raise RequestError(str(error), param="messages") from None
         answers = await self._sampled([prompt], request)
@@ -139,7 +141,7 @@ class ServingApp:
 
     async def _completions(self, request: CompletionRequest) -> dict[str, Any]:
         self._check_name(request.model)
-        prompts = [self._prompt_ids(prompt) for prompt in request.prompts]
+        prompts = await asyncio.to_thread(lambda: [self._prompt_ids(prompt) for prompt in request.prompts])
         answers = await self._sampled(prompts, request)
         choices = [
             {
@@ -155,7 +157,7 @@ class ServingApp:
 
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
-            ids: list[int] = self._answerer.tokenizer.backend_tokenizer.encode(prompt).ids
+            ids: list[int] = encoding(self._answerer.tokenizer, prompt, add_special_tokens=True).ids
             if not ids:
                 raise RequestError("prompt: has no token", param="prompt")
             return ids

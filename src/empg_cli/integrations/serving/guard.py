@@ -17,12 +17,12 @@ class OwnMachineOnly:
     """Refuses a name of a page's own that is made to lead here (DNS rebinding), and requests that a browser says come
     from a page elsewhere."""
 
-    def __init__(self, app: App, host: str) -> None:
+    def __init__(self, app: App, *hosts: str) -> None:
         """
         Args:
-            host: where it listens.
+            hosts: names of where it listens.
         """
-        self._app, self._names = app, OWN_NAMES | {host.lower()}
+        self._app, self._names = app, OWN_NAMES | {host.lower() for host in hosts}
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (fault := self._fault(dict(scope["headers"]))) is None:

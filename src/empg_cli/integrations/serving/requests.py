@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from empg_cli.config.rollout import Temperature
+
 MOST_CHOICES = 128
 MOST_STOPS = 16
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -79,7 +81,7 @@ class ChatMessage(BaseModel):
 class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     model: str
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[Temperature, Field(le=2)] | None = None
     """null = 1, as OpenAI's; 0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -160,4 +162,5 @@ def read_request(kind: type[Asked], body: Mapping[str, Any]) -> Asked:
             raise RequestError(f"{name} is not supported: leave it out", param=name) from None
         if first["type"] == "extra_forbidden":
             raise RequestError(f"unrecognised request field: {name}", param=name) from None
-        raise RequestError(f"{name}: {first['msg']}", param=name) from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise RequestError(f"{name}: {said}", param=name) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from empg_cli.rollout.parity import check_parity
 from empg_cli.runs.checkpoint import MODEL, load_state
 from empg_cli.runs.facts import prompt_date
 from empg_cli.runs.which_checkpoint import hold_checkpoint
-from empg_cli.services.listening import address, bound, serve_until_stopped
+from empg_cli.services.listening import address, bound, is_loopback, serve_until_stopped
 
 Say = Callable[[str], None]
 FINISH_S = 3
@@ -74,7 +73,7 @@ def serve(
             most_tokens=most_tokens or positions,
             most_at_once=most_at_once,
         ) as answerer:
-            is_open, limit = not _is_loopback(host), cfg.rollout.max_new_tokens
+            is_open, limit = not is_loopback(listening), cfg.rollout.max_new_tokens
             told = Path(source).name if is_open else source
             app = ServingApp(answerer, name=name, source=told, default_tokens=limit, is_open=is_open)
             if is_open:
@@ -82,7 +81,7 @@ def serve(
             listening.listen()  # who reads the next line may connect
             say(f"serving {name} ({source}) at {address(host, listening)}/v1; Ctrl-C ends it")
             serve_until_stopped(
-                app if is_open else OwnMachineOnly(app, host),
+                app if is_open else OwnMachineOnly(app, host, listening.getsockname()[0]),
                 listening,
                 say,
                 http=BoundedHead,
@@ -102,10 +101,3 @@ def _codec(policy: Policy, cfg: EvalConfig) -> CompactCodec | ChatCodec:
     if cfg.model.prompt == "compact":
         return CompactCodec(policy.tokenizer)
     return ChatCodec(policy.tokenizer, end_ids=generation_ends(policy.model), today=prompt_date(cfg.run))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from empg_cli.config.algo import CispoLoss, ClipLoss, SequenceLoss
-from empg_cli.config.dist import NodeDist
+from empg_cli.config.dist import ClusterDist, NodeDist
 from empg_cli.config.problems import Problem
 from empg_cli.config.schema import TrainConfig
 from empg_cli.integrations.verl import NAME
@@ -35,6 +35,11 @@ def refused(cfg: TrainConfig) -> Iterator[Problem]:
         yield Problem("trainer.lr_schedule", "(linear) is none of verl's", hint="constant or cosine")
     if cfg.trainer.optimizer != "adamw":
         yield Problem("trainer.optimizer", f"({cfg.trainer.optimizer}) is not written for verl", hint="adamw")
+    if isinstance(cfg.dist, ClusterDist):
+        hint = "dist=node dist.processes=8, and trainer.nnodes=2 behind the script"
+        yield Problem("dist", "(cluster) does not say how many nodes and GPUs verl is to take", hint=hint)
+    if isinstance(cfg.dist, NodeDist) and cfg.dist.processes is None:
+        yield Problem("dist.processes", "must be given: verl is told how many GPUs to take", hint="dist.processes=8")
     if cfg.rollout.max_staleness:
         yield Problem("rollout.max_staleness", "must be 0: this is verl's synchronous trainer")
     if is_window and loss.weighting != "token":

@@ -84,7 +84,7 @@ def _data(runs: Sequence[RunFolder], chosen: Sequence[tuple[int, dict[str, Any]]
     def place(text: str) -> int:
         return texts.setdefault(_cut(printable(text), limit), len(texts))
 
-    folders = [run.folder.name for run in runs]
+    folders = [printable(run.folder.name) for run in runs]
     places = [name if folders.count(name) == 1 else f"{name}~{n}" for n, name in enumerate(folders, start=1)]
     trajectories = [
         {

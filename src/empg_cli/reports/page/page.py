@@ -14,6 +14,7 @@ from typing import Any
 
 from empg_cli.extras import install_command
 from empg_cli.files import write_atomically
+from empg_cli.observe.terminal import printable
 from empg_cli.reports.configurations import COLOURS, DASHES
 from empg_cli.reports.curves import band_note, left_out_notes, panels_of
 from empg_cli.reports.figures import MissingExtra
@@ -95,7 +96,7 @@ def _policy(style: str, script: str) -> str:
 
 def _title(runs: Sequence[RunFolder]) -> str:
     folders = {run.folder.parent for run in runs}
-    where = f"{folders.pop().name}: " if len(folders) == 1 else ""
+    where = f"{printable(folders.pop().name)}: " if len(folders) == 1 else ""
     return f"{where}{len(runs)} runs on {_all(runs, 'benchmark', 'name')}"
 
 
@@ -124,7 +125,7 @@ def _runs_table(runs: Sequence[RunFolder]) -> Table:
         success = run.last("eval/success_rate")
         kl = run.last("actor/kl_loss")
         cells = (
-            run.folder.name, run.label, str(run.seed), f"{run.updates} of {run.planned_updates}",
+            printable(run.folder.name), run.label, str(run.seed), f"{run.updates} of {run.planned_updates}",
             f"{success[1]:.1%} after {success[0]}" if success else NOTHING, f"{kl[1]:.3g}" if kl else NOTHING,
             str(run.facts.get("config_hash") or NOTHING),
         )  # fmt: skip

@@ -162,7 +162,7 @@ class TorchEngine:
             surplus = max(0, self._look_every - 1)  # drawn after an answer's end
             rows = self._reader.open(
                 [(request.episode, request.context) for request in new],
-                room=max(request.sampling.max_new_tokens for request in new) + surplus,
+                columns=max(len(request.context) + request.left for request in new) + surplus,
             )
             going = [*going, *zip(rows, new, strict=True)]
         going.sort(key=lambda pair: pair[0].slot)  # also without new ones: a row may have moved

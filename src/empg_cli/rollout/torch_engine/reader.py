@@ -87,15 +87,14 @@ class Reader:
             self._cache.copy(last.slot, [gone.slot], 0, len(last.read))
             last.slot = gone.slot
 
-    def open(self, prompts: Sequence[tuple[Hashable, list[int]]], *, room: int) -> list[Row]:
+    def open(self, prompts: Sequence[tuple[Hashable, list[int]]], *, columns: int) -> list[Row]:
         """The rows that read these prompts, each ready to read on from what it holds of its own.
 
         Args:
-            room: columns for what will be sampled after the longest prompt.
+            columns: tokens of the longest episode among them, with what will be sampled.
         """
         new = [episode for episode, _ in prompts if episode not in self._rows]
-        longest = max(len(prompt) for _, prompt in prompts)
-        self._cache.reserve(slots=len(self._rows) + len(new), columns=longest + room)
+        self._cache.reserve(slots=len(self._rows) + len(new), columns=columns)
         self._rows |= {episode: Row(slot) for slot, episode in enumerate(new, len(self._rows))}
         for episode, prompt in prompts:
             self._rows[episode].forget_beyond(prompt, share=self._share)

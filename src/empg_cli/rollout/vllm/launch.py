@@ -28,6 +28,8 @@ CPU_TOKENS = 4096
 """Of all prompts that one pass reads."""
 LAST_WORDS, LAST_ERRORS = 12, 3
 """Lines of a server's log that are shown when it has ended; the second of those that name an error, if any does."""
+MOST_READ = 2**20
+"""Bytes at the end of its log; one of many hours is long."""
 _ERROR = re.compile(r"\b\w+(Error|Exception): \S")
 
 
@@ -123,6 +125,8 @@ class Started:
         self.url = f"http://{LOOPBACK}:{self._port}"
         self.log = folder / f"server-{number}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        """Bytes in the log that are of earlier lives."""
 
     def start(self) -> None:
         """Does not wait until it answers."""
@@ -130,6 +134,7 @@ class Started:
         words = command(self._settings, self._wanted, self._port)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as file:
+            self._log_start = file.tell()
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "empg_cli.rollout.vllm.keeper", *words],
@@ -157,7 +162,7 @@ class Started:
     def last_words(self) -> str:
         """Of a server that has ended."""
         code = None if self._process is None else self._process.returncode
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        text = self._said()
         lines = [line for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if _ERROR.search(line)]
         lines = errors[-LAST_ERRORS:] or lines[-LAST_WORDS:]
@@ -167,6 +172,15 @@ class Started:
             hint = f"\n  {python} has no vLLM: install it there, or name another with rollout.vllm.python"
         shown = "".join(f"\n    {line}" for line in lines)
         return f"server {self.number} of vLLM ended with exit code {code} (log: {self.log}){hint}{shown}"
+
+    def _said(self) -> str:
+        """The end of what it has written since it was started."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(self._log_start, file.seek(0, os.SEEK_END) - MOST_READ))
+                return file.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def end(self) -> None:
         process, self._process = self._process, None
