@@ -18,7 +18,14 @@ from empg_cli.errors import UserError
 from empg_cli.files import write_atomically
 from empg_cli.invocation import from_here, restart_command, resume_command
 from empg_cli.runs.abandoned import EVERYTHING, finish_leaving, leave_branch
-from empg_cli.runs.checkpoint import all_checkpoints, drop_expendable, load_state, remove_leftovers, updates_of
+from empg_cli.runs.checkpoint import (
+    all_checkpoints,
+    drop_expendable,
+    load_state,
+    put_back,
+    remove_leftovers,
+    updates_of,
+)
 from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, saved_values
 from empg_cli.runs.evaluations import drop_evaluations
 from empg_cli.runs.facts import (
@@ -117,6 +124,7 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
     """
     check_readable(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    put_back(run_dir)
     if cfg.resume is None:
         refuse_taken(run_dir)
     finish_leaving(run_dir)
