@@ -100,8 +100,9 @@ class Experiment:
                 self.save()
 
     def save_what_stands(self) -> None:
-        """Save the state that the run can go on from, unless it is saved or an update has changed a part of it."""
-        if self.learner.is_whole and not is_saved(self.run_dir, self.state.update):
+        """Save the state that the run can go on from, unless it is saved or an update has changed a part of it. Whether
+        it is saved the first rank says: another may see a file system later."""
+        if self.ranks.of_first(self.learner.is_whole and not is_saved(self.run_dir, self.state.update)):
             self.save()
 
 
