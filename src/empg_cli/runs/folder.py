@@ -38,7 +38,7 @@ from empg_cli.runs.facts import (
 from empg_cli.runs.format import lookup
 from empg_cli.runs.history import BEGAN, METRICS
 from empg_cli.runs.hold import Hold
-from empg_cli.runs.identity import bends_of
+from empg_cli.runs.identity import CHANGES, bends_of
 from empg_cli.runs.manifest import CheckpointError
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import CODE_BEFORE, WEIGHTS, code_before
@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 
 RESTART = "restart"
 """A value of `resume`: begin anew in the folder of a run, which is set aside."""
-CHANGES = "changes"
-"""Key of run.json: settings that became others when the run went on (`identity.Change`)."""
 
 
 class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
@@ -146,8 +144,7 @@ def _opened(
     before: dict[str, Any] = {}
     if start:
         before = facts_of(origin)
-        new = refuse_another_run(cfg, origin, start, done, before, data)
-        changes = [*before.get(CHANGES, []), *new]
+        changes = refuse_another_run(cfg, origin, start, done, before, data)
     elif cfg.resume == RESTART and (run_dir / CONFIG_FILE).is_file():
         settings_that_change(cfg, run_dir, 0)
     today, bends = prompt_date(start), bends_of(cfg, changes)
@@ -176,7 +173,8 @@ def _opened(
     text = config.as_yaml(cfg)
     digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
     facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))
-    update_run_file(run_dir, () if start else OF_THE_RUN_BEFORE, **facts)  # before the file that it vouches for
+    gone = OF_THE_RUN_BEFORE if not start else () if changes else (CHANGES,)
+    update_run_file(run_dir, gone, **facts)  # before the file that it vouches for
     write_atomically(run_dir / CONFIG_FILE, text)
     if start and done == cfg.trainer.updates:
         log.info("nothing to do: all %d updates are done; trainer.updates=N goes on to N", done)

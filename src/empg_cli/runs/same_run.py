@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from empg_cli.runs.checkpoint import all_checkpoints, updates_of
 from empg_cli.runs.config_file import saved_values
 from empg_cli.runs.facts import DATA, demonstrations_digest
 from empg_cli.runs.history import HistoryError, check_history, first_update, history_faults
-from empg_cli.runs.identity import Change, bends_of, differences, other_data
+from empg_cli.runs.identity import CHANGES, Change, bends_of, differences, other_data, with_changes
 from empg_cli.runs.provenance import DEMONSTRATIONS
 from empg_cli.runs.run_file import RUN_FILE, read_run_file
 
@@ -42,7 +41,7 @@ def facts_of(origin: Path) -> dict[str, Any]:
 def refuse_another_run(
     cfg: TrainConfig, origin: Path, start: Path, done: int, before: Mapping[str, Any], data: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The settings that change, where what defines the run does not.
+    """`changes` of the run from here on, where what defines it is as it was.
 
     Args:
         before: run.json of the run that goes on.
@@ -69,11 +68,12 @@ def refuse_another_run(
         raise HistoryError(f"{error}\n{_older(origin, start, first)}") from None
     for change in changes:
         log.info("%s", change)
-    plain = [asdict(change) for change in changes]
-    if bends_of(cfg, plain):
+    all_of_them = with_changes(before.get(CHANGES, []), changes, done=done)
+    bends = any(change.key == "trainer.updates" for change in changes)
+    if bends and any(update == done for update, _ in bends_of(cfg, all_of_them)):
         log.warning("the learning rate follows the schedule of %d updates from here on; a run of one length has other "
                     "rates, so this one is not grouped with those", cfg.trainer.updates)  # fmt: skip
-    return plain
+    return all_of_them
 
 
 def settings_that_change(cfg: TrainConfig, run: Path, done: int) -> list[Change]:
@@ -82,7 +82,7 @@ def settings_that_change(cfg: TrainConfig, run: Path, done: int) -> list[Change]
     Raises:
         ConfigError: one of them defines the run.
     """
-    problems, changes = differences(saved_values(run), cfg, done=done)
+    problems, changes = differences(saved_values(run), cfg, done=done, made=read_run_file(run).get(CHANGES, []))
     if problems:
         raise ConfigError(f"{from_here(run)} cannot be resumed like this", problems)
     return changes

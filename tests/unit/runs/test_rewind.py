@@ -296,6 +296,51 @@ def test_changes_are_written_down_and_stay(cfg: TrainConfig, tmp_path: Path) -> 
     assert bent == ((4, 4),)
 
 
+def changes_of(run: Path) -> list[tuple[object, ...]]:
+    return [tuple(change.values()) for change in read_run_file(run).get("changes", [])]
+
+
+@pytest.fixture
+def longer(cfg: TrainConfig, tmp_path: Path) -> Path:
+    """A run of 4 updates that went on to 6."""
+    run = made(cfg, tmp_path / "longer")
+    return made(changed(cfg, updates=6, threads=2), run, "auto")
+
+
+@pytest.mark.parametrize("place", ["there", "in another folder"])
+def test_what_was_changed_after_the_checkpoint_is_of_the_branch_that_was_left(
+    place: str, cfg: TrainConfig, longer: Path, tmp_path: Path
+) -> None:
+    run = longer if place == "there" else tmp_path / "other"
+    start = opened(changed(cfg, updates=6), run, step(longer, 2))
+    assert changes_of(run) == [(2, "trainer.updates", 4, 6)], "and one thread, as there were until then"
+    assert start.bends == ((2, 4),)
+
+
+def test_who_goes_back_to_the_length_of_the_beginning_has_a_run_of_one_length(
+    cfg: TrainConfig, longer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight = read_run_file(made(cfg, tmp_path / "straight"))["config_hash"]
+    assert read_run_file(longer)["config_hash"] != straight
+    caplog.clear()
+    made(cfg, longer, step(longer, 2), of="second")
+    assert (changes_of(longer), read_run_file(longer)["config_hash"]) == ([], straight)
+    assert "rates" not in caplog.text
+    branch = longer / "abandoned" / "1-after-update-000002"
+    assert [change[:2] for change in changes_of(branch)] == [(4, "trainer.threads"), (4, "trainer.updates")]
+
+
+def test_of_two_changes_at_one_place_there_is_one_and_none_where_it_is_taken_back(
+    cfg: TrainConfig, longer: Path
+) -> None:
+    assert opened(changed(cfg, updates=6), longer, step(longer, 4)).bends == ((4, 4),)
+    assert changes_of(longer) == [(4, "trainer.updates", 4, 6)]
+    assert opened(changed(cfg, updates=5), longer, "auto").bends == ((4, 4),)
+    assert changes_of(longer) == [(4, "trainer.updates", 4, 5)]
+    assert opened(cfg, longer, "auto").bends == ()
+    assert changes_of(longer) == []
+
+
 def test_a_run_that_goes_on_elsewhere_has_rows_from_there_on(cfg: TrainConfig, tmp_path: Path) -> None:
     run, other = made(cfg, tmp_path / "run"), tmp_path / "other"
     made(cfg, other, step(run, 2), of="second")
