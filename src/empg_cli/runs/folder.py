@@ -46,6 +46,7 @@ from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
 from empg_cli.runs.same_run import facts_of, refuse_another_run, settings_that_change, ways_out
 from empg_cli.runs.trajectories import drop_trajectories
+from empg_cli.runs.warm_start import WARM_START
 from empg_cli.runs.which_checkpoint import hold_checkpoint
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
     """A new run was to begin in a folder that holds one."""
 
 
-OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, SETTLED, "trackers")
+OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, WARM_START, SETTLED, "trackers")
 """Keys of run.json that a run which begins anew does not take over."""
 
 
@@ -169,7 +170,7 @@ def _opened(
         facts |= code_before(before)
     if start and not is_own:
         facts |= {BEGAN: {"run": str(origin.resolve()), "update": done}, MODEL: before.get(MODEL)}
-        facts |= {SETTLED: before[SETTLED]} if SETTLED in before else {}
+        facts |= {key: before[key] for key in (SETTLED, WARM_START) if key in before}
     text = config.as_yaml(cfg)
     digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
     facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))
