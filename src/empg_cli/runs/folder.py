@@ -44,7 +44,7 @@ from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import CODE_BEFORE, WEIGHTS, code_before
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
-from empg_cli.runs.same_run import facts_of, refuse_another_run, settings_that_change, ways_out
+from empg_cli.runs.same_run import facts_of, refuse_another_run, refuse_unevaluated, settings_that_change, ways_out
 from empg_cli.runs.trajectories import drop_trajectories
 from empg_cli.runs.warm_start import WARM_START
 from empg_cli.runs.which_checkpoint import hold_checkpoint
@@ -115,7 +115,7 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
         FolderTaken: the folder holds a run, and `resume` is null or another run's.
         CheckpointError: the checkpoint asked for cannot be used, or no checkpoint can.
         HistoryError: rows or evaluations before the checkpoint are not as the run wrote them.
-        ConfigError: what defines the run is to change.
+        ConfigError: what defines the run is to change, or it would end without an evaluation.
         MixedStudy: the run is a cell of a study, and would not be made as the others are.
         FromTheFuture: a newer empg has made the folder.
     """
@@ -146,6 +146,7 @@ def _opened(
     if start:
         before = facts_of(origin)
         changes = refuse_another_run(cfg, origin, start, done, before, data)
+        refuse_unevaluated(cfg, run_dir, start)
     elif cfg.resume == RESTART and (run_dir / CONFIG_FILE).is_file():
         settings_that_change(cfg, run_dir, 0)
     today, bends = prompt_date(start), bends_of(cfg, changes)

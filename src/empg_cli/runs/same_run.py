@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
-from empg_cli.invocation import from_here, restart_command, resume_command
-from empg_cli.runs.checkpoint import all_checkpoints, updates_of
+from empg_cli.invocation import eval_command, from_here, restart_command, resume_command
+from empg_cli.runs.checkpoint import all_checkpoints, load_state, updates_of
 from empg_cli.runs.config_file import saved_values
+from empg_cli.runs.evaluations import was_evaluated
 from empg_cli.runs.facts import DATA, demonstrations_digest
 from empg_cli.runs.history import HistoryError, check_history, first_update, history_faults
 from empg_cli.runs.identity import CHANGES, Change, bends_of, differences, other_data, with_changes
@@ -74,6 +76,22 @@ def refuse_another_run(
         log.warning("the learning rate follows the schedule of %d updates from here on; a run of one length has other "
                     "rates, so this one is not grouped with those", cfg.trainer.updates)  # fmt: skip
     return all_of_them
+
+
+def refuse_unevaluated(cfg: TrainConfig, run_dir: Path, start: Path) -> None:
+    """An evaluation ends every run. Where the checkpoint is asked to be the end, and its row is logged without one,
+    nothing is left to do that would play it.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    state = load_state(start)
+    if state.update == cfg.trainer.updates and state.unlogged is None and not was_evaluated(run_dir, state.update):
+        what = f"would end the run without an evaluation: update {state.update} is done and was not evaluated"
+        measure = eval_command(from_here(start), repeated(addresses(cfg.model_dump())))
+        hint = f"ask for {state.update + 1} or more; what the checkpoint can do says  {measure}"
+        title = f"{from_here(run_dir)} cannot end there"
+        raise ConfigError(title, [Problem("trainer.updates", what, str(state.update), hint)])
 
 
 def settings_that_change(cfg: TrainConfig, run: Path, done: int) -> list[Change]:
