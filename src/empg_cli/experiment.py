@@ -23,7 +23,7 @@ from empg_cli.learner.budget import TokenBudget
 from empg_cli.learner.checkpoint import checkpoint_bytes, load_optimizer
 from empg_cli.learner.learner import Learner
 from empg_cli.learner.optim import bitsandbytes, make_optimizer
-from empg_cli.learner.warm_start import warm_started
+from empg_cli.learner.warm_start import key_to_take, warm_started
 from empg_cli.model import lora
 from empg_cli.model.loading import check_context, load_policy, model_fingerprint, pick_device, reloaded
 from empg_cli.model.memory import hardware_of, is_out_of_memory, map_large_tensors
@@ -100,8 +100,9 @@ class Experiment:
                 self.save()
 
     def save_what_stands(self) -> None:
-        """Save the state that the run can go on from, unless it is saved or an update has changed a part of it."""
-        if self.learner.is_whole and not is_saved(self.run_dir, self.state.update):
+        """Save the state that the run can go on from, unless it is saved or an update has changed a part of it. Whether
+        it is saved the first rank says: another may see a file system later."""
+        if self.ranks.of_first(self.learner.is_whole and not is_saved(self.run_dir, self.state.update)):
             self.save()
 
 
@@ -276,15 +277,17 @@ def initial_policy(
     refuse_unequal(policy, benchmark, ranks)
     if ranks.is_first:
         note_weights(cfg, policy, folder)
+    key = None
     if cfg.trainer.warm_start.is_on:
         if folder.resume_from is not None and not cfg.algo.loss.kl_coef:
             return policy
         if ranks.is_first:
-            progress = observer.progress("warm start")
-            policy = warm_started(policy, benchmark, cfg, folder.path, today=folder.prompt_date, progress=progress)
+            progress, today = observer.progress("warm start"), folder.prompt_date
+            key = key_to_take(folder.path, policy, benchmark, cfg, today=today)
+            policy = warm_started(policy, benchmark, cfg, folder.path, key=key, today=today, progress=progress)
         policy.take_over(ranks)
     if ranks.is_first:
-        observer.record_policy(model_fingerprint(policy))
+        observer.record_policy(model_fingerprint(policy), key)
     return policy
 
 

@@ -12,6 +12,24 @@ DATA_VARIABLES = ("ALFWORLD_DATA", "WEBSHOP_DATA", "DEEPSEARCH_DATA")
 """conf/ takes benchmark.data_dir from them."""
 
 
+def check_texts(node: Any, key: str = "") -> list[Problem]:
+    """Texts that another text would come out of where the configuration that a run has saved is read again.
+
+    Args:
+        node: of a composed configuration, plain data, its own references filled in.
+    """
+    match node:
+        case dict():
+            parts = [(f"{key}.{name}" if key else str(name), inner) for name, inner in node.items()]
+        case list() | tuple():
+            parts = [(f"{key}[{number}]", inner) for number, inner in enumerate(node)]
+        case str() if "${" in node:
+            return [Problem(key, "holds ${, which refers to another setting", node, "write it without the $ or the {")]
+        case _:
+            return []
+    return [problem for name, inner in parts for problem in check_texts(inner, name)]
+
+
 def check_files(values: dict[str, Any]) -> list[Problem]:
     """Problems with the paths in a composed configuration, valid or not. Looks at this machine's disk only."""
     problems = []

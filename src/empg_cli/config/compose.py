@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from empg_cli.config import explain, outside
 from empg_cli.config.benchmarks import Benchmark
-from empg_cli.config.checks import check_files
+from empg_cli.config.checks import check_files, check_texts
 from empg_cli.config.environment import check_environment
 from empg_cli.config.location import conf_dir
 from empg_cli.config.node import BenchmarkNode, Node
@@ -186,6 +186,7 @@ def validate(
         raise ConfigError(INVALID, [*found, explain.from_interpolation(error)]) from None
     values.pop("hydra", None)
     refuse_in_values(values)
+    found += check_texts(values)
     found += check_files(values)
     if imports:
         found += check_environment(values)

@@ -29,7 +29,8 @@ from empg_cli.model.policy import Policy
 from empg_cli.reading.seal import seal, unsealed
 from empg_cli.runs.demonstrations import read_demonstrations
 from empg_cli.runs.facts import demonstrations_digest, package_versions
-from empg_cli.runs.warm_start import RECORD, STATE, WarmStartRecord
+from empg_cli.runs.run_file import read_run_file
+from empg_cli.runs.warm_start import RECORD, STATE, WARM_START, WarmStartRecord
 from empg_cli.signals import held
 from empg_cli.types import Progress
 
@@ -51,6 +52,7 @@ def warm_started(
     cfg: TrainConfig,
     run_dir: Path,
     *,
+    key: str | None = None,
     today: date | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Policy:
@@ -59,6 +61,7 @@ def warm_started(
     Losses are in `run_dir`, and where it is interrupted the state from which the next call goes on.
 
     Args:
+        key: of `key_to_take`; None = `warm_start_key`.
         today: the date that chat templates with a date show; None = the clock's.
         progress: told of every optimiser step.
 
@@ -66,9 +69,9 @@ def warm_started(
         ExpertFails: the expert has nothing to show.
         UserError: the file has nothing to imitate.
     """
-    key = warm_start_key(policy, benchmark, cfg, today=today)
-    folder = cache_root() / "warm-start" / key
-    if (folder / SEAL).is_file() and os.access(folder / "tokenizer_config.json", os.R_OK):
+    key = key or warm_start_key(policy, benchmark, cfg, today=today)
+    folder = _place(key)
+    if _is_kept(folder):
         unsealed(folder, SEAL, "Delete that folder: it is made again")
         log.info("warm start taken from %s", folder)
         if (folder / RECORD).is_file():
@@ -86,6 +89,23 @@ def warm_started(
             raise
         log.warning("the warm start is not kept for later runs in %s: %s", folder, error)
     return policy
+
+
+def key_to_take(
+    run_dir: Path, policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, today: date | None = None
+) -> str:
+    """`warm_start_key`; of a run that goes on the one that it began with, as long as the cache has it. Other code and
+    other packages make another policy, and the KL reference stays."""
+    began = read_run_file(run_dir).get(WARM_START)
+    return began if began and _is_kept(_place(began)) else warm_start_key(policy, benchmark, cfg, today=today)
+
+
+def _place(key: str) -> Path:
+    return cache_root() / "warm-start" / key
+
+
+def _is_kept(folder: Path) -> bool:
+    return (folder / SEAL).is_file() and os.access(folder / "tokenizer_config.json", os.R_OK)
 
 
 def lessons_of(policy: Policy, benchmark: Benchmark, cfg: TrainConfig, *, today: date | None = None) -> Lessons:

@@ -15,7 +15,6 @@ from torch import Tensor
 from empg_cli.algorithms.assemble import CreditParts
 from empg_cli.config.outside import addresses, repeated
 from empg_cli.config.schema import TrainConfig
-from empg_cli.errors import UserError
 from empg_cli.files import sync, write_in_folder
 from empg_cli.invocation import from_here, resume_command
 from empg_cli.model.memory import is_out_of_memory, out_of_memory
@@ -34,6 +33,7 @@ from empg_cli.observe.watchdog import Watchdog
 from empg_cli.pulse import beat, enter
 from empg_cli.pulse import phase as phase_now
 from empg_cli.runs.abandoned import branches
+from empg_cli.runs.began_with import note_policy
 from empg_cli.runs.checkpoint import TrainState, all_checkpoints, best_checkpoint, is_saved, load_state, not_saved
 from empg_cli.runs.evaluations import (
     Evaluation,
@@ -49,7 +49,6 @@ from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.identity import may_change
 from empg_cli.runs.patience import Patience
 from empg_cli.runs.rows import Row, drop_rows_from, read_rows
-from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import TextOf, save_trajectories, trajectory_rows
 from empg_cli.signals import Interrupted, asked, exit_code, hand_over
 from empg_cli.types import Batch, Progress, Trajectory
@@ -115,22 +114,19 @@ class Observer:
         """From now on the texts of trajectories are kept too."""
         self._text_of = text_of
 
-    def record_policy(self, fingerprint: Mapping[str, Any]) -> None:
+    def record_policy(self, fingerprint: Mapping[str, Any], warm_start: str | None = None) -> None:
         """Note the initial weights in run.json.
+
+        Args:
+            warm_start: its key in the cache; None = there was none.
 
         Raises:
             UserError: a run that goes on began with other weights.
         """
-        earlier = read_run_file(self._folder.path).get(MODEL)
-        if self._folder.resume_from is not None and earlier and earlier["digest"] != fingerprint["digest"]:
-            said = f"the initial policy is not the one that the run began with: digest {earlier['digest']}, " \
-                   f"now {fingerprint['digest']}"  # fmt: skip
-            if not self._cfg.trainer.warm_start.is_on and self._cfg.model.init != "scratch":
-                raise UserError(f"{said}; give the weights that it began with, or start a new run")
-            log.warning("%s: made anew, it was rounded differently, and the KL reference with it", said)
-            return
-        update_run_file(self._folder.path, **{MODEL: dict(fingerprint)})
-        self._sinks.facts(made_of({MODEL: dict(fingerprint)}))
+        is_computed = self._cfg.trainer.warm_start.is_on or self._cfg.model.init == "scratch"
+        goes_on = self._folder.resume_from is not None
+        if note_policy(self._folder.path, fingerprint, warm_start, goes_on=goes_on, is_computed=is_computed):
+            self._sinks.facts(made_of({MODEL: dict(fingerprint)}))
 
     def log(self, state: TrainState, metrics: Mapping[str, float], evaluation: Evaluation | None = None) -> None:
         """One row of metrics for the updates done so far, with the evaluation that followed, if any."""

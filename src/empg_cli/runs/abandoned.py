@@ -13,6 +13,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from empg_cli.errors import UserError
 from empg_cli.files import sync
@@ -54,7 +55,13 @@ def leave_branch(run_dir: Path, *, after: int) -> Path:
     number = 1 + max((int(path.name.split("-")[0]) for path in (run_dir / FOLDER).glob("[0-9]*-after-*")), default=0)
     name = f"{FOLDER}/{number}-after-update-{max(after, 0):06d}"
     temporary = run_dir / FOLDER / f".tmp-{number}"
-    (temporary / CHECKPOINTS).mkdir(parents=True)
+    temporary.mkdir(parents=True)
+    if (run_dir / CHECKPOINTS).is_symlink():  # to another disk, it may be, and none moves from one to the other at once
+        there = (run_dir / CHECKPOINTS).resolve() / f"{FOLDER}-{uuid4().hex[:8]}"
+        there.mkdir()
+        (temporary / CHECKPOINTS).symlink_to(there)
+    else:
+        (temporary / CHECKPOINTS).mkdir()
     for file in FILES:
         if (run_dir / file).is_file():
             shutil.copy2(run_dir / file, temporary / file)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import uuid4
 
 from pydantic import BeforeValidator
 
@@ -41,6 +42,8 @@ MODEL = "model"
 OPTIMIZER = "optimizer.pt"
 PARTS = "optimizer"
 """In its place where several ranks wrote the checkpoint: a folder of their parts."""
+ASIDE = ".aside-"
+"""Before the name of a checkpoint while another of the same update takes its place."""
 
 
 class NotSaved(UserError):  # noqa: N818 (a sentence for the user)
@@ -130,15 +133,26 @@ def _write_whole(final: Path, state: TrainState, write: Callable[[Path], None]) 
         (temporary / HISTORY).write_text(json.dumps(seal(final.parents[1]), indent=1))
         write_manifest(temporary)
         if final.exists():  # aside, and not deleted first: a kill in between would leave neither
-            old = final.replace(final.with_name(f".tmp-old-{final.name}"))
-            temporary.rename(final)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(final)
+            put_back(final.parents[1])
+            final.rename(final.with_name(f"{ASIDE}{final.name}"))
+        temporary.rename(final)
         sync(final.parent)
+        put_back(final.parents[1])
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        put_back(final.parents[1])
         raise
+
+
+def put_back(run_dir: Path) -> None:
+    """A checkpoint that went aside for another of the same update comes back where that one is not there, since a kill
+    or an error came in between; where it is, the one aside goes."""
+    for aside in paths_in(run_dir / FOLDER, f"{ASIDE}*"):
+        final = aside.with_name(aside.name.removeprefix(ASIDE))
+        if final.exists():
+            _remove(aside)
+        else:
+            aside.rename(final)
 
 
 def drop_expendable(run_dir: Path, keep: int) -> None:
@@ -236,7 +250,12 @@ def _delete(checkpoint: Path) -> None:
     """At once for who looks, whenever the process dies; one that somebody reads stays until the next save."""
     with nobody_reads(checkpoint) as is_free, contextlib.suppress(OSError):
         if is_free:
-            shutil.rmtree(checkpoint.replace(checkpoint.with_name(f".tmp-old-{checkpoint.name}")), ignore_errors=True)
+            _remove(checkpoint)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Under a name that nothing has yet, so that what is left of another does not stand in the way."""
+    shutil.rmtree(checkpoint.rename(checkpoint.with_name(f".tmp-{uuid4().hex[:8]}")), ignore_errors=True)
 
 
 def load_state(path: Path) -> TrainState:

@@ -62,8 +62,10 @@ def is_run(folder: Path) -> bool:
 
 
 def find_run_folder(path: Path) -> Path:
-    """The run folder that `path` is, or lies in (a checkpoint)."""
-    for folder in (path, *path.resolve().parents[:2]):
+    """The run folder that `path` is, or lies in (a checkpoint): as it is written first, since the checkpoints of a run
+    may be a link to another disk."""
+    written = [] if ".." in path.parts[-2:] else path.absolute().parents[:2]
+    for folder in (path, *written, *path.resolve().parents[:2]):
         if is_run(folder):
             return folder
     what = f"has no {CONFIG_FILE}, nor do the two folders above it" if path.is_dir() else "no such folder"

@@ -181,6 +181,10 @@ def evaluation_files(run_dir: Path) -> list[Path]:
     return sorted((path for path in files if _NAME.fullmatch(path.name)), key=_update_of)
 
 
+def was_evaluated(run_dir: Path, update: int) -> bool:
+    return update in map(_update_of, evaluation_files(run_dir))
+
+
 def _update_of(path: Path) -> int:
     return int(path.stem.removeprefix("update-"))
 

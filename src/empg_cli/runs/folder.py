@@ -6,56 +6,60 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from empg_cli import config
-from empg_cli.config.problems import ConfigError, Problem
 from empg_cli.config.schema import TrainConfig
 from empg_cli.errors import UserError
 from empg_cli.files import write_atomically
-from empg_cli.invocation import from_here, restart_command, resume_command
+from empg_cli.invocation import from_here, resume_command
 from empg_cli.runs.abandoned import EVERYTHING, finish_leaving, leave_branch
-from empg_cli.runs.checkpoint import all_checkpoints, drop_expendable, load_state, remove_leftovers, updates_of
-from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, saved_values
+from empg_cli.runs.checkpoint import (
+    all_checkpoints,
+    drop_expendable,
+    load_state,
+    put_back,
+    remove_leftovers,
+    updates_of,
+)
+from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, find_run_folder, saved_values
 from empg_cli.runs.evaluations import drop_evaluations
 from empg_cli.runs.facts import (
-    DATA,
     MODEL,
     OUTSIDE,
     PROMPT_DATE,
     SETTLED,
-    demonstrations_digest,
     prompt_date,
     run_facts,
 )
 from empg_cli.runs.format import lookup
-from empg_cli.runs.history import BEGAN, METRICS, HistoryError, check_history, first_update, history_faults
+from empg_cli.runs.history import BEGAN, METRICS
 from empg_cli.runs.hold import Hold
-from empg_cli.runs.identity import Change, bends_of, differences, other_data
+from empg_cli.runs.identity import CHANGES, bends_of
 from empg_cli.runs.manifest import CheckpointError
 from empg_cli.runs.mixture import refuse_unlike
-from empg_cli.runs.provenance import CODE_BEFORE, DEMONSTRATIONS, WEIGHTS, code_before
+from empg_cli.runs.provenance import CODE_BEFORE, WEIGHTS, code_before
 from empg_cli.runs.rows import read_rows
 from empg_cli.runs.run_file import RUN_FILE, check_readable, read_run_file, update_run_file
+from empg_cli.runs.same_run import facts_of, refuse_another_run, refuse_unevaluated, settings_that_change, ways_out
 from empg_cli.runs.trajectories import drop_trajectories
+from empg_cli.runs.warm_start import WARM_START
 from empg_cli.runs.which_checkpoint import hold_checkpoint
 
 log = logging.getLogger(__name__)
 
 RESTART = "restart"
 """A value of `resume`: begin anew in the folder of a run, which is set aside."""
-CHANGES = "changes"
-"""Key of run.json: settings that became others when the run went on (`identity.Change`)."""
 
 
 class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
     """A new run was to begin in a folder that holds one."""
 
 
-OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, SETTLED, "trackers")
+OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, WARM_START, SETTLED, "trackers")
 """Keys of run.json that a run which begins anew does not take over."""
 
 
@@ -111,12 +115,13 @@ def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], tas
         FolderTaken: the folder holds a run, and `resume` is null or another run's.
         CheckpointError: the checkpoint asked for cannot be used, or no checkpoint can.
         HistoryError: rows or evaluations before the checkpoint are not as the run wrote them.
-        ConfigError: what defines the run is to change.
+        ConfigError: what defines the run is to change, or it would end without an evaluation.
         MixedStudy: the run is a cell of a study, and would not be made as the others are.
         FromTheFuture: a newer empg has made the folder.
     """
     check_readable(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    put_back(run_dir)
     if cfg.resume is None:
         refuse_taken(run_dir)
     finish_leaving(run_dir)
@@ -134,21 +139,22 @@ def _opened(
 ) -> OpenFolder:
     start = held.checkpoint if held is not None else None
     done = load_state(start).update if start else 0
-    origin = start.resolve().parents[1] if start else run_dir
+    origin = _run_of(start, cfg, run_dir) if start else run_dir
+    is_own = start is not None and origin == run_dir
     changes: list[dict[str, Any]] = []
     before: dict[str, Any] = {}
     if start:
-        before = _facts_of(origin)
-        new = _refuse_another_run(cfg, origin, start, done, before, data)
-        changes = [*before.get(CHANGES, []), *new]
+        before = facts_of(origin)
+        changes = refuse_another_run(cfg, origin, start, done, before, data)
+        if any(change["key"] == "trainer.updates" for change in changes if change["update"] == done):
+            refuse_unevaluated(cfg, run_dir, start)
     elif cfg.resume == RESTART and (run_dir / CONFIG_FILE).is_file():
         settings_that_change(cfg, run_dir, 0)
     today, bends = prompt_date(start), bends_of(cfg, changes)
     facts: dict[str, Any] = {**run_facts(cfg, data, bends), PROMPT_DATE: today.isoformat()}
     refuse_unlike(run_dir, facts)
 
-    has_left = _leave_later(cfg, run_dir, start, done)
-    is_own = start is not None and origin == run_dir.resolve()
+    has_left = _leave_later(cfg, run_dir, done, is_own=is_own)
     as_it_was = {name: _content(run_dir / name) for name in OF_A_COMMAND} if is_own else {}
     if has_left and is_own:  # the summary is that of the branch which is set aside
         as_it_was[SUMMARY] = None
@@ -164,13 +170,14 @@ def _opened(
         log.warning("the code from outside is not what this run began with: %s, now %s", code, facts[OUTSIDE])
     if start:
         facts |= code_before(before)
-    if start and origin != run_dir.resolve():
-        facts |= {BEGAN: {"run": str(origin), "update": done}, MODEL: before.get(MODEL)}
-        facts |= {SETTLED: before[SETTLED]} if SETTLED in before else {}
+    if start and not is_own:
+        facts |= {BEGAN: {"run": str(origin.resolve()), "update": done}, MODEL: before.get(MODEL)}
+        facts |= {key: before[key] for key in (SETTLED, WARM_START) if key in before}
     text = config.as_yaml(cfg)
     digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
     facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))
-    update_run_file(run_dir, () if start else OF_THE_RUN_BEFORE, **facts)  # before the file that it vouches for
+    gone = OF_THE_RUN_BEFORE if not start else () if changes else (CHANGES,)
+    update_run_file(run_dir, gone, **facts)  # before the file that it vouches for
     write_atomically(run_dir / CONFIG_FILE, text)
     if start and done == cfg.trainer.updates:
         log.info("nothing to do: all %d updates are done; trainer.updates=N goes on to N", done)
@@ -208,23 +215,29 @@ def _to_go_on_from(cfg: TrainConfig, run_dir: Path) -> Hold | None:
     assert cfg.resume is not None
     if cfg.resume != "auto":
         held = hold_checkpoint(Path(cfg.resume))
-        if held.checkpoint.resolve().parents[1] != run_dir.resolve():
-            try:
+        try:
+            if _run_of(held.checkpoint, cfg, run_dir) != run_dir:
                 refuse_taken(run_dir)
-            except FolderTaken:
-                held.release()
-                raise
+        except UserError:
+            held.release()
+            raise
         return held
     if all_checkpoints(run_dir):
         try:
             return hold_checkpoint(run_dir)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}\n{_ways_out(run_dir)}") from None
+            raise CheckpointError(f"{error}\n{ways_out(run_dir)}") from None
     newest = max(read_rows(run_dir / METRICS), default=0)
     if had_a_checkpoint(run_dir, newest):
         what = f"has rows up to update {newest} and no checkpoint: they were deleted, or could not be saved"
-        raise CheckpointError(f"{from_here(run_dir)} {what}\n{_ways_out(run_dir)}")
+        raise CheckpointError(f"{from_here(run_dir)} {what}\n{ways_out(run_dir)}")
     return None
+
+
+def _run_of(checkpoint: Path, cfg: TrainConfig, run_dir: Path) -> Path:
+    """The run that goes on: `run_dir` as it is written where that is the one, whatever else leads there."""
+    origin = run_dir if cfg.resume == "auto" else find_run_folder(checkpoint)
+    return run_dir if origin.samefile(run_dir) else origin
 
 
 def had_a_checkpoint(run_dir: Path, newest: int) -> bool:
@@ -247,85 +260,13 @@ def _summary(run_dir: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _ways_out(run_dir: Path) -> str:
-    again = restart_command(from_here(run_dir))
-    return f"Put one back from a copy; or begin anew, which sets aside what is there:  {again}"
-
-
-def _facts_of(origin: Path) -> dict[str, Any]:
-    """run.json of the run that goes on: without it nobody knows its data and weights, nor the date in its prompts."""
-    if not (origin / RUN_FILE).is_file():
-        again = restart_command(from_here(origin))
-        raise UserError(
-            f"{from_here(origin)} has no {RUN_FILE}, which says what the run is made of: put it back from a copy\n"
-            f"Or begin anew, which sets aside what is there:  {again}"
-        )
-    return read_run_file(origin)
-
-
-def _refuse_another_run(
-    cfg: TrainConfig, origin: Path, start: Path, done: int, before: Mapping[str, Any], data: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The settings that change, where what defines the run does not.
+def _leave_later(cfg: TrainConfig, run_dir: Path, done: int, *, is_own: bool) -> bool:
+    """Set aside what came later: in a rewind, behind a checkpoint that is damaged by now, for a restart. A run that was
+    killed has no later checkpoint: it makes the same rows again. Returns whether anything was set aside.
 
     Args:
-        before: run.json of the run that goes on.
+        is_own: the run goes on from a checkpoint of its own.
     """
-    changes = settings_that_change(cfg, origin, done)
-    trained = before.get(DATA)
-    if trained and (said := other_data(trained, data)) is not None:
-        what = f"is not the data that the run was trained on: {said}"
-        hint = "give the data that it was trained on, or start a new run"
-        if trained["source"] == data["source"] == "generated":
-            hint = f"this empg makes others of the same settings; go on with that of commit {before.get('commit')}"
-        title = f"{from_here(origin)} cannot be resumed like this"
-        raise ConfigError(title, [Problem("benchmark.data_dir", what, hint=hint)])
-    imitated, now = before.get(DEMONSTRATIONS), demonstrations_digest(cfg)
-    if imitated != now:
-        what = f"is not the file that the warm start imitated: digest {imitated}, now {now}"
-        hint = "give that file, or start a new run"
-        title = f"{from_here(origin)} cannot be resumed like this"
-        raise ConfigError(title, [Problem("trainer.warm_start.file", what, hint=hint)])
-    first = first_update(before)
-    try:
-        check_history(origin, start, first=first, done=done)
-    except HistoryError as error:
-        raise HistoryError(f"{error}\n{_older(origin, start, first)}") from None
-    for change in changes:
-        log.info("%s", change)
-    plain = [asdict(change) for change in changes]
-    if bends_of(cfg, plain):
-        log.warning("the learning rate follows the schedule of %d updates from here on; a run of one length has other "
-                    "rates, so this one is not grouped with those", cfg.trainer.updates)  # fmt: skip
-    return plain
-
-
-def settings_that_change(cfg: TrainConfig, run: Path, done: int) -> list[Change]:
-    """Settings that are others than those of the run so far.
-
-    Raises:
-        ConfigError: one of them defines the run.
-    """
-    problems, changes = differences(saved_values(run), cfg, done=done)
-    if problems:
-        raise ConfigError(f"{from_here(run)} cannot be resumed like this", problems)
-    return changes
-
-
-def _older(origin: Path, start: Path, first: int) -> str:
-    """What helps where the record is broken."""
-    for path in reversed(all_checkpoints(origin)):
-        done = updates_of(path) or 0
-        if path.name < start.name and not history_faults(origin, path, first=first, done=done):
-            command = resume_command(from_here(path))
-            return f"Put them back from a copy; or go on from before the fault:  {command}"
-    return _ways_out(origin).replace("Put one back", "Put them back")
-
-
-def _leave_later(cfg: TrainConfig, run_dir: Path, start: Path | None, done: int) -> bool:
-    """Set aside what came later: in a rewind, behind a checkpoint that is damaged by now, for a restart. A run that was
-    killed has no later checkpoint: it makes the same rows again. Returns whether anything was set aside."""
-    is_own = start is not None and start.resolve().parents[1] == run_dir.resolve()
     is_restarted = cfg.resume == RESTART
     after = EVERYTHING if is_restarted else done
     has_later = any((updates_of(path) or 0) > after for path in all_checkpoints(run_dir))

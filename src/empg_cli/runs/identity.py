@@ -6,7 +6,7 @@ Every key of `TrainConfig` has its rule here. A change that is allowed is writte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -102,6 +102,10 @@ def may_change(key: str) -> bool:
     return rule_of(key) is Rule.MAY_CHANGE
 
 
+CHANGES = "changes"
+"""Key of run.json: settings that became others when the run went on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """An entry of `changes` in run.json."""
@@ -126,14 +130,20 @@ def rule_of(key: str) -> Rule:
     return RULES[place]
 
 
-def differences(saved: Mapping[str, Any], cfg: TrainConfig, *, done: int) -> tuple[list[Problem], list[Change]]:
+def differences(
+    saved: Mapping[str, Any], cfg: TrainConfig, *, done: int, made: Sequence[Mapping[str, Any]] = ()
+) -> tuple[list[Problem], list[Change]]:
     """Settings of a run that goes on: those that cannot be as asked for, and those that are others from now on.
 
     Args:
         saved: what the run was asked to do before, with the keys of today.
         done: updates that the checkpoint has behind it.
+        made: `changes` of its run.json; those after `done` are of a branch that is left, and not in force there.
     """
     old, now = _flat(saved), _flat(cfg.model_dump())
+    for change in reversed(made):
+        if change["update"] > done:
+            old[change["key"]] = change["before"]
     problems, changes = [], []
     updates = cfg.trainer.updates
     if updates < done:
@@ -148,6 +158,20 @@ def differences(saved: Mapping[str, Any], cfg: TrainConfig, *, done: int) -> tup
         elif rule is not Rule.FOLDER and not key.startswith("logger.") and not problems:
             changes.append(Change(done, key, before, after))
     return problems, changes
+
+
+def with_changes(made: Sequence[Mapping[str, Any]], new: Sequence[Change], *, done: int) -> list[dict[str, Any]]:
+    """`changes` of a run that goes on: those up to `done`, then the new ones. Of two at one place one is made, and none
+    where the second takes the first back.
+
+    Args:
+        made: `changes` of the run so far.
+    """
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for change in [*(one for one in made if one["update"] <= done), *map(asdict, new)]:
+        place = change["update"], change["key"]
+        found[place] = {**change, "before": found.get(place, change)["before"]}
+    return [change for change in found.values() if change["before"] != change["after"]]
 
 
 def other_data(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -54,7 +54,7 @@ def used_folders(overrides: Sequence[str]) -> list[Path]:
         if word.key_or_group == "run_dir":
             folders.append(Path(value))
         elif word.key_or_group == "resume":
-            folders += [Path(value), *Path(value).resolve().parents[:2]]
+            folders += [Path(value), *Path(value).absolute().parents[:2], *Path(value).resolve().parents[:2]]
     return folders
 
 

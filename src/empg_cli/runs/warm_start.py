@@ -19,6 +19,10 @@ STATE = "warm-start.pt"
 """`learner/course.py` knows its form."""
 
 
+WARM_START = "warm_start"
+"""Key of run.json: which warm start of the cache the run began with (`learner.warm_start.warm_start_key`)."""
+
+
 class WarmStartRow(TypedDict):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     step: int

@@ -234,3 +234,14 @@ def test_nearest_match(word: str, answer: str | None) -> None:
 def test_what_is_said_to_an_expert_or_an_endpoint_may_be_without_history(words: list[str]) -> None:
     cfg = load([*words, "benchmark=webshop", "rollout=window", "rollout.history=0"], "eval")
     assert cfg.rollout.history == 0
+
+
+@pytest.mark.parametrize("text", [r"cost \${x} per run", r"\${seed}", r"\${oc.env:HOME}"])
+def test_a_text_that_a_saved_configuration_would_not_give_back_is_refused(text: str) -> None:
+    """A run with it trained, and could then neither go on nor be evaluated."""
+    found = problem(f"logger.wandb.notes='{text}'", "seed=1")
+    assert (found.key, found.got) == ("logger.wandb.notes", text.replace("\\", ""))
+    assert "holds ${" in str(found)
+    assert load([r"logger.wandb.notes='$ {x} $x {x} seed ${seed}'", "seed=1"]).logger.wandb.notes == (
+        "$ {x} $x {x} seed 1"
+    )

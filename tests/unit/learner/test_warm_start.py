@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,8 +42,9 @@ from empg_cli.loop import train
 from empg_cli.model.loading import load_policy
 from empg_cli.model.tiny import word_tokenizer
 from empg_cli.ranks import ALONE
+from empg_cli.runs.began_with import note_policy
 from empg_cli.runs.checkpoint import TrainState
-from empg_cli.runs.run_file import read_run_file
+from empg_cli.runs.run_file import read_run_file, update_run_file
 from empg_cli.runs.trajectories import save_trajectories
 from empg_cli.runs.warm_start import RECORD, STATE, read_record
 from empg_cli.signals import Interrupted, caught
@@ -450,3 +452,42 @@ def test_a_run_that_goes_on_warm_starts_again_for_its_reference_alone(
     train(tiny_config(*words, "trainer.updates=2", "resume=auto"), tmp_path / "run")
     assert len(made) == times
     assert read_run_file(tmp_path / "run")["model"] == first["model"]
+
+
+KL = ("trainer.warm_start.steps=1", "trainer.warm_start.batch_size=2", "trainer.warm_start.keep_failed=true",
+      "trainer.warm_start.lr=0.01", "trainer.checkpoint_every=1", "trainer.eval_before=false", "trainer.eval_every=0",
+      "benchmark.eval_tasks=2", "trainer.tasks_per_update=2", "algo.group_size=2", "trainer.health.preflight=warn",
+      "algo.loss.kl_coef=0.01")  # fmt: skip
+OTHER_POLICY = "made anew by other code, packages or settings: the KL reference is another policy"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_after_an_upgrade_the_reference_is_the_policy_that_the_run_began_with_or_it_is_said(
+    is_kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train(tiny_config(*KL, "trainer.updates=1"), tmp_path / "run")
+    began = read_run_file(tmp_path / "run")
+    assert (tmp_path / "cache" / "empg" / "warm-start" / began["warm_start"]).is_dir()
+    monkeypatch.setattr(warm_start, "code_digest", lambda _: "of a newer empg")  # which imitates otherwise
+    monkeypatch.setattr(imitation, "learning_rate_factor", lambda *_: 0.1)
+    if not is_kept:
+        shutil.rmtree(tmp_path / "cache")
+    caplog.clear()
+    train(tiny_config(*KL, "trainer.updates=2", "resume=auto"), tmp_path / "run")
+    assert (OTHER_POLICY in caplog.text) == (not is_kept)
+    assert "rounded" not in caplog.text
+    now = read_run_file(tmp_path / "run")
+    assert (now["warm_start"], now["model"]) == (began["warm_start"], began["model"])
+
+
+def test_a_warm_start_of_the_same_key_with_other_weights_was_rounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for recorded, said in (("one", "rounded differently"), ("other", OTHER_POLICY), (None, "rounded differently")):
+        update_run_file(tmp_path, ("warm_start",), model={"digest": "a"})
+        if recorded:
+            update_run_file(tmp_path, warm_start=recorded)
+        caplog.clear()
+        assert not note_policy(tmp_path, {"digest": "b"}, "one", goes_on=True, is_computed=True)
+        assert said in caplog.text

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -120,6 +124,63 @@ def test_one_that_is_being_deleted_cannot_be_held(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="being deleted by its run: ask again"):
             Hold(checkpoint)
     Hold(checkpoint).release()
+
+
+def over_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """flock(2), "NFS details": made of fcntl's locks there, so that an exclusive one needs a file open for writing."""
+    real = fcntl.flock
+
+    def flock(file: IO[bytes], operation: int) -> None:
+        if operation & fcntl.LOCK_EX and not file.writable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def not_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modes say nothing to root."""
+    real = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **more: Any) -> IO[Any]:
+        if self.name == "manifest.json" and "+" in mode:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self, mode, *args, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+@pytest.mark.parametrize("there", [over_nfs, not_to_be_written])
+def test_what_is_read_is_not_deleted(
+    there: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there(monkeypatch)
+    saved(tmp_path, 1)
+    with Hold(tmp_path / "checkpoints" / "step-000001"):
+        saved(tmp_path, 2)
+        assert kept(tmp_path) == [1, 2]
+    saved(tmp_path, 3)
+    assert kept(tmp_path) == [3]
+
+
+def test_where_nobody_can_tell_who_reads_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over_nfs(monkeypatch)
+    not_to_be_written(monkeypatch)
+    saved(tmp_path, 1)
+    saved(tmp_path, 2)
+    assert kept(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_where_there_are_no_locks_nobody_waits(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    saved(tmp_path, 1)
+    with Hold(tmp_path / "checkpoints" / "step-000001"):
+        saved(tmp_path, 2)
+    assert kept(tmp_path) == [2]
 
 
 def test_a_newer_one_that_comes_while_others_go_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

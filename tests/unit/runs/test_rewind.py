@@ -52,8 +52,14 @@ def opened(cfg: TrainConfig, folder: Path, resume: str | Path | None) -> OpenFol
     return found
 
 
-def made(cfg: TrainConfig, folder: Path, resume: str | Path | None = None, *, of: str = "first") -> Path:
-    """A run to its end without a model: rows, evaluations, trajectories and checkpoints name who made them."""
+def made(
+    cfg: TrainConfig, folder: Path, resume: str | Path | None = None, *, of: str = "first", skipped: int = 0
+) -> Path:
+    """A run to its end without a model: rows, evaluations, trajectories and checkpoints name who made them.
+
+    Args:
+        skipped: the update that is not evaluated.
+    """
     start = opened(cfg, folder, resume)
     sinks = open_sinks(
         cfg.logger, folder, run_config={}, identity=RunIdentity.of_seed("x", 0),
@@ -64,7 +70,8 @@ def made(cfg: TrainConfig, folder: Path, resume: str | Path | None = None, *, of
         for name in (f"evaluations/update-{update:06d}.json", f"trajectories/update-{update:06d}-eval.jsonl"):
             (folder / name).parent.mkdir(exist_ok=True)
             content = {"update": update, "who": of, "total": {"n": 4, "success_rate": 0.1 * (update == 1)}}
-            (folder / name).write_text(json.dumps(content) + "\n")
+            if update != skipped or name.startswith("trajectories"):
+                (folder / name).write_text(json.dumps(content) + "\n")
         write_checkpoint(folder, TrainState(update), lambda path: (path / "who").write_text(of) and None, keep=9)
     sinks.summary({"updates": cfg.trainer.updates})
     sinks.close(0)
@@ -294,6 +301,78 @@ def test_changes_are_written_down_and_stay(cfg: TrainConfig, tmp_path: Path) -> 
     changes = [tuple(change.values()) for change in read_run_file(run)["changes"]]
     assert changes == [(4, "trainer.updates", 4, 6), (4, "trainer.threads", 1, 2)]
     assert bent == ((4, 4),)
+
+
+def test_a_run_does_not_end_where_it_was_not_evaluated(cfg: TrainConfig, tmp_path: Path) -> None:
+    """It would count as finished, with the numbers of an older evaluation or none."""
+    run = made(cfg, tmp_path / "run", skipped=2)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for folder in (run, tmp_path / "other"):
+        with pytest.raises(ConfigError) as caught:
+            opened(changed(cfg, updates=2), folder, step(run, 2))
+        (problem,) = caught.value.problems
+        assert (problem.key, problem.got) == ("trainer.updates", "2")
+        assert "update 2 is done and was not evaluated" in problem.what
+        assert "ask for 3 or more" in str(problem.hint) and f"eval run={step(run, 2)}" in str(problem.hint)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert opened(changed(cfg, updates=3), run, step(run, 2)).done == 2
+
+
+def test_a_finished_run_whose_evaluations_are_not_kept_has_nothing_to_do(cfg: TrainConfig, tmp_path: Path) -> None:
+    """Its end is not another one now."""
+    run = made(cfg, tmp_path / "run", skipped=4)
+    assert opened(cfg, run, "auto").done == 4
+
+
+def test_an_evaluation_that_waits_is_played_at_the_end(cfg: TrainConfig, tmp_path: Path) -> None:
+    run = made(changed(cfg, updates=1), tmp_path / "run")
+    write_checkpoint(run, TrainState(2, unlogged={"who": 1.0}), lambda path: (path / "who").touch(), keep=9)
+    assert opened(changed(cfg, updates=2), run, "auto").done == 2
+
+
+def changes_of(run: Path) -> list[tuple[object, ...]]:
+    return [tuple(change.values()) for change in read_run_file(run).get("changes", [])]
+
+
+@pytest.fixture
+def longer(cfg: TrainConfig, tmp_path: Path) -> Path:
+    """A run of 4 updates that went on to 6."""
+    run = made(cfg, tmp_path / "longer")
+    return made(changed(cfg, updates=6, threads=2), run, "auto")
+
+
+@pytest.mark.parametrize("place", ["there", "in another folder"])
+def test_what_was_changed_after_the_checkpoint_is_of_the_branch_that_was_left(
+    place: str, cfg: TrainConfig, longer: Path, tmp_path: Path
+) -> None:
+    run = longer if place == "there" else tmp_path / "other"
+    start = opened(changed(cfg, updates=6), run, step(longer, 2))
+    assert changes_of(run) == [(2, "trainer.updates", 4, 6)], "and one thread, as there were until then"
+    assert start.bends == ((2, 4),)
+
+
+def test_who_goes_back_to_the_length_of_the_beginning_has_a_run_of_one_length(
+    cfg: TrainConfig, longer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight = read_run_file(made(cfg, tmp_path / "straight"))["config_hash"]
+    assert read_run_file(longer)["config_hash"] != straight
+    caplog.clear()
+    made(cfg, longer, step(longer, 2), of="second")
+    assert (changes_of(longer), read_run_file(longer)["config_hash"]) == ([], straight)
+    assert "rates" not in caplog.text
+    branch = longer / "abandoned" / "1-after-update-000002"
+    assert [change[:2] for change in changes_of(branch)] == [(4, "trainer.threads"), (4, "trainer.updates")]
+
+
+def test_of_two_changes_at_one_place_there_is_one_and_none_where_it_is_taken_back(
+    cfg: TrainConfig, longer: Path
+) -> None:
+    assert opened(changed(cfg, updates=6), longer, step(longer, 4)).bends == ((4, 4),)
+    assert changes_of(longer) == [(4, "trainer.updates", 4, 6)]
+    assert opened(changed(cfg, updates=5), longer, "auto").bends == ((4, 4),)
+    assert changes_of(longer) == [(4, "trainer.updates", 4, 5)]
+    assert opened(cfg, longer, "auto").bends == ()
+    assert changes_of(longer) == []
 
 
 def test_a_run_that_goes_on_elsewhere_has_rows_from_there_on(cfg: TrainConfig, tmp_path: Path) -> None:

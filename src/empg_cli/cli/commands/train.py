@@ -23,9 +23,10 @@ from empg_cli.config.schema import TrainConfig
 from empg_cli.runs.checkpoint import all_checkpoints, updates_of
 from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.demonstrations import read_demonstrations, refuse_if_compact
-from empg_cli.runs.folder import RESTART, refuse_taken, settings_that_change
+from empg_cli.runs.folder import RESTART, refuse_taken
 from empg_cli.runs.own_config import primary_config, used_folders, words_for
 from empg_cli.runs.run_file import check_readable
+from empg_cli.runs.same_run import settings_that_change
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
