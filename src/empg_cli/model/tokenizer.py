@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from empg_cli.errors import UserError
 from empg_cli.reading.streams import read_json
 
 
@@ -22,7 +23,17 @@ def load_tokenizer(path: str) -> Any:
 
 def unbound(tokenizer: Any) -> Any:
     """The same tokenizer, whose core neither cuts nor pads: a script that trained with `truncation` or `padding` leaves
-    both in the tokenizer.json that it saves, and every prompt would be cut or padded without a word."""
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    both in the tokenizer.json that it saves, and every prompt would be cut or padded without a word.
+
+    Raises:
+        UserError: it has no such core.
+    """
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        raise UserError(
+            f"{type(tokenizer).__name__} is a tokenizer in Python: empg needs one of the tokenizers library, which has "
+            "a tokenizer.json"
+        )
+    core.no_truncation()
+    core.no_padding()
     return tokenizer

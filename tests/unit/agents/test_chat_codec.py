@@ -17,7 +17,7 @@ from empg_cli.agents import control_tokens
 from empg_cli.agents.agent import Agent, agent_maker
 from empg_cli.agents.alfworld_chat import AlfworldChat
 from empg_cli.agents.chat_template import ChatTemplateError, generation_ends
-from empg_cli.agents.codec import ChatCodec
+from empg_cli.agents.codec import ChatCodec, CompactCodec
 from empg_cli.agents.deepsearch_chat import DeepSearchChat
 from empg_cli.agents.webshop_chat import WebshopChat
 from empg_cli.agents.wording import Wording
@@ -79,6 +79,15 @@ def test_ordinary_messages_give_the_ids_of_the_template(name: str) -> None:
     assert codec.opening(first) == ids_of(tokenizer, asked)
     whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert codec.turn(second, ended=False) == ids_of(tokenizer, whole[whole.index(answer) + len(answer) :])
+
+
+def test_a_tokenizer_in_python_is_refused() -> None:
+    """Such as transformers.ByT5Tokenizer."""
+    with pytest.raises(UserError, match="_Slow is a tokenizer in Python: empg needs one of the tokenizers library"):
+        CompactCodec(_Slow())
+
+
+class _Slow: ...
 
 
 @pytest.mark.parametrize("bound", [{"truncation": True, "max_length": 32}, {"padding": "max_length", "max_length": 99}])
