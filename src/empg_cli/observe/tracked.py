@@ -14,7 +14,7 @@ from empg_cli.runs.rows import Row
 from empg_cli.runs.run_file import read_run_file
 
 MADE_OF = {"data": "data", "model": "weights", "commit": "commit", "code": "code", "versions": "versions",
-           "config_hash": "config_hash", "platform": "platform"}  # fmt: skip
+           "config_hash": "config_hash", "platform": "platform", "hardware": "hardware"}  # fmt: skip
 """Key of run.json -> its name below `facts`."""
 
 

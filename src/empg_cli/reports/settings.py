@@ -46,9 +46,7 @@ def made_with(runs: Sequence[RunFolder]) -> Table:
     entries = [_record(run) for run in runs]
     names = list(dict.fromkeys(name for entry in entries for name in entry))
     rows = tuple((Cell(name), Cell(_several(entry.get(name, NOTHING) for entry in entries))) for name in names)
-    return Table("Versions and machine", ("from run.json", "value"), rows, (
-        "run.json has the operating system and no names of processors or GPUs: those are not recorded",
-    ))  # fmt: skip
+    return Table("Versions and machine", ("from run.json", "value"), rows, ())
 
 
 def _record(run: RunFolder) -> dict[str, str]:
@@ -56,6 +54,7 @@ def _record(run: RunFolder) -> dict[str, str]:
     model = _part(facts, "model")
     record = {
         "platform": facts.get("platform"),
+        "hardware": facts.get("hardware"),
         "device (trainer.device)": run.config["trainer"].get("device"),
         "precision (model.dtype)": run.config["model"].get("dtype"),
         "peak memory (perf/mem_gb)": _memory(run),

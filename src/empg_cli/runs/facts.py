@@ -32,6 +32,8 @@ SETTLED = "settled"
 """Key of run.json: the numbers that auto stands for, or that were given, by key."""
 MODEL_FROM = "model_from"
 """Key of run.json: whether `model.path` was a `folder` here, or is an id of the `hub`; null without one."""
+HARDWARE = "hardware"
+"""Key of run.json: the name of the GPU that the run computes on, else of the processor."""
 DATA = "data"
 """Key of run.json: the fingerprint of the data."""
 PACKAGES = (
@@ -138,6 +140,16 @@ def demonstrations_digest(cfg: TrainConfig) -> str | None:
 
 def model_from(path: str | None) -> str | None:
     return None if path is None else "folder" if Path(path).expanduser().is_dir() else "hub"
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name: a seed repeats its numbers bit for bit on processors with the same instructions alone."""
+    try:
+        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        lines = []
+    named = (value.strip() for key, _, value in lines if key.strip() == "model name")
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:

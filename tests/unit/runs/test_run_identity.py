@@ -15,7 +15,7 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.observer import Observer
 from empg_cli.observe.sinks import Fan
 from empg_cli.ranks import ALONE
-from empg_cli.runs.facts import cell_hash, config_hash
+from empg_cli.runs.facts import cell_hash, config_hash, processor
 from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.identity import RULES, Change, Rule, bends_of, differences, other_data, rule_of
 from empg_cli.runs.run_file import read_run_file, update_run_file
@@ -170,3 +170,10 @@ def test_a_warm_start_of_other_weights_is_refused_and_nothing_is_noted(tmp_path:
     with pytest.raises(UserError, match=r"the run began with: digest others, now .*; give the weights"):
         initial_policy(cfg, make_benchmark(**cfg.benchmark.model_dump()), folder, observer, ALONE)
     assert read_run_file(tmp_path)["weights"] == "others"
+
+
+def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel\t\t: 207\nmodel name\t: Xeon(R) 9: fast\n\nmodel name\t: other\n")
+    assert processor(cpuinfo) == "Xeon(R) 9: fast"
+    assert processor(tmp_path / "absent")  # what Python knows, on other systems
