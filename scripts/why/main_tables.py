@@ -32,6 +32,7 @@ PAIRS = (
     ("dapo-empg", "dapo"),
     ("scaling", "base"),
     ("bonus", "base"),
+    ("scaling", "bonus"),
     ("hgpo", "base"),
     ("graphgpo", "base"),
 )
