@@ -37,7 +37,13 @@ PAIRS = (
     ("graphgpo", "base"),
 )
 """What the arms are there for, beside `empg` − base."""
-METRICS = ("eval/success_rate", "eval/id/success_rate", "eval/ood/success_rate")
+METRICS = {
+    "success": "eval/success_rate",
+    "score": "eval/score",
+    "ID": "eval/id/success_rate",
+    "OOD": "eval/ood/success_rate",
+}
+"""Title -> metric. A score is told where it says more than success: on WebShop it counts what is met in part."""
 Values = Mapping[str, Mapping[int, float]]
 """Variant -> seed -> success rate."""
 
@@ -117,23 +123,25 @@ def primary_table(records: Path) -> str:
 
 
 def pairs_table(records: Path, name: str) -> str:
-    """The comparisons that the arms are there for, paired by seed; where the benchmark tells known questions (ID) from
-    unknown ones (OOD), of these too. Nothing here is corrected.
+    """The comparisons that the arms are there for, paired by seed, to two decimals; where the benchmark tells known
+    questions (ID) from unknown ones (OOD), of these too. Nothing here is corrected.
 
     Raises:
         NotComparable: the study is not finished.
     """
     base, archive = finished(records, name).base, records / f"{name}.tar.xz"
     study = study_of(archive)
-    found = [last_values(archive, study, metric) for metric in METRICS]
-    titles = [title for title, values in zip(("success", "ID", "OOD"), found, strict=True) if values]
-    lines = [["difference", "seeds", *titles], ["---", *["---:"] * (1 + len(titles))]]
+    found = {title: last_values(archive, study, metric) for title, metric in METRICS.items()}
+    if found["score"] == found["success"]:
+        found["score"] = {}
+    found = {title: values for title, values in found.items() if values}
+    lines = [["difference", "seeds", *found], ["---", *["---:"] * (1 + len(found))]]
     pairs = [(arm, base if other == "base" else other) for arm, other in (("empg", "base"), *PAIRS)]
     for arm, other in dict.fromkeys(pairs):  # where a baseline is the base, two are one
         prediction = difference_of(arm, "more", other)
-        gaps = [prediction.differences(values) for values in found if values]
+        gaps = [prediction.differences(values) for values in found.values()]
         if len(gaps[0]) > 1:
-            lines.append([prediction.name, str(len(gaps[0])), *(points(own) for own in gaps)])
+            lines.append([prediction.name, str(len(gaps[0])), *(points(own, decimals=2) for own in gaps)])
     return markdown(lines)
 
 

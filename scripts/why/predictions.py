@@ -147,10 +147,11 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     return found.low, found.high
 
 
-def points(differences: Sequence[float]) -> str:
+def points(differences: Sequence[float], decimals: int = 1) -> str:
     """Mean in points, and half of its 95 % t interval."""
     low, high = interval(differences)
-    return f"{100 * statistics.fmean(differences):+z.1f} ± {50 * (high - low):.1f}".replace("-", "−")
+    mean, half = 100 * statistics.fmean(differences), 50 * (high - low)
+    return f"{mean:+z.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
 
 
 def p_text(p: float) -> str:

@@ -67,7 +67,6 @@ def _answer(records: Path, compared: Compared) -> list[str] | None:
     measured = records / f"{compared.study}-temperatures.csv"
     at = by_temperature(measured) if measured.is_file() else {}
     told = [_gap(of, base) if of else "–" for of in (values, at.get(0.0), at.get(1.0), late_success(archive, study))]
-    told[0] = f"**{told[0]}**"
     return [compared.agent, compared.settings, compared.games, spans(study["seeds"]), *told]
 
 

@@ -22,11 +22,19 @@ LEVELS: dict[str, tuple[str, dict[str, float]]] = {
 
 
 def record(
-    path: Path, base: str, values: Mapping[str, Mapping[int, float]], *, code: str = "a", absent: str = "", **last: Any
+    path: Path,
+    base: str,
+    values: Mapping[str, Mapping[int, float]],
+    *,
+    code: str = "a",
+    absent: str = "",
+    scores: Mapping[str, float] | None = None,
+    **last: Any,
 ) -> None:
     """
     Args:
         absent: an arm whose runs are not done.
+        scores: variant -> score, the same at every seed.
         last: metric -> variant -> value, the same at every seed.
     """
     cells = [{"variant": name, "seed": seed} for name, own in values.items() for seed in own]
@@ -40,6 +48,7 @@ def record(
             {"eval/success_rate": 0.0},
             {"eval/success_rate": values[cell["variant"]][cell["seed"]]},
         ]
+        rows[1] |= {"eval/score": scores[cell["variant"]]} if scores else {}
         rows[1] |= {f"eval/{metric}/success_rate": own[cell["variant"]] for metric, own in last.items()}
         files[f"{folder}/metrics.jsonl"] = "\n".join(map(json.dumps, rows)) + "\n"
     pack(path, files)
@@ -131,11 +140,20 @@ def test_the_pairs_that_arms_are_there_for_on_known_and_unknown_questions(tmp_pa
     assert tables.table(tmp_path, "main-deepsearch-pairs").splitlines() == [
         "| difference | seeds | success | ID | OOD |",
         "| --- | ---: | ---: | ---: | ---: |",
-        "| `empg` − `grpo` | 2 | +20.0 ± 127.1 | +0.0 ± 0.0 | +1.0 ± 0.0 |",
-        "| `empg` − `grpo-entropy` | 2 | +30.0 ± 127.1 | +0.0 ± 0.0 | +1.0 ± 0.0 |",
-        "| `empg` − `permuted` | 2 | +10.0 ± 0.0 | +0.0 ± 0.0 | +1.0 ± 0.0 |",
-        "| `scaling` − `grpo` | 2 | +5.0 ± 63.5 | +0.0 ± 0.0 | +3.0 ± 0.0 |",
+        "| `empg` − `grpo` | 2 | +20.00 ± 127.06 | +0.00 ± 0.00 | +1.00 ± 0.00 |",
+        "| `empg` − `grpo-entropy` | 2 | +30.00 ± 127.06 | +0.00 ± 0.00 | +1.00 ± 0.00 |",
+        "| `empg` − `permuted` | 2 | +10.00 ± 0.00 | +0.00 ± 0.00 | +1.00 ± 0.00 |",
+        "| `scaling` − `grpo` | 2 | +5.00 ± 63.53 | +0.00 ± 0.00 | +3.00 ± 0.00 |",
     ]
+
+
+@pytest.mark.parametrize(("score", "titles"), [(0.7, "success | score"), (None, "success")])
+def test_a_score_is_told_where_it_is_not_success_again(tmp_path: Path, score: float | None, titles: str) -> None:
+    values = {"grpo": {25: 0.1, 26: 0.1}, "empg": {25: 0.2, 26: 0.2}}
+    record(tmp_path / "main-webshop.tar.xz", "grpo", values, scores={"grpo": score or 0.1, "empg": score or 0.2})
+    head, _, line = tables.table(tmp_path, "main-webshop-pairs").splitlines()
+    assert head == f"| difference | seeds | {titles} |"
+    assert line.startswith("| `empg` − `grpo` | 2 | +10.00 ± 0.00 |") and line.count("|") == head.count("|")
 
 
 def test_elsewhere_success_is_all_there_is(three: Path) -> None:
@@ -156,5 +174,5 @@ def test_a_base_that_is_a_baseline_is_compared_once(three: Path) -> None:
     """On WebShop `empg` − base is `empg` − `grpo-entropy`: .5 - .6."""
     lines = tables.table(three, "main-webshop-pairs").splitlines()
     assert [line for line in lines if "`empg` − `grpo-entropy`" in line] == [
-        "| `empg` − `grpo-entropy` | 2 | −10.0 ± 0.0 |"
+        "| `empg` − `grpo-entropy` | 2 | −10.00 ± 0.00 |"
     ]

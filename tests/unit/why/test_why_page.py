@@ -144,7 +144,7 @@ def test_empg_and_grpo_side_by_side_in_every_study_that_is_finished(tmp_path: Pa
     (tmp_path / "fair-confirmed-temperatures.csv").write_text(
         "variant,seed,temperature,success_rate\ngrpo,0,0.0,0.5\ngrpo,1,0.0,0.6\nempg,0,0.0,0.6\nempg,1,0.0,0.7\n"
     )
-    gain = "**+20.0 ± 127.1**"
+    gain = "+20.0 ± 127.1"
     assert tables.table(tmp_path, "answer").splitlines()[2:] == [
         f"| the one that ships | tuned alike | ALFWorld, unseen | 0 to 1 | {gain} | +10.0 ± 0.0 | – | +10.0 ± 63.5 |",
         f"| step 1,250, chosen | as shipped | ALFWorld, seen | 0 to 1 | {gain} | – | – | +10.0 ± 63.5 |",
