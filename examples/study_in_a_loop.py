@@ -24,7 +24,7 @@ SETTING = [  # what both have in common: the small agent that ships, on short ga
     "trainer.eval_every=0",
     "logger.console=quiet",
     "logger.wandb.mode=disabled",
-    "resume=auto",  # a second start goes on where the first one ended
+    "resume=restart",  # set aside what an earlier start has left
 ]
 
 # %% Train: each run ends with an evaluation. A seed plays the same tasks with the same random numbers in both arms

@@ -226,10 +226,13 @@ def fitted(cfg: TrainConfig, folder: OpenFolder, ranks: Ranks) -> TrainConfig:
     Raises:
         DoesNotFit: it clearly needs more memory than there is. No weights are loaded by then.
     """
-    recorded = read_run_file(folder.path).get(SETTLED, {})
+    facts = read_run_file(folder.path)
     hardware = hardware_of(pick_device(cfg.trainer.device))
-    update_run_file(folder.path, **{HARDWARE: hardware.name if hardware.kind == "cuda" else processor()})
-    settled, plan = within_memory(cfg, hardware, recorded, ranks.size)
+    if folder.done < cfg.trainer.updates:
+        name = hardware.name if hardware.kind == "cuda" else processor()
+        earlier = facts.get(HARDWARE, []) if folder.resume_from else []
+        update_run_file(folder.path, **{HARDWARE: list(dict.fromkeys([*earlier, name]))})
+    settled, plan = within_memory(cfg, hardware, facts.get(SETTLED, {}), ranks.size)
     if plan is not None:
         log.info("%s", plan.line)
         update_run_file(folder.path, **{SETTLED: plan.chosen})

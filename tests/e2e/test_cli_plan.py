@@ -184,7 +184,7 @@ def test_a_run_says_what_it_takes_and_records_what_auto_stands_for(
     little(monkeypatch, 640_000_000)
     empg("train", *small, *words, "run_dir=run", "trainer.updates=1")
     settled = read_run_file(Path("run"))["settled"]
-    assert read_run_file(Path("run"))["hardware"] == processor()
+    assert read_run_file(Path("run"))["hardware"] == [processor()]
     assert 1 <= settled["rollout.max_concurrent"] <= 4
     assert settled["trainer.tokens_per_microbatch"] == 4096
     assert "memory: about" in Path("run/train.log").read_text()

@@ -78,6 +78,8 @@ def test_runs_into_dataframes(tmp_path: Path) -> None:
 def test_study_in_a_loop(tmp_path: Path) -> None:
     said = run("study_in_a_loop.py", tmp_path, **{"SEEDS = range(4)": "SEEDS = range(2)", "UPDATES = 4": "UPDATES = 1"})
     assert "empg - grpo" in said and "2 seeds: " in said
+    again = {"SEEDS = range(4)": "SEEDS = range(2)", "UPDATES = 4": "UPDATES = 1"}
+    assert run("study_in_a_loop.py", tmp_path, **again) == said
     assert sorted(path.name for path in (tmp_path / "runs" / "study").iterdir()) == [
         "empg-s0", "empg-s1", "grpo-s0", "grpo-s1",
     ]  # fmt: skip

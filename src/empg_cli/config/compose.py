@@ -29,6 +29,7 @@ from empg_cli.config.location import conf_dir
 from empg_cli.config.node import BenchmarkNode, Node
 from empg_cli.config.problems import INVALID as INVALID
 from empg_cli.config.problems import ConfigError, Problem, shortened
+from empg_cli.config.schema import TrainConfig
 from empg_cli.config.secrets import refuse_in_values, refuse_in_words
 from empg_cli.config.targets import BENCHMARKS, installed
 from empg_cli.config.yaml_files import guard_hydra
@@ -186,7 +187,7 @@ def validate(
         raise ConfigError(INVALID, [*found, explain.from_interpolation(error)]) from None
     values.pop("hydra", None)
     refuse_in_values(values)
-    found += check_texts(values)
+    found += check_texts(values) if issubclass(schema, TrainConfig) else []
     found += check_files(values)
     if imports:
         found += check_environment(values)

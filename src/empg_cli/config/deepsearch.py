@@ -175,7 +175,7 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "test": ("id", "ood", *OUT_OF_DISTRIBUTION),
     "ood": OUT_OF_DISTRIBUTION,
 }
-"""Split -> those that it holds, in the generated world and in official data."""
+"""Split -> those that it holds; in official data without `test` those are of `dev`."""
 
 
 class Deepsearch(BenchmarkNode):

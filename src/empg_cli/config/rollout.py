@@ -37,8 +37,9 @@ REFUSED: Final = {
 LEAST_TEMPERATURE: Final = 1e-5
 
 
-def _divides(temperature: float) -> float:
-    """Logits are divided before their maximum is taken off: the other order would change the last bits of every run."""
+def _not_tiny(temperature: float) -> float:
+    """Refuses those by which logits cannot be divided."""
+    # Their maximum is taken off after that: the other order would change the last bits of every run.
     if 0 < temperature < LEAST_TEMPERATURE:
         raise ValueError(
             f"must not be between 0 and {LEAST_TEMPERATURE:g}: logits that are divided by so little are infinite"
@@ -46,7 +47,7 @@ def _divides(temperature: float) -> float:
     return temperature
 
 
-Temperature = Annotated[NonNegativeFloat, AfterValidator(_divides)]
+Temperature = Annotated[NonNegativeFloat, AfterValidator(_not_tiny)]
 """0 = greedy."""
 
 
@@ -108,7 +109,7 @@ class Rollout(Node):
     """transcript: append-only, one row per trajectory; window: a new prompt each step with the last `history` pairs."""
     history: NonNegativeInt
     """Observation-action pairs that a window prompt repeats; 0 with transcript, which does not read it."""
-    temperature: Annotated[PositiveFloat, AfterValidator(_divides)]
+    temperature: Annotated[PositiveFloat, AfterValidator(_not_tiny)]
     """Of training episodes; 1e-5 or more."""
     eval_temperature: Temperature
     """0 = greedy; else 1e-5 or more."""

@@ -22,6 +22,10 @@ CLEARLY = 0.85
 PROPOSED = 3
 """Ways out that are told at most."""
 FEWEST_CONTEXT = 1024
+SHARES = (0.5, 0.4, 0.3)
+"""Of a GPU that servers might have."""
+SERVED = 1.5
+"""Times its weights that a server needs at least: cache and activations too."""
 LORA_RANK = 32
 
 
@@ -88,6 +92,14 @@ def _fewer_at_once(job: Job) -> Iterator[WayOut]:
         yield WayOut(("rollout.max_concurrent=auto",), replace(job, concurrent=None))
 
 
+def _smaller_servers(job: Job) -> Iterator[WayOut]:
+    for share in SHARES:
+        size = int(job.served_bytes * share / job.served_share) if share < job.served_share else 0
+        if size > SERVED * job.shape.parameters * job.dtype_bytes:
+            settings = (f"rollout.vllm.gpu_memory={share}",)
+            yield WayOut(settings, replace(job, served_share=share, served_bytes=size))
+
+
 def _smaller_passes(job: Job) -> Iterator[WayOut]:
     if job.microbatch is None or not job.train_episodes:
         return
@@ -128,6 +140,7 @@ def _shorter(job: Job) -> Iterator[WayOut]:
 
 LEVERS: Sequence[Lever] = (
     _fewer_at_once,
+    _smaller_servers,
     _smaller_passes,
     _checkpointing,
     _eight_bits,

@@ -89,8 +89,9 @@ class Job:
     spread: Spread = Spread()
     plays: bool = True
     """The model itself; False: servers do (`rollout.engine=vllm`)."""
+    served_share: float = 0.0
+    """Of the same GPU that servers take, where they share it (`rollout.vllm.gpu_memory`, `colocate`)."""
     served_bytes: int = 0
-    """Of the same GPU that servers take, where they share it (`rollout.vllm.colocate`)."""
     servers_sleep: bool = True
     """While the run learns; they do not where they play on meanwhile (`rollout.max_staleness`)."""
 
@@ -196,7 +197,12 @@ def beside_servers(job: Job, rollout: Rollout, memory: int | None) -> Job:
     shares = not job.plays and job.device == "cuda" and settings.colocate and settings.urls is None
     if not shares or memory is None:
         return job
-    return replace(job, served_bytes=int(settings.gpu_memory * memory), servers_sleep=not rollout.max_staleness)
+    return replace(
+        job,
+        served_share=settings.gpu_memory,
+        served_bytes=int(settings.gpu_memory * memory),
+        servers_sleep=not rollout.max_staleness,
+    )
 
 
 def eval_job_of(cfg: EvalConfig, device: str) -> Job | None:

@@ -9,6 +9,7 @@ from typing import Any
 from empg_cli.observe.terminal import printable
 from empg_cli.reports.configurations import NO_DIFFERENCE, configurations, flat
 from empg_cli.reports.tables import NOTHING, Cell, Table
+from empg_cli.runs.facts import HARDWARE
 from empg_cli.runs.reading import RunFolder
 
 LONGEST = 300
@@ -54,7 +55,7 @@ def _record(run: RunFolder) -> dict[str, str]:
     model = _part(facts, "model")
     record = {
         "platform": facts.get("platform"),
-        "hardware": facts.get("hardware"),
+        "hardware": ", ".join(facts.get(HARDWARE, [])) or None,
         "device (trainer.device)": run.config["trainer"].get("device"),
         "precision (model.dtype)": run.config["model"].get("dtype"),
         "peak memory (perf/mem_gb)": _memory(run),

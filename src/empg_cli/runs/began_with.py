@@ -36,7 +36,9 @@ def note_policy(
         if not is_computed:
             raise UserError(f"{said}; give the weights that it began with, or start a new run")
         why = "made anew, it was rounded differently, and the KL reference with it"
-        if facts.get(WARM_START, warm_start) != warm_start:
+        if warm_start is not None and WARM_START not in facts:
+            why = "made anew, it was rounded differently, or by other code or packages, which the run has not recorded"
+        elif facts.get(WARM_START) != warm_start:
             why = "its warm start was made anew by other code, packages or settings: the KL reference is another policy"
         log.warning("%s: %s", said, why)
         return False

@@ -28,6 +28,7 @@ from empg_cli.errors import UserError
 from empg_cli.files import paths_in, sync, temporaries
 from empg_cli.invocation import from_here, restart_command, resume_command
 from empg_cli.runs.best import Best, best_of, success_rates
+from empg_cli.runs.config_file import CHECKPOINTS
 from empg_cli.runs.history import HISTORY, STATE, seal
 from empg_cli.runs.hold import nobody_reads
 from empg_cli.runs.manifest import write_manifest
@@ -36,7 +37,7 @@ from empg_cli.types import Trajectory
 
 log = logging.getLogger(__name__)
 
-FOLDER = "checkpoints"
+FOLDER = CHECKPOINTS
 MODEL = "model"
 """Folder of the weights in a checkpoint."""
 OPTIMIZER = "optimizer.pt"
@@ -174,7 +175,7 @@ def _drop(checkpoints: Sequence[Path]) -> None:
 
 def not_saved(run_dir: Path, update: int) -> NotSaved:
     """What is left of a run that has ended after `update`, and what to do."""
-    checkpoints, free, here = all_checkpoints(run_dir), in_bytes(free_bytes(run_dir)), from_here(run_dir)
+    checkpoints, free, here = all_checkpoints(run_dir), in_bytes(free_bytes(run_dir / FOLDER)), from_here(run_dir)
     if checkpoints and load_state(checkpoints[-1]).update == update:
         left = "the weights are saved, a part of what was logged is not"
     elif checkpoints:
@@ -196,7 +197,7 @@ def warn_of_little_room(run_dir: Path, size: int, *, keep: int) -> None:
         keep: how many of the newest stay, beside the best; one more is there while it is written.
     """
     there = sum(file.stat().st_size for path in all_checkpoints(run_dir) for file in path.rglob("*") if file.is_file())
-    needed, free = (keep + 2) * size - there, free_bytes(run_dir)
+    needed, free = (keep + 2) * size - there, free_bytes(run_dir / FOLDER)
     if needed > free:
         log.warning(
             "the checkpoints will need about %s (%d of %s: newest, best, and one while it is written), and %s has "

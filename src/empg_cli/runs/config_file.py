@@ -57,14 +57,18 @@ class SavedRun(TypedDict):
     logger: NotRequired[dict[str, Any]]
 
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds them."""
+
+
 def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
 def find_run_folder(path: Path) -> Path:
-    """The run folder that `path` is, or lies in (a checkpoint): as it is written first, since the checkpoints of a run
-    may be a link to another disk."""
-    written = [] if ".." in path.parts[-2:] else path.absolute().parents[:2]
+    """The run folder that `path` is, or lies in (a checkpoint): RUN/checkpoints/step-N as it is written first, as the
+    checkpoints of a run may be a link to another disk."""
+    written = path.absolute().parents[1:2] if path.absolute().parent.name == CHECKPOINTS else []
     for folder in (path, *written, *path.resolve().parents[:2]):
         if is_run(folder):
             return folder

@@ -33,7 +33,7 @@ SETTLED = "settled"
 MODEL_FROM = "model_from"
 """Key of run.json: whether `model.path` was a `folder` here, or is an id of the `hub`; null without one."""
 HARDWARE = "hardware"
-"""Key of run.json: the name of the GPU that the run computes on, else of the processor."""
+"""Key of run.json: the names of the GPUs that the run has computed on, else of the processors."""
 DATA = "data"
 """Key of run.json: the fingerprint of the data."""
 PACKAGES = (

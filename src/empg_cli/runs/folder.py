@@ -104,8 +104,8 @@ def refuse_taken(run_dir: Path) -> None:
 def open_folder(cfg: TrainConfig, run_dir: Path, *, data: Mapping[str, Any], task_kinds: Sequence[str]) -> OpenFolder:
     """Find the checkpoint that `resume` means, set aside or drop what comes after it, write config.yaml and run.json.
 
-    Whatever is to be refused is refused before anything is changed. A folder that an older empg made has the format of
-    today afterwards.
+    Whatever is to be refused is refused before anything is changed; only a checkpoint that a kill has left aside is put
+    back first. A folder that an older empg made has the format of today afterwards.
 
     Args:
         run_dir: owned by this process.
@@ -146,7 +146,7 @@ def _opened(
     if start:
         before = facts_of(origin)
         changes = refuse_another_run(cfg, origin, start, done, before, data)
-        if any(change["key"] == "trainer.updates" for change in changes if change["update"] == done):
+        if saved_values(origin)["trainer"]["updates"] != cfg.trainer.updates:
             refuse_unevaluated(cfg, run_dir, start)
     elif cfg.resume == RESTART and (run_dir / CONFIG_FILE).is_file():
         settings_that_change(cfg, run_dir, 0)

@@ -87,7 +87,7 @@ def refuse_unevaluated(cfg: TrainConfig, run_dir: Path, start: Path) -> None:
     """
     state = load_state(start)
     if state.update == cfg.trainer.updates and state.unlogged is None and not was_evaluated(run_dir, state.update):
-        what = f"would end the run without an evaluation: update {state.update} is done and was not evaluated"
+        what = f"would end the run without an evaluation: update {state.update} is done and was not evaluated here"
         measure = eval_command(from_here(start), repeated(addresses(cfg.model_dump())))
         hint = f"ask for {state.update + 1} or more; what the checkpoint can do says  {measure}"
         title = f"{from_here(run_dir)} cannot end there"

@@ -245,3 +245,5 @@ def test_a_text_that_a_saved_configuration_would_not_give_back_is_refused(text: 
     assert load([r"logger.wandb.notes='$ {x} $x {x} seed ${seed}'", "seed=1"]).logger.wandb.notes == (
         "$ {x} $x {x} seed 1"
     )
+    asked = load(["policy=endpoint", "endpoint=openai", r"endpoint.model='of \${x}'"], "eval")
+    assert asked.endpoint is not None and asked.endpoint.model == "of ${x}"  # no run saves it

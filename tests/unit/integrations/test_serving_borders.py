@@ -69,7 +69,7 @@ def test_the_machines_own_names_are_served(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "is_own"), [("127.1", True), ("localhost", True), ("2130706434", True), ("0.0.0.0", False), ("0", False)]
+    ("host", "is_own"), [("127.1", True), ("localhost", True), ("2130706433", True), ("0.0.0.0", False), ("0", False)]
 )
 def test_whether_an_address_is_the_machines_own_does_not_depend_on_how_it_is_spelt(host: str, is_own: bool) -> None:
     with bound(host, 0, hint="") as listening:

@@ -484,7 +484,8 @@ def test_after_an_upgrade_the_reference_is_the_policy_that_the_run_began_with_or
 def test_a_warm_start_of_the_same_key_with_other_weights_was_rounded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for recorded, said in (("one", "rounded differently"), ("other", OTHER_POLICY), (None, "rounded differently")):
+    untold = "or by other code or packages, which the run has not recorded"
+    for recorded, said in (("one", "rounded differently, and"), ("other", OTHER_POLICY), (None, untold)):
         update_run_file(tmp_path, ("warm_start",), model={"digest": "a"})
         if recorded:
             update_run_file(tmp_path, warm_start=recorded)

@@ -207,3 +207,15 @@ def test_an_evaluation_holds_weights_and_cache_alone() -> None:
     training = within_memory(smol(), Hardware("here", "cpu", 8 * GB), {})[0].rollout.places
     assert 1 <= few < many and many > training
     assert with_all_at_once(cfg).rollout.places == 0
+
+
+@pytest.mark.parametrize(("share", "proposed"), [(0.9, ["rollout.vllm.gpu_memory=0.5"]), (0.3, [])])
+def test_servers_that_take_too_much_are_told_to_take_less(share: float, proposed: list[str]) -> None:
+    """0.9 of 80 GB beside a model of 25 GB; at 0.3 nothing smaller holds a server."""
+    words = ["benchmark=webshop", "model=qwen2.5-1.5b", "rollout=transcript", "rollout.engine=vllm"]
+    words += ["model.gradient_checkpointing=true", f"rollout.vllm.gpu_memory={share}"]
+    plan = plan_of(load(words), Hardware("80 GB", "cuda", 80 * GB))
+    assert plan is not None and plan.is_refused is bool(proposed)
+    if proposed:
+        assert [way.text for way in plan.ways_out][:1] == proposed
+        assert_ways_out_hold(words, Hardware("80 GB", "cuda", 80 * GB))

@@ -263,7 +263,7 @@ def test_a_setting_with_markup_stays_text(tmp_path: Path) -> None:
 
 
 def test_versions_and_machine_come_from_the_record(tmp_path: Path) -> None:
-    facts = {"versions": {"python": "3.12.1", "torch": "2.13.0+cpu"}, "platform": "Linux-6", "hardware": "Xeon 9",
+    facts = {"versions": {"python": "3.12.1", "torch": "2.13.0+cpu"}, "platform": "Linux-6", "hardware": ["Xeon 9"],
              "code": "c0de", "format": 3,
              "model": {"class": "Qwen2ForCausalLM", "parameters": 337632, "digest": "ab"}}  # fmt: skip
     rows = [{"update": 1, "actor/kl_loss": 0.1, "perf/mem_gb": 0.6174}]

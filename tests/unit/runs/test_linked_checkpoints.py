@@ -59,3 +59,9 @@ def test_the_run_of_a_path(run: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         find_run_folder(Path("link"))
     with pytest.raises(ConfigError, match="Not a run"):  # nor what is written before the dots
         find_run_folder(run / "..")
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "config.yaml").touch()
+    (tmp_path / "another" / "from").symlink_to(tmp_path / "plain" / "checkpoints" / "step-000001")
+    (tmp_path / "plain" / "checkpoints" / "step-000001").mkdir(parents=True)
+    (tmp_path / "plain" / "config.yaml").touch()
+    assert find_run_folder(tmp_path / "another" / "from") == tmp_path / "plain"  # what lies there is not its own

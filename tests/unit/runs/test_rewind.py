@@ -319,8 +319,10 @@ def test_a_run_does_not_end_where_it_was_not_evaluated(cfg: TrainConfig, tmp_pat
 
 
 def test_a_finished_run_whose_evaluations_are_not_kept_has_nothing_to_do(cfg: TrainConfig, tmp_path: Path) -> None:
-    """Its end is not another one now."""
+    """Its end is not another one now, whatever an older empg has recorded."""
     run = made(cfg, tmp_path / "run", skipped=4)
+    assert opened(cfg, run, "auto").done == 4
+    update_run_file(run, changes=[{"update": 4, "key": "trainer.updates", "before": 6, "after": 4}])
     assert opened(cfg, run, "auto").done == 4
 
 

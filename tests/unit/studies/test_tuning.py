@@ -357,6 +357,15 @@ def test_splits_that_hold_each_other_share_tasks(tuned_on: str, played_on: str, 
     tuned, played = ({"split": split, "eval_tasks": 10, "data": data} for split in (tuned_on, played_on))
     assert share_tasks(tuned, played) is is_told
     assert not share_tasks(tuned, played | {"data": data | {"digest": "of another world"}})
+    elsewhere = {"name": "of somebody", "digest": "d"}
+    assert not share_tasks(tuned | {"data": elsewhere}, played | {"data": elsewhere})
+
+
+@pytest.mark.parametrize(("splits", "is_told"), [(("dev", "id", "ood"), True), (("test", "dev", "id", "ood"), False)])
+def test_parts_of_official_data_without_a_test_split_are_of_dev(splits: tuple[str, ...], *, is_told: bool) -> None:
+    data = {"name": "deepsearch", "digest": "d", "tasks": dict.fromkeys(splits, 9)}
+    tuned, played = ({"split": split, "eval_tasks": None, "data": data} for split in ("dev", "id"))
+    assert share_tasks(tuned, played) is is_told
 
 
 def test_a_table_over_unequal_budgets_says_so() -> None:
