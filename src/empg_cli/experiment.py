@@ -42,7 +42,7 @@ from empg_cli.rollout.parity import check_parity
 from empg_cli.rollout.source import Source
 from empg_cli.runs.checkpoint import MODEL, TrainState, is_saved, load_state, may_be_rewritten, warn_of_little_room
 from empg_cli.runs.evaluations import Evaluation
-from empg_cli.runs.facts import HARDWARE, SETTLED, processor
+from empg_cli.runs.facts import SETTLED, note_hardware, processor
 from empg_cli.runs.folder import OpenFolder, open_folder, putting_back
 from empg_cli.runs.mixture import refuse_unlike
 from empg_cli.runs.provenance import WEIGHTS
@@ -226,13 +226,11 @@ def fitted(cfg: TrainConfig, folder: OpenFolder, ranks: Ranks) -> TrainConfig:
     Raises:
         DoesNotFit: it clearly needs more memory than there is. No weights are loaded by then.
     """
-    facts = read_run_file(folder.path)
+    recorded = read_run_file(folder.path).get(SETTLED, {})
     hardware = hardware_of(pick_device(cfg.trainer.device))
     if folder.done < cfg.trainer.updates:
-        name = hardware.name if hardware.kind == "cuda" else processor()
-        earlier = facts.get(HARDWARE, []) if folder.resume_from else []
-        update_run_file(folder.path, **{HARDWARE: list(dict.fromkeys([*earlier, name]))})
-    settled, plan = within_memory(cfg, hardware, facts.get(SETTLED, {}), ranks.size)
+        note_hardware(folder.path, hardware.name if hardware.kind == "cuda" else processor())
+    settled, plan = within_memory(cfg, hardware, recorded, ranks.size)
     if plan is not None:
         log.info("%s", plan.line)
         update_run_file(folder.path, **{SETTLED: plan.chosen})

@@ -17,7 +17,7 @@ from empg_cli.runs.config_file import find_run_folder
 from empg_cli.runs.demonstrations import file_digest
 from empg_cli.runs.format import FORMAT, KEY, without_new_keys
 from empg_cli.runs.provenance import CODE, DEMONSTRATIONS, code_digest
-from empg_cli.runs.run_file import read_run_file
+from empg_cli.runs.run_file import read_run_file, update_run_file
 
 if TYPE_CHECKING:
     from empg_cli.config.schema import TrainConfig
@@ -150,6 +150,12 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     named = (value.strip() for key, _, value in lines if key.strip() == "model name")
     return next(named, "") or platform.processor() or platform.machine()
+
+
+def note_hardware(run_dir: Path, name: str) -> None:
+    """Of what the updates to come are computed on, beside that of those before."""
+    earlier = read_run_file(run_dir).get(HARDWARE, [])
+    update_run_file(run_dir, **{HARDWARE: list(dict.fromkeys([*earlier, name]))})
 
 
 def run_facts(cfg: TrainConfig, data: Mapping[str, Any], bends: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:

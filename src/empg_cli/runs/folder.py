@@ -28,6 +28,7 @@ from empg_cli.runs.checkpoint import (
 from empg_cli.runs.config_file import CONFIG_DIGESTS, CONFIG_FILE, digest_of, find_run_folder, saved_values
 from empg_cli.runs.evaluations import drop_evaluations
 from empg_cli.runs.facts import (
+    HARDWARE,
     MODEL,
     OUTSIDE,
     PROMPT_DATE,
@@ -59,7 +60,7 @@ class FolderTaken(UserError):  # noqa: N818 (a sentence for the user)
     """A new run was to begin in a folder that holds one."""
 
 
-OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, WARM_START, SETTLED, "trackers")
+OF_THE_RUN_BEFORE = (CHANGES, BEGAN, CODE_BEFORE, WEIGHTS, MODEL, WARM_START, SETTLED, HARDWARE, "trackers")
 """Keys of run.json that a run which begins anew does not take over."""
 
 
@@ -172,7 +173,7 @@ def _opened(
         facts |= code_before(before)
     if start and not is_own:
         facts |= {BEGAN: {"run": str(origin.resolve()), "update": done}, MODEL: before.get(MODEL)}
-        facts |= {key: before[key] for key in (SETTLED, WARM_START) if key in before}
+        facts |= {key: before[key] for key in (SETTLED, WARM_START, HARDWARE) if key in before}
     text = config.as_yaml(cfg)
     digests = [*known.get(CONFIG_DIGESTS, []), digest_of(text.encode())]
     facts[CONFIG_DIGESTS] = list(dict.fromkeys(digests))

@@ -379,8 +379,10 @@ def test_of_two_changes_at_one_place_there_is_one_and_none_where_it_is_taken_bac
 
 def test_a_run_that_goes_on_elsewhere_has_rows_from_there_on(cfg: TrainConfig, tmp_path: Path) -> None:
     run, other = made(cfg, tmp_path / "run"), tmp_path / "other"
+    update_run_file(run, hardware=["H100"])
     made(cfg, other, step(run, 2), of="second")
     assert who(other)["rows"] == ["3 second", "4 second"]
+    assert read_run_file(other)["hardware"] == ["H100"], "its first updates were computed there"
     assert read_run_file(other)["began"] == {"run": str(run), "update": 2}
     assert opened(changed(cfg, updates=6), other, "auto").done == 4, "no row before is missing"
     with pytest.raises(FolderTaken):

@@ -15,7 +15,7 @@ from empg_cli.observe.dashboard import Dashboard
 from empg_cli.observe.observer import Observer
 from empg_cli.observe.sinks import Fan
 from empg_cli.ranks import ALONE
-from empg_cli.runs.facts import cell_hash, config_hash, processor
+from empg_cli.runs.facts import cell_hash, config_hash, note_hardware, processor
 from empg_cli.runs.folder import OpenFolder
 from empg_cli.runs.identity import RULES, Change, Rule, bends_of, differences, other_data, rule_of
 from empg_cli.runs.run_file import read_run_file, update_run_file
@@ -177,3 +177,9 @@ def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
     cpuinfo.write_text("processor\t: 0\nmodel\t\t: 207\nmodel name\t: Xeon(R) 9: fast\n\nmodel name\t: other\n")
     assert processor(cpuinfo) == "Xeon(R) 9: fast"
     assert processor(tmp_path / "absent")  # what Python knows, on other systems
+
+
+def test_every_machine_that_a_run_was_computed_on_is_named_once(tmp_path: Path) -> None:
+    for name in ("Xeon 9", "H100", "Xeon 9"):
+        note_hardware(tmp_path, name)
+    assert read_run_file(tmp_path)["hardware"] == ["Xeon 9", "H100"]
